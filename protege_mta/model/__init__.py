@@ -1,0 +1,1 @@
+"""Values and ports that everybody shares; pure, and imports nothing of the rest."""

@@ -1,0 +1,71 @@
+"""What is made durable together."""
+
+from __future__ import annotations
+
+import attrs
+
+from .envelope import Message
+from .ids import QueueId
+from .outcome import Fate
+from .status import RecipientStatus
+
+
+@attrs.frozen
+class BigFile:
+    """Content above the spool's threshold, already on stable storage in a file of its own.
+
+    :ivar name: of the file in the spool's ``big`` folder; its octets are the whole content.
+    """
+
+    name: str
+    size_octets: int
+
+
+@attrs.frozen
+class Append:
+    """A message and its content.
+
+    :ivar content: the octets in pieces, or the name of the file that already holds them durably.
+    :ivar status: every recipient's first status; its ``due_at`` is the time of the first attempt
+        that a restart would make.
+    """
+
+    message: Message
+    content: tuple[bytes, ...] | BigFile
+    status: RecipientStatus
+
+
+@attrs.frozen
+class Update:
+    """New statuses of some recipients."""
+
+    id: QueueId
+    recipients: tuple[int, ...]
+    status: RecipientStatus
+
+
+@attrs.frozen
+class End:
+    """Recipients' fates.  With the last of them the message is gone from the spool."""
+
+    id: QueueId
+    recipients: tuple[int, ...]
+    fate: Fate
+
+
+Operation = Append | Update | End
+
+
+@attrs.frozen
+class Batch:
+    """All or nothing.
+
+    :ivar events: lines for the event journal, each ending in LF, published once and in order
+        after the batch is durable.
+    :ivar is_lazy: it may wait for the next batch's sync, 50 ms at most; only for ends of
+        deliveries, where a crash in between costs a duplicate and no loss.
+    """
+
+    operations: tuple[Operation, ...]
+    events: tuple[bytes, ...] = ()
+    is_lazy: bool = False

@@ -1,0 +1,48 @@
+"""Where a recipient's mail goes next."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+HopKind = Literal["mx", "smarthost", "maildir", "lmtp", "webhook", "tunnel"]
+
+
+@attrs.frozen
+class NextHop:
+    """A transport, and where it shall go; what routing says of a recipient's domain.
+
+    :ivar name: the recipient's domain for ``mx`` and the local kinds, the configured
+        ``host:port`` for ``smarthost``.
+    """
+
+    kind: HopKind
+    name: str
+
+
+@attrs.frozen
+class Host:
+    """One machine to try.
+
+    :ivar name: what its certificate should say, lower case; an address literal's text where the
+        domain was one.
+    :ivar addresses: IP addresses in the order to try.
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+    port: int
+
+
+@attrs.frozen
+class Site:
+    """The hosts that serve a next hop, and which share one budget whatever domain led here.
+
+    :ivar key: the kind and the ordered set of host names: equal keys are one queue.
+    :ivar hosts: in the order to try; empty for kinds without a network.
+    """
+
+    key: str
+    kind: HopKind
+    hosts: tuple[Host, ...] = ()

@@ -1,0 +1,62 @@
+"""Names of queued messages."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Final, NewType
+
+QueueId = NewType("QueueId", str)
+"""26 characters of Crockford's base 32 that sort by time of arrival: 10 for the milliseconds since
+1970, 16 that tell messages of one millisecond apart."""
+
+_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_SHAPE: Final = re.compile(f"[{_DIGITS}]{{26}}")
+_PAIRS: Final = [a + b for a in _DIGITS for b in _DIGITS]
+
+
+def _base32(number: int, digits: int) -> str:
+    """``digits`` must be even: two digits are written at a time."""
+    pairs = []
+    for _ in range(digits // 2):
+        pairs.append(_PAIRS[number & 1023])
+        number >>= 10
+    return "".join(reversed(pairs))
+
+
+def parse(text: str) -> QueueId | None:
+    """Accept what a person typed, in either case."""
+    lower = text.strip().lower()
+    return QueueId(lower) if _SHAPE.fullmatch(lower) else None
+
+
+def derived(parent: QueueId, transition: str) -> QueueId:
+    """The one name of what ``transition`` of ``parent`` brought forth.
+
+    A bounce made again after a crash has the same name as the one made before it, so that there
+    are never two.
+    """
+    digest = hashlib.blake2b(f"{parent} {transition}".encode(), digest_size=10).digest()
+    return QueueId(parent[:10] + _base32(int.from_bytes(digest, "big"), 16))
+
+
+class IdSource:
+    """Makes ids that never repeat.
+
+    :param now: POSIX seconds.
+    :param random_octets: a source of ``n`` octets that differ at every start of the process.
+    """
+
+    def __init__(self, now: Callable[[], float], random_octets: Callable[[int], bytes]) -> None:
+        self._now = now
+        self._boot = _base32(int.from_bytes(random_octets(7), "big") & (2**50 - 1), 10)
+        self._count = 0
+        self._prefix = (-1, "")
+
+    def __call__(self) -> QueueId:
+        ms = int(self._now() * 1000)
+        if ms != self._prefix[0]:
+            self._prefix = (ms, _base32(ms, 10))
+        self._count += 1
+        return QueueId(self._prefix[1] + self._boot + _base32(self._count, 6))

@@ -1,0 +1,334 @@
+"""What one side needs of another, where both may not know each other.
+
+Implementations are chosen in ``compose`` alone.  ``Deferred`` appears here as a type only: the one
+word that every side of a Twisted program shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import attrs
+
+from .batch import Batch, BigFile
+from .envelope import Envelope, Message, Recipient
+from .hop import Site
+from .ids import QueueId
+from .outcome import Outcome, TlsFacts
+from .reply import Reply
+from .status import RecipientStatus
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+__all__ = [
+    "Attempt", "Content", "Damaged", "Door", "Found", "Incoming", "Intake", "MailCommand",
+    "NoSuchMessage", "NoSuchName", "NoSuchRecord", "Peer", "Recovered", "Resolver", "Spool",
+    "SpoolFailed", "SpoolFull", "Stats", "Transport", "TryAgain",
+]  # fmt: skip
+
+
+# --- spool ---------------------------------------------------------------------------------------
+
+
+class SpoolFull(Exception):
+    """Free space or inodes would fall below the floor: 452 4.3.1."""
+
+
+class SpoolFailed(Exception):
+    """The disk broke a promise (EIO, a failed sync); nothing more is accepted: 451 4.3.0."""
+
+
+class SpoolLocked(Exception):
+    """Another process owns this shard."""
+
+
+class NoSuchMessage(Exception):
+    """The id names nothing in the spool, or its last recipient has met its fate."""
+
+
+class Damaged(Exception):
+    """The content does not match its checksum; it has been moved to ``corrupt/``."""
+
+
+class Content(Protocol):
+    """A message's octets, CRLF line ends, no dot-stuffing.  Small ones are in memory."""
+
+    @property
+    def message(self) -> Message: ...
+
+    @property
+    def size_octets(self) -> int: ...
+
+    def read(self, offset: int = 0, size: int = -1) -> bytes:
+        """Octets from ``offset``; all the rest where ``size`` is negative.
+
+        Whoever may meet a big one asks in pieces.  Blocks for a page-cache read at most.
+        """
+
+    def close(self) -> None:
+        """Give back the file descriptor, if there is one.  May be called more than once."""
+
+
+@attrs.frozen
+class Recovered:
+    """A message found at start.
+
+    :ivar statuses: for each recipient its status, or None where it has met its fate.
+    """
+
+    message: Message
+    statuses: tuple[RecipientStatus | None, ...]
+
+
+@attrs.frozen
+class Stats:
+    """Figures for metrics and ``status``."""
+
+    messages: int
+    content_octets: int
+    disk_octets: int
+    free_octets: int
+    free_inodes: int
+    segments: int
+    corrupt: int
+    commits: int
+    operations: int
+    is_failed: bool
+
+
+class Incoming(Protocol):
+    """Content on its way in.  Exactly one of :meth:`sealed` and :meth:`discard` ends it."""
+
+    def write(self, octets: bytes) -> Deferred[None] | None:
+        """Take the next octets.
+
+        :return: None to go on at once, or what to wait for before the next ``write``
+            (back-pressure of big content).
+        """
+
+    @property
+    def size_octets(self) -> int: ...
+
+    def sealed(self) -> Deferred[tuple[bytes, ...] | BigFile]:
+        """The content as :class:`~.batch.Append` takes it; big files are durable by then.
+
+        Fails with :class:`SpoolFull` or :class:`SpoolFailed`.
+        """
+
+    def discard(self) -> None:
+        """Forget it; nothing stays on the disk."""
+
+
+class Spool(Protocol):
+    """Where accepted mail lies until its last recipient has met a fate (design of the spool:
+    ``docs/explanation/spool.md``)."""
+
+    def acquire(self, shard: int = 0) -> None:
+        """Take the lease on a shard; blocks, touches the disk.  :raise SpoolLocked:"""
+
+    def recover(self, shard: int = 0) -> Iterator[Recovered]:
+        """Every message that is there, oldest first.  Once, after :meth:`acquire` and before the
+        first commit; blocks."""
+
+    def receive(self) -> Incoming:
+        """A place for content to come in."""
+
+    def check_room(self, size_octets: int) -> None:
+        """:raise SpoolFull: where so much more would cross the floor.  :raise SpoolFailed:"""
+
+    def commit(self, batch: Batch) -> Deferred[None]:
+        """Resolves, in the order of the calls, once all of ``batch`` is durable (a lazy one: once
+        it is in line).  Fails with :class:`SpoolFull`, :class:`SpoolFailed`; then none of it is."""
+
+    def open(self, id: QueueId) -> Deferred[Content]:
+        """Fails with :class:`NoSuchMessage` or :class:`Damaged`."""
+
+    def statuses(self, id: QueueId) -> Deferred[Recovered]:
+        """What :meth:`recover` would say of one message now; fails as :meth:`open` does."""
+
+    def ids(self) -> Sequence[QueueId]:
+        """Every queued message, oldest first."""
+
+    def stats(self) -> Stats: ...
+
+    def close(self) -> Deferred[None]:
+        """Sync what is in line, release the lease."""
+
+
+# --- reception -----------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Peer:
+    """Who is connected to one of our SMTP listeners, and what is known of it.
+
+    Mutable, owned by the connection; a door only reads it.
+
+    :ivar listener: the listener's name.
+    :ivar helo: the argument of HELO or EHLO, checked for syntax; empty before.
+    :ivar identity: who authenticated; empty if nobody did.
+    """
+
+    address: str
+    port: int
+    listener: str
+    session_id: str
+    helo: str = ""
+    is_esmtp: bool = False
+    tls: TlsFacts | None = None
+    identity: str = ""
+
+
+@attrs.frozen
+class MailCommand:
+    """MAIL FROM with its parameters, syntax checked.
+
+    :ivar size_octets: the SIZE parameter (RFC 1870); 0 where none was given.
+    """
+
+    envelope: Envelope  # with no recipients yet
+    size_octets: int = 0
+
+
+class Intake(Protocol):
+    """One message on its way into the house, from whatever door."""
+
+    def write(self, octets: bytes) -> Deferred[None] | None:
+        """As :meth:`Incoming.write`; never raises for a local fault, which :meth:`finish` tells."""
+
+    def finish(self) -> Deferred[Reply]:
+        """Judge, store, and answer: 2yz only once the message is durable.  Never fails."""
+
+    def abort(self) -> None:
+        """The peer went away, or broke the rules in the middle."""
+
+
+class Door(Protocol):
+    """What an SMTP server asks the house.
+
+    A question is answered at once with a :class:`~.reply.Reply`, or later with a Deferred of one,
+    which is cancelled when the peer hangs up.
+    """
+
+    def opened(self, peer: Peer) -> Reply | None:
+        """A connection came in; a reply refuses it (it is said, and the channel closed).
+
+        Each ``opened`` that returned None is followed by one ``closed``.
+        """
+
+    def closed(self, peer: Peer) -> None: ...
+
+    def sender(self, peer: Peer, mail: MailCommand) -> Reply | Deferred[Reply]: ...
+
+    def recipient(
+        self, peer: Peer, mail: MailCommand, recipient: Recipient
+    ) -> Reply | Deferred[Reply]: ...
+
+    def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
+        """DATA or the first BDAT, with at least one accepted recipient; a reply refuses."""
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Found:
+    """An answer.
+
+    :ivar records: for MX ``(preference, host)`` pairs, for A and AAAA addresses in text, for TXT
+        joined strings.
+    :ivar is_authentic: the AD bit, from a server whose AD bit we trust.
+    """
+
+    records: tuple[tuple[int, str], ...] | tuple[str, ...]
+    is_authentic: bool = False
+
+
+@attrs.frozen
+class NoSuchName:
+    """NXDOMAIN."""
+
+
+@attrs.frozen
+class NoSuchRecord:
+    """The name exists, and has none of the type asked for."""
+
+
+@attrs.frozen
+class TryAgain:
+    """SERVFAIL, no answer, or nonsense.  :ivar cause: for the log and the queue."""
+
+    cause: str
+
+
+Answer = Found | NoSuchName | NoSuchRecord | TryAgain
+
+
+class Resolver(Protocol):
+    """DNS as routing sees it.  CNAMEs are followed.  Never fails."""
+
+    def lookup(
+        self, name: str, kind: Literal["MX", "A", "AAAA", "TXT", "PTR", "TLSA"]
+    ) -> Deferred[Answer]: ...
+
+
+# --- delivery ------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Attempt:
+    """One message for one site.
+
+    :ivar content: the octets to send, signed and downgraded as need be *by the transport's hook*
+        :attr:`prepare`, since only the hop's own EHLO says what it can take.
+    :ivar recipients: indexes into ``content.message.envelope.recipients``.
+    :ivar domain: the recipient domain whose TLS policy holds; recipients of other domains are in
+        other attempts.
+    """
+
+    site: Site
+    domain: str
+    content: Content
+    recipients: tuple[int, ...]
+    prepare: Prepare
+
+
+@attrs.frozen
+class HopAbilities:
+    """What a hop said it can do, as far as it changes what is sent."""
+
+    has_8bitmime: bool = True
+    has_smtputf8: bool = True
+
+
+@attrs.frozen
+class Prepared:
+    """A message in the form for one hop.
+
+    :ivar head: octets that come first (signatures, and the header fields where they changed).
+    :ivar skip_octets: how many octets of the content ``head`` stands in for.
+    :ivar body: the whole rest where it was recoded; None to go on with the content itself.
+    :ivar is_eight_bit: whether BODY=8BITMIME has to be said.
+    """
+
+    head: bytes = b""
+    skip_octets: int = 0
+    body: bytes | None = None
+    is_eight_bit: bool = False
+
+
+class Prepare(Protocol):
+    def __call__(self, abilities: HopAbilities) -> Prepared | Deferred[Prepared | Reply] | Reply:
+        """The octets for such a hop, or a 5yz reply where no form of them would do (5.6.3, 5.6.7)."""
+
+
+class Transport(Protocol):
+    """Takes an attempt and gives back an outcome for each of its recipients."""
+
+    def deliver(self, attempt: Attempt) -> Deferred[Sequence[tuple[int, Outcome]]]:
+        """Never fails: what goes wrong here is a :class:`~.outcome.TransientFailure`."""
+
+    def close(self) -> Deferred[None]:
+        """Say QUIT to idle connections; those at work end their message first."""

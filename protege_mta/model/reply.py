@@ -1,0 +1,83 @@
+"""SMTP replies: their shape, and every one that we send (RFC 5321, 4.2; RFC 3463; RFC 5248)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+
+@attrs.frozen
+class Reply:
+    """One SMTP reply, ours or a peer's.
+
+    :ivar code: three digits; the first one is the severity (RFC 5321, 4.2.1).
+    :ivar enhanced: ``class.subject.detail`` (RFC 3463); empty where there is none: the greeting,
+        354, replies to HELO and EHLO (RFC 2034, section 4), and peers without the extension.
+    :ivar lines: texts, at least one; printable US-ASCII in ours.
+    """
+
+    code: int
+    enhanced: str
+    lines: tuple[str, ...]
+
+    def octets(self) -> bytes:
+        """Render for the wire, the last line marked by a space after its code."""
+        prefix = f"{self.enhanced} " if self.enhanced else ""
+        marks = "-" * (len(self.lines) - 1) + " "
+        return "".join(
+            f"{self.code}{mark}{prefix}{text}\r\n"
+            for mark, text in zip(marks, self.lines, strict=True)
+        ).encode("ascii")
+
+    @property
+    def text(self) -> str:
+        """The lines as one, for logs and DSNs."""
+        return " ".join(self.lines)
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))
+
+
+def _reply(code: int, enhanced: str, *lines: str) -> Reply:
+    return Reply(code, enhanced, lines)
+
+
+TABLE: Final[dict[str, Reply]] = {
+    # session
+    "start-tls": _reply(220, "2.0.0", "ready to start TLS"),
+    "bye": _reply(221, "2.0.0", "closing channel"),
+    "shutting-down": _reply(421, "4.3.2", "service shutting down, come back later"),
+    "idle-too-long": _reply(421, "4.4.2", "idle for too long, closing channel"),
+    "too-many-errors": _reply(421, "4.7.0", "too many errors, closing channel"),
+    "too-many-connections": _reply(421, "4.7.0", "too many connections, try later"),
+    "tls-unavailable": _reply(454, "4.7.0", "TLS not available for a local reason"),
+    # commands
+    "ok": _reply(250, "2.0.0", "ok"),
+    "help": _reply(214, "2.0.0", "commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT"),
+    "cannot-verify": _reply(252, "2.5.1", "cannot verify, will take the message and try"),
+    "bad-syntax": _reply(500, "5.5.2", "command not recognized"),
+    "line-too-long": _reply(500, "5.5.6", "line too long"),
+    "bad-argument": _reply(501, "5.5.4", "syntax error in argument"),
+    "bad-sequence": _reply(503, "5.5.1", "bad sequence of commands"),
+    "unknown-parameter": _reply(555, "5.5.4", "parameter not recognized or not supported"),
+    # transaction
+    "sender-ok": _reply(250, "2.1.0", "sender ok"),
+    "recipient-ok": _reply(250, "2.1.5", "recipient ok"),
+    "chunk-ok": _reply(250, "2.0.0", "chunk ok"),
+    "send-message": _reply(354, "", "end with <CRLF>.<CRLF>"),
+    "no-recipients": _reply(554, "5.5.1", "no valid recipients"),
+    "too-many-recipients": _reply(452, "4.5.3", "too many recipients"),
+    "message-too-big": _reply(552, "5.3.4", "message exceeds the maximum size"),
+    "line-endings": _reply(550, "5.6.11", "bare CR or LF in the message"),
+    "routing-loop": _reply(554, "5.4.6", "routing loop detected, too many Received fields"),
+    "local-error": _reply(451, "4.3.0", "local error, try again later"),
+    "spool-failed": _reply(451, "4.3.0", "cannot store the message, try again later"),
+    "spool-full": _reply(452, "4.3.1", "no room to store the message, try again later"),
+    "rate-limited": _reply(450, "4.7.1", "too many messages, try again later"),
+    # policy
+    "no-relaying": _reply(550, "5.7.1", "relaying denied"),
+    "no-such-user": _reply(550, "5.1.1", "no such mailbox here"),
+}
+"""One text for each meaning; constant, telling no secrets and never the peer's own octets.  Texts
+that carry our name or an id (greeting, EHLO, the final 250) are built where they are sent."""
