@@ -15,19 +15,12 @@ from .batch import Batch, BigFile
 from .envelope import Envelope, Message, Recipient
 from .hop import Site
 from .ids import QueueId
-from .outcome import Outcome, TlsFacts
+from .outcome import Fate, Outcome, TlsFacts, TransientFailure
 from .reply import Reply
 from .status import RecipientStatus
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
-
-__all__ = [
-    "Attempt", "Content", "Damaged", "Door", "Found", "Incoming", "Intake", "MailCommand",
-    "NoSuchMessage", "NoSuchName", "NoSuchRecord", "Peer", "Recovered", "Resolver", "Spool",
-    "SpoolFailed", "SpoolFull", "Stats", "Transport", "TryAgain",
-]  # fmt: skip
-
 
 # --- spool ---------------------------------------------------------------------------------------
 
@@ -272,6 +265,59 @@ class Resolver(Protocol):
     def lookup(
         self, name: str, kind: Literal["MX", "A", "AAAA", "TXT", "PTR", "TLSA"]
     ) -> Deferred[Answer]: ...
+
+
+# --- events --------------------------------------------------------------------------------------
+
+
+class Events(Protocol):
+    """Makes the journal's line for each transition, and counts it; one method an event.
+
+    A line is JSON and ends in LF.  Its ``id`` is ``message.recipient.transition``: the same
+    transition told again after a crash has the same id.
+    """
+
+    def received(self, message: Message, recipient: int) -> bytes:
+        """We took responsibility; transition 0."""
+
+    def deferred(
+        self,
+        message: Message,
+        recipient: int,
+        transition: int,
+        attempt: int,
+        site: Site | None,
+        failure: TransientFailure,
+        next_attempt_at: float,
+    ) -> bytes: ...
+
+    def delayed(self, message: Message, recipient: int, transition: int, dsn: str) -> bytes:
+        """The sender is told of the delay.  :param dsn: the DSN's id, or ``none``."""
+
+    def ended(
+        self,
+        message: Message,
+        recipient: int,
+        transition: int,
+        fate: Fate,
+        attempt: int,
+        site: Site | None,
+        outcome: Outcome | None,
+        dsn: str,
+    ) -> bytes:
+        """The recipient's one fate.
+
+        :param outcome: the last attempt's; None where a person or the clock ended it.
+        :param dsn: the id of the DSN that tells of it; ``none`` where one was due by rights and may
+            not be sent; empty where none was due.
+        """
+
+    def moved(
+        self, message: Message, recipient: int, transition: int, event: Literal["held", "released"]
+    ) -> bytes: ...
+
+    def rejected(self, peer: Peer, sender: str, recipient: str, reply: Reply) -> None:
+        """Refused at the door: told at once, since there is no message to wait for."""
 
 
 # --- delivery ------------------------------------------------------------------------------------

@@ -1,0 +1,28 @@
+"""Counts that hot code keeps as plain integers; ``observe.metrics`` reads them when it is asked."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.define(eq=False)
+class Tally:
+    """What the SMTP sides have done since the start.
+
+    :ivar replies_in: replies that we gave, by their first digit (index 2 to 5).
+    :ivar replies_out: replies that peers gave us, likewise.
+    :ivar tls_failures_in: handshakes that failed on our listeners.
+    """
+
+    connections_in: int = 0
+    connections_in_open: int = 0
+    connections_refused: int = 0
+    replies_in: list[int] = attrs.field(factory=lambda: [0] * 6)
+    tls_in: int = 0
+    tls_failures_in: int = 0
+    connections_out: int = 0
+    connections_out_open: int = 0
+    connections_out_failed: int = 0
+    replies_out: list[int] = attrs.field(factory=lambda: [0] * 6)
+    tls_out: int = 0
+    tls_failures_out: int = 0
