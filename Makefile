@@ -1,0 +1,61 @@
+# make run    set up everything and run the embedded default
+# make test   set up everything and pass the tests
+# make help   the other targets
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PEERS := postfix swaks nsd opendkim opendkim-tools dovecot-core dovecot-lmtpd strace openssl curl procps
+
+.PHONY: help run test check format docs peers bench clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+	@echo 'make check  formatting, lint and types only'
+	@echo 'make peers  install the programs that the end-to-end tests talk to (Debian, as root)'
+	@echo 'make docs   generate the reference pages'
+	@echo 'make bench  measure beside Postfix (Debian, as root; needs make peers)'
+
+run: $(READY)
+	$(BIN)/protege-mta run
+
+test: $(READY) check
+	$(BIN)/python -m tests
+
+check: $(READY)
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(READY)
+	$(BIN)/python -m protege_mta.config.reference > docs/reference/configuration.md
+
+bench: $(READY)
+	$(BIN)/python -m bench
+
+peers:
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3-venv $(PEERS)
+
+$(READY): pyproject.toml setup.cfg | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'protege-mta needs Python 3.11 or later; set PYTHON=... to point at one' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo 'installing python3-venv, which makes virtual environments'; \
+		  if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -q -y python3-venv; \
+		  else sudo apt-get update -q && sudo apt-get install -q -y python3-venv; fi; } || \
+		{ echo 'cannot go on without it: apt-get install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis
