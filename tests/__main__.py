@@ -22,10 +22,9 @@ def main(arguments: list[str]) -> int:
     passed = figures.get("successes", 0)
     failed = figures.get("failures", 0) + figures.get("errors", 0)
     skipped = figures.get("skips", 0)
-    sys.stdout.write(f"{passed} passed, {failed} failed, {skipped} skipped\n")
     if skipped:
-        sys.stdout.write("skipped: programs that the end-to-end tests talk to are missing; ")
-        sys.stdout.write("'make peers' installs them\n" if not os.environ.get("CI") else "")
+        sys.stdout.write("Skipped tests want programs that 'make peers' installs.\n")
+    sys.stdout.write(f"{passed} passed, {failed} failed, {skipped} skipped\n")
     if trial.returncode or failed or not passed:
         return 1
     return 1 if skipped and os.environ.get("CI") else 0

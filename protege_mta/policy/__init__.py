@@ -1,0 +1,1 @@
+"""Who may do what: questions in, replies out.  No sockets, no files."""

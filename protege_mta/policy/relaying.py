@@ -1,0 +1,82 @@
+"""Whether a recipient may be accepted from this peer (RFC 5321, 3.6.2 and 7.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+import attrs
+
+from ..model.address import Address, domain_of, local_part_of
+from ..model.envelope import Recipient
+from ..model.ports import Peer
+from ..model.reply import TABLE, Reply
+
+Network = IPv4Network | IPv6Network
+
+
+@attrs.frozen
+class Mailboxes:
+    """Which local-parts of one of our own domains exist.
+
+    :ivar names: in lower case; ``*`` stands for all.
+    """
+
+    names: frozenset[str]
+
+    def __contains__(self, local_part: str) -> bool:
+        return "*" in self.names or local_part.lower() in self.names
+
+
+@attrs.frozen
+class Relaying:
+    """The rule: our own mailboxes from anybody, anything from those who may relay.
+
+    Nobody is trusted for where the connection comes from unless a network is named, loopback
+    included.  A local-part is never looked into: ``user%elsewhere``, ``elsewhere!user`` and
+    ``"user@elsewhere"`` at one of our domains are mailboxes of that domain, which exist or do not.
+
+    :ivar domains: our own domains, in lower case; the host's own name is always one of them, since
+        ``postmaster`` without a domain is at it.
+    :ivar relay_hosts: for each listener, the networks that may relay without authentication.
+    :ivar postmaster: where mail for postmaster goes that has no mailbox; empty to keep it under
+        the name it came with.
+    """
+
+    domains: Mapping[str, Mailboxes]
+    relay_hosts: Mapping[str, Sequence[Network]]
+    postmaster: Address
+
+    def may_relay(self, peer: Peer) -> bool:
+        """Whether the peer may name any recipient, and any of our From domains."""
+        if peer.identity:
+            return True
+        networks = self.relay_hosts.get(peer.listener)
+        if not networks:
+            return False
+        address = ip_address(peer.address)
+        mapped = getattr(address, "ipv4_mapped", None)
+        if mapped is not None:
+            address = mapped
+        return any(address in network for network in networks)
+
+    def judge(self, peer: Peer, address: Address) -> Reply:
+        """The answer to RCPT."""
+        mailboxes = self.domains.get(domain_of(address))
+        if mailboxes is not None:
+            local_part = local_part_of(address)
+            # RFC 5321, 4.5.1: postmaster is always there.
+            if local_part in mailboxes or local_part.lower() == "postmaster":
+                return TABLE["recipient-ok"]
+            return TABLE["no-such-user"]
+        return TABLE["recipient-ok" if self.may_relay(peer) else "no-relaying"]
+
+    def redirected(self, recipient: Recipient) -> Recipient:
+        """The recipient as it is queued: a postmaster without a mailbox goes to the configured one."""
+        mailboxes = self.domains.get(domain_of(recipient.address))
+        local_part = local_part_of(recipient.address)
+        if not self.postmaster or mailboxes is None or local_part.lower() != "postmaster":
+            return recipient
+        if local_part in mailboxes:
+            return recipient
+        return attrs.evolve(recipient, address=self.postmaster)
