@@ -22,7 +22,7 @@ DOMAIN_OCTETS: Final = 255
 PATH_OCTETS: Final = 256
 """Limits of RFC 5321, 4.5.3.1.1 to 4.5.3.1.3; the path counts its angle brackets."""
 
-_ATEXT: Final = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
+_ATEXT: Final = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 _LETTER: Final = r"A-Za-z0-9"
 _U: Final = r"\u00a0-\U0010ffff"  # what RFC 6531 adds; C1 controls stay out
 
