@@ -78,6 +78,15 @@ TABLE: Final[dict[str, Reply]] = {
     # policy
     "no-relaying": _reply(550, "5.7.1", "relaying denied"),
     "no-such-user": _reply(550, "5.1.1", "no such mailbox here"),
+    # routing
+    "no-such-domain": _reply(550, "5.1.2", "no such domain"),
+    "null-mx": _reply(556, "5.1.10", "the domain accepts no mail (null MX)"),
+    "no-mail-host": _reply(550, "5.4.4", "no mail host of the domain has an address"),
+    "prohibited-address": _reply(550, "5.4.4", "no mail host has an address that may be used"),
+    "loops-back": _reply(554, "5.4.6", "mail for the domain loops back to this server"),
+    "dns-failed": _reply(451, "4.4.3", "name lookup failed, try again later"),
+    "no-smarthost": _reply(451, "4.4.4", "the smarthost has no address, try again later"),
+    "own-smarthost": _reply(451, "4.4.6", "the smarthost is this server itself"),
 }
 """One text for each meaning; constant, telling no secrets and never the peer's own octets.  Texts
 that carry our name or an id (greeting, EHLO, the final 250) are built where they are sent."""
