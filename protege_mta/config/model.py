@@ -1,0 +1,592 @@
+"""The configuration as a tree of frozen values, every default in its class.
+
+A field with ``key`` metadata is a key of the file; :mod:`.toml` reads by it and :mod:`.reference`
+writes the reference page from it.  Paths are absolute once :func:`.toml.load` has made the tree,
+save :attr:`Events.log`.  Files that hold secrets are named here, never read here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Final, Literal
+
+import attrs
+
+from protege_mta.model.address import Address
+
+from .kinds import (
+    Cidr,
+    FilePath,
+    Flag,
+    HostName,
+    HostOrAddress,
+    HostPort,
+    IpAddress,
+    IpNetwork,
+    ListOf,
+    LocalPart,
+    Mailbox,
+    MaildirTemplate,
+    MailDomain,
+    Named,
+    Number,
+    OneOf,
+    ReadableFile,
+    Selector,
+    ServerAddress,
+    StatePath,
+    Table,
+    Tables,
+    Text,
+    UnixPath,
+    Variant,
+    Whole,
+    Word,
+    key,
+)
+
+SECONDS: Final = Number(unit="seconds")
+SECONDS_ABOVE_0: Final = Number(is_low_out=True, unit="seconds")
+
+PROHIBITED_NETWORKS: Final[tuple[IpNetwork, ...]] = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/128",
+        "::1/128",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001:2::/48",
+        "2001:10::/28",
+        "2001:db8::/32",
+        "3fff::/20",
+        "5f00::/16",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
+    )
+)
+"""Networks that no MX record of the Internet rightly leads to: loopback, link-local, private,
+shared, multicast, reserved (the IANA special-purpose registries, RFC 6890)."""
+
+
+@attrs.frozen(kw_only=True)
+class SmtpListener:
+    """Receives mail from everybody, as an MX host does.
+
+    :ivar name: matched with systemd's FileDescriptorName.
+    """
+
+    later: ClassVar = ("proxy_protocol_from",)
+
+    kind: ClassVar[Literal["smtp"]] = "smtp"
+    name: str = attrs.field(
+        default="",
+        metadata=key(
+            Word(),
+            "The listener's name in logs and in `ports.json`, and what systemd's "
+            "`FileDescriptorName=` is compared with for socket activation.",
+            shown_default='the kind; from the second of a kind on with a number, `"smtp-2"`',
+        ),
+    )
+    address: str = attrs.field(
+        default="127.0.0.1",
+        metadata=key(IpAddress(), 'The address to listen on; `"0.0.0.0"` or `"::"` for all.'),
+    )
+    port: int = attrs.field(
+        default=25,
+        metadata=key(
+            Whole(0, 65535),
+            "The TCP port. 0 takes any free one; which one is written to `ports.json` in "
+            "`state_dir`.",
+        ),
+    )
+    relay_hosts: tuple[IpNetwork, ...] = attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(Cidr(), "networks (CIDR)"),
+            "Clients that may relay to any domain without authentication. Nobody may unless "
+            "listed, loopback included.",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class HttpListener:
+    """Serves `/metrics` and `/healthz`."""
+
+    later: ClassVar = ("tls", "trusted_proxies")
+
+    kind: ClassVar[Literal["http"]] = "http"
+    name: str = attrs.field(
+        default="",
+        metadata=key(
+            Word(),
+            "As for `smtp`.",
+            shown_default='the kind; from the second of a kind on with a number, `"http-2"`',
+        ),
+    )
+    address: str = attrs.field(
+        default="127.0.0.1", metadata=key(IpAddress(), "The address to listen on.")
+    )
+    port: int = attrs.field(
+        default=8026, metadata=key(Whole(0, 65535), "The TCP port; 0 takes any free one.")
+    )
+
+
+Listener = SmtpListener | HttpListener
+
+
+@attrs.frozen(kw_only=True)
+class Tls:
+    """The certificate that our listeners show."""
+
+    later: ClassVar = ("certificates",)
+
+    certificate: Path = attrs.field(
+        metadata=key(ReadableFile(), "The certificate and its chain, PEM, ours first.")
+    )
+    private_key: Path = attrs.field(
+        metadata=key(ReadableFile(), "Its private key, PEM, without a passphrase.")
+    )
+    min_version: Literal["1.2", "1.3"] = attrs.field(
+        default="1.2",
+        metadata=key(OneOf(("1.2", "1.3")), "The oldest TLS version that is accepted."),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class MaildirDomain:
+    """Mail for the domain ends in Maildirs of this machine.
+
+    :ivar maildir: an absolute path with ``{domain}`` and ``{local_part}`` to be filled in.
+    """
+
+    later: ClassVar = ("webhook", "tunnel")
+
+    deliver: ClassVar[Literal["maildir"]] = "maildir"
+    maildir: str = attrs.field(
+        metadata=key(
+            MaildirTemplate(),
+            "Where a recipient's Maildir is; it is made with the first message. `{local_part}` "
+            "is put in lower case; octets outside `a-z0-9_+-.` and a leading dot are "
+            "percent-encoded, over 200 octets hashed.",
+        )
+    )
+    recipients: tuple[str, ...] = attrs.field(
+        metadata=key(
+            ListOf(LocalPart(), "local-parts", least=1),
+            'The local-parts that have a mailbox; `["*"]` takes any. Others are refused with '
+            "550 5.1.1.",
+        )
+    )
+
+
+@attrs.frozen(kw_only=True)
+class LmtpDomain:
+    """Mail for the domain goes to an LMTP server (RFC 2033)."""
+
+    later: ClassVar = ("webhook", "tunnel")
+
+    deliver: ClassVar[Literal["lmtp"]] = "lmtp"
+    lmtp: HostPort | UnixPath = attrs.field(
+        metadata=key(
+            ServerAddress(
+                'a server such as "127.0.0.1:24" or "unix:/run/dovecot/lmtp"',
+                is_name_allowed=True,
+                has_unix=True,
+            ),
+            "The server, `host:port` or `unix:/path`.",
+        )
+    )
+    recipients: tuple[str, ...] = attrs.field(
+        default=("*",),
+        metadata=key(
+            ListOf(LocalPart(), "local-parts", least=1),
+            "The local-parts that are accepted. With `*` the LMTP server alone knows who exists, "
+            "and mail for others is bounced instead of refused.",
+        ),
+    )
+
+
+Domain = MaildirDomain | LmtpDomain
+
+
+@attrs.frozen(kw_only=True)
+class Smarthost:
+    """The one host that takes all outbound mail.
+
+    :ivar password_file: None where no password is needed.
+    :ivar ca_file: None for the system's certification authorities.
+    """
+
+    host: str = attrs.field(metadata=key(HostOrAddress(), "Its name or address."))
+    port: int = attrs.field(default=587, metadata=key(Whole(1, 65535), "Its TCP port."))
+    tls: Literal["none", "starttls", "implicit"] = attrs.field(
+        default="starttls",
+        metadata=key(
+            OneOf(("none", "starttls", "implicit")),
+            '`"starttls"` insists on STARTTLS, `"implicit"` starts with the handshake (port 465); '
+            'both verify the certificate against `host`. `"none"` sends in plain text, and no '
+            "password with it unless the host is on this machine.",
+        ),
+    )
+    username: str = attrs.field(
+        default="",
+        metadata=key(Text("a user name", is_optional=True), "For AUTH; empty for none."),
+    )
+    password_file: Path | None = attrs.field(
+        default=None,
+        metadata=key(
+            ReadableFile(is_optional=True),
+            "The file whose first line is the password; empty for none.",
+            shown_default="none",
+        ),
+    )
+    ca_file: Path | None = attrs.field(
+        default=None,
+        metadata=key(
+            ReadableFile(is_optional=True),
+            "Certificates (PEM) that are trusted to sign the host's.",
+            shown_default="the system's",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Outbound:
+    """Mail for domains that are not ours.
+
+    :ivar smarthost: never None with ``route = "smarthost"``.
+    """
+
+    route: Literal["mx", "smarthost"] = attrs.field(
+        default="mx",
+        metadata=key(
+            OneOf(
+                ("mx", "smarthost"),
+                {"tunnel": "the tunnel is not available in this version"},
+            ),
+            '`"mx"` finds the hosts in the DNS (RFC 5321, section 5); `"smarthost"` hands all '
+            "mail to one.",
+        ),
+    )
+    mx_port: int = attrs.field(
+        default=25,
+        metadata=key(Whole(1, 65535), "The port of MX hosts; another than 25 is for tests."),
+    )
+    smarthost: Smarthost | None = attrs.field(
+        default=None,
+        metadata=key(Table(Smarthost), 'Needed with `route = "smarthost"`.', shown_default="none"),
+    )
+    source_addresses: tuple[str, ...] = attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(IpAddress(), "IP addresses"),
+            "Local addresses to send from, one of the family that the peer has.",
+            shown_default="the system chooses",
+        ),
+    )
+    prohibited_networks: tuple[IpNetwork, ...] = attrs.field(
+        default=PROHIBITED_NETWORKS,
+        metadata=key(
+            ListOf(Cidr(), "networks (CIDR)"),
+            'Networks that `route = "mx"` never connects to, whatever the DNS says; IPv4-mapped '
+            "and NAT64 addresses are unwrapped first. `[]` allows all. Our own listeners are "
+            "always refused.",
+            shown_default="loopback, link-local, private, shared, multicast and reserved networks",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Dns:
+    nameservers: tuple[HostPort, ...] = attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(
+                ServerAddress(
+                    'an IP address, with a port where it is not 53: "127.0.0.1:5353"',
+                    default_port=53,
+                ),
+                "name servers",
+            ),
+            "Recursive name servers, as `address` or `address:port`.",
+            shown_default="those of `/etc/resolv.conf`",
+        ),
+    )
+    trust_ad: bool = attrs.field(
+        default=False,
+        metadata=key(
+            Flag(),
+            "Believe these servers when they say that an answer was validated by DNSSEC; only "
+            "for a validating resolver on this machine or over a trusted path.",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class DkimSelector:
+    name: str = attrs.field(
+        metadata=key(Selector(), "The selector: the key is published at `name._domainkey.domain`.")
+    )
+    private_key: Path = attrs.field(
+        metadata=key(ReadableFile(), "The private key, PEM: RSA of 1024 bits or more, or Ed25519.")
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Dkim:
+    """The keys that sign mail with a From address of this domain (RFC 6376, RFC 8463)."""
+
+    selectors: tuple[DkimSelector, ...] = attrs.field(
+        metadata=key(Tables(Table(DkimSelector)), "Every selector adds a signature of its own.")
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Retry:
+    """When a recipient that failed for the time being is tried again, and for how long."""
+
+    first_s: float = attrs.field(
+        default=300.0,
+        metadata=key(SECONDS_ABOVE_0, "The wait after the first failure.", unit="seconds"),
+    )
+    factor: float = attrs.field(
+        default=2.0,
+        metadata=key(Number(1, 1000), "Every further wait is so many times longer."),
+    )
+    max_interval_s: float = attrs.field(
+        default=14_400.0,
+        metadata=key(SECONDS_ABOVE_0, "No wait is longer.", unit="seconds"),
+    )
+    max_age_s: float = attrs.field(
+        default=432_000.0,
+        metadata=key(
+            SECONDS_ABOVE_0, "The age at which a message is returned to its sender.", unit="seconds"
+        ),
+    )
+    bounce_max_age_s: float = attrs.field(
+        default=86_400.0,
+        metadata=key(
+            SECONDS_ABOVE_0,
+            "The same for mail with a null reverse-path, which ends then.",
+            unit="seconds",
+        ),
+    )
+    delay_warning_s: float = attrs.field(
+        default=14_400.0,
+        metadata=key(
+            SECONDS,
+            "The age at which the sender is told of the delay; 0 for never.",
+            unit="seconds",
+        ),
+    )
+    jitter: float = attrs.field(
+        default=0.1,
+        metadata=key(Number(0, 1), "The greatest share of a wait that is added to it by chance."),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    later: ClassVar = ("pass_through_octets",)
+
+    message_octets: int = attrs.field(
+        default=52_428_800,
+        metadata=key(Whole(1024), "The largest message that is accepted.", unit="octets"),
+    )
+    recipients: int = attrs.field(
+        default=1000,
+        metadata=key(
+            Whole(100),
+            "Recipients of one transaction; RFC 5321, 4.5.3.1.8, wants room for 100 at least.",
+        ),
+    )
+    connections: int = attrs.field(
+        default=2000, metadata=key(Whole(1), "SMTP connections at a time, all listeners together.")
+    )
+    connections_per_ip: int = attrs.field(
+        default=50, metadata=key(Whole(1), "SMTP connections at a time from one IP address.")
+    )
+    messages_per_ip_per_minute: int = attrs.field(
+        default=0, metadata=key(Whole(0), "Messages a minute from one IP address; 0 = unlimited.")
+    )
+    free_octets: int = attrs.field(
+        default=1_073_741_824,
+        metadata=key(
+            Whole(0),
+            "Mail is refused for the time being (452 4.3.1) rather than leave less free space on "
+            "the spool's disk.",
+            unit="octets",
+        ),
+    )
+    free_inodes: int = attrs.field(
+        default=10_000, metadata=key(Whole(0), "Likewise for inodes.", unit="inodes")
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Workers:
+    count: int = attrs.field(
+        default=1, metadata=key(Whole(1, 1), "Processes; this version runs one.")
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Events:
+    log: Path = attrs.field(
+        default=Path("events.jsonl"),
+        metadata=key(
+            StatePath(),
+            "The event log, one JSON object a line; a relative path starts at `state_dir`.",
+        ),
+    )
+
+
+def _own_name() -> str:
+    return os.uname().nodename.lower()
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Everything.
+
+    :ivar source: the file that this was read from; None for the embedded default.
+    """
+
+    later: ClassVar = ("relay", "tunnel_server")
+
+    source: Path | None = None
+    mode: Literal["local"] = attrs.field(
+        default="local",
+        metadata=key(
+            OneOf(
+                ("local",),
+                {
+                    "relay": 'mode "relay" comes with the tunnel, which is not built yet; '
+                    'only "local" is available in this version'
+                },
+            ),
+            '`"local"`: mail comes in by SMTP on a port of this machine.',
+        ),
+    )
+    hostname: str = attrs.field(
+        factory=_own_name,
+        metadata=key(
+            HostName(),
+            "Our name in EHLO, Received and Message-ID; it should resolve to our address, and "
+            "the address back to it.",
+            shown_default="the machine's name",
+        ),
+    )
+    state_dir: Path = attrs.field(
+        default=Path("state"),
+        metadata=key(
+            FilePath(),
+            "The folder of the spool, `ports.json` and the event log; made with mode 0700.",
+        ),
+    )
+    run_dir: Path = attrs.field(
+        default=attrs.Factory(lambda self: self.state_dir / "run", takes_self=True),
+        metadata=key(
+            FilePath(),
+            "The folder of `control.sock` and `submit.sock`.",
+            shown_default="`run` in `state_dir`",
+        ),
+    )
+    drain_s: float = attrs.field(
+        default=30.0,
+        metadata=key(
+            SECONDS, "How long SIGTERM lets transfers under way come to their end.", unit="seconds"
+        ),
+    )
+    postmaster: Address | None = attrs.field(
+        default=None,
+        metadata=key(
+            Mailbox(),
+            "Where mail for `postmaster` of every own domain goes when the domain has no such "
+            "mailbox.",
+            shown_default="none",
+        ),
+    )
+    listeners: tuple[Listener, ...] = attrs.field(
+        default=(),
+        metadata=key(
+            Tables(
+                Variant(
+                    "kind",
+                    {"smtp": SmtpListener, "http": HttpListener},
+                    later=("submission", "submissions"),
+                )
+            ),
+            "The ports that we listen on. Written `[[listener]]`, once for each.",
+            shown_default="none",
+        )
+        | {"name": "listener"},
+    )
+    tls: Tls | None = attrs.field(
+        default=None,
+        metadata=key(Table(Tls), "Without it STARTTLS is not offered.", shown_default="none"),
+    )
+    domains: Mapping[str, Domain] = attrs.field(
+        factory=dict,
+        metadata=key(
+            Named(
+                MailDomain(),
+                Variant(
+                    "deliver",
+                    {"maildir": MaildirDomain, "lmtp": LmtpDomain},
+                    later=("webhook", "tunnel"),
+                ),
+            ),
+            "The domains that we are the final stop for.",
+            shown_default="none",
+        ),
+    )
+    outbound: Outbound = attrs.field(
+        factory=Outbound, metadata=key(Table(Outbound), "Mail for everybody else.")
+    )
+    dns: Dns = attrs.field(factory=Dns, metadata=key(Table(Dns), "Name servers."))
+    dkim: Mapping[str, Dkim] = attrs.field(
+        factory=dict,
+        metadata=key(
+            Named(MailDomain(), Table(Dkim)),
+            "Signing keys by From domain.",
+            shown_default="none",
+        ),
+    )
+    retry: Retry = attrs.field(factory=Retry, metadata=key(Table(Retry), "Back-off and expiry."))
+    limits: Limits = attrs.field(factory=Limits, metadata=key(Table(Limits), "Bounds."))
+    workers: Workers = attrs.field(factory=Workers, metadata=key(Table(Workers), "Processes."))
+    events: Events = attrs.field(factory=Events, metadata=key(Table(Events), "The event log."))
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run_dir / "control.sock"
+
+    @property
+    def submit_socket(self) -> Path:
+        return self.run_dir / "submit.sock"
+
+    @property
+    def events_log(self) -> Path:
+        return self.state_dir / self.events.log
