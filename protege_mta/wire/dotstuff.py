@@ -1,0 +1,109 @@
+"""Transparency of mail data, both ways (RFC 5321, 4.5.2): pure, streaming, exact for any chunking.
+
+Content here has CRLF line ends.  A bare CR or LF neither begins a line nor ends the data: only
+``CRLF . CRLF`` does, whatever a laxer peer may think of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+END: Final = b"\r\n.\r\n"
+"""What ends mail data; its first CRLF belongs to the content."""
+
+
+class Stuffer:
+    """Make content fit to be sent after DATA.
+
+    The octets returned are a function of the content alone, however it is cut.
+    """
+
+    __slots__ = ("_edge",)
+
+    def __init__(self) -> None:
+        # The end of what was fed, as far as a dot after it could begin a line.
+        self._edge = b"\r\n"
+
+    def feed(self, octets: bytes) -> bytes:
+        """Take the next octets of the content, and give back what to send for them."""
+        if not octets:
+            return b""
+        edge = self._edge
+        stuffed = octets
+        if edge and (
+            (edge == b"\r\n" and octets[:1] == b".") or (edge == b"\r" and octets[:2] == b"\n.")
+        ):
+            at = octets.index(b".")
+            stuffed = octets[:at] + b"." + octets[at:]
+        self._edge = _line_edge(edge, octets)
+        # ``replace`` returns its own object where there is nothing to do.
+        return stuffed.replace(b"\r\n.", b"\r\n..")
+
+    def finish(self) -> bytes:
+        """What ends the data: the last line's CRLF, where it is missing, and the final dot."""
+        missing = {b"\r\n": b"", b"\r": b"\n", b"": b"\r\n"}[self._edge]
+        return missing + b".\r\n"
+
+
+def _line_edge(before: bytes, octets: bytes) -> bytes:
+    """``CRLF``, ``CR`` or nothing: how the stream ``before + octets`` ends."""
+    if octets[-1:] == b"\r":
+        return b"\r"
+    if octets[-2:] == b"\r\n" or (octets == b"\n" and before == b"\r"):
+        return b"\r\n"
+    return b""
+
+
+class Unstuffer:
+    """Cut the content out of what a client sends after 354, and find where it ends.
+
+    :ivar rest: the octets behind the end, once it was found; None before.
+    """
+
+    __slots__ = ("_held", "_is_first", "rest")
+
+    def __init__(self) -> None:
+        # The content begins a line, as if a CRLF had gone before.
+        self._held = b"\r\n"
+        self._is_first = True
+        self.rest: bytes | None = None
+
+    def feed(self, octets: bytes) -> bytes:
+        """Take the next octets; give back the content that is certain by now.
+
+        No CRLF is ever torn between two results: a CR at the end of one is a bare CR.
+        """
+        buffer = self._held + octets
+        dot = buffer.find(b"\r\n.")
+        if dot < 0:
+            # The ordinary middle of a message.
+            end = len(buffer) - _held_octets(buffer)
+            content = buffer[:end]
+        elif buffer.startswith(END, dot):
+            # The ordinary end: no line that starts with a dot but the last.
+            end = len(buffer)
+            content = buffer[: dot + 2]
+            self.rest = buffer[dot + 5 :]
+        else:
+            stop = buffer.find(END, dot)
+            if stop >= 0:
+                end = len(buffer)
+                content = buffer[: stop + 2].replace(b"\r\n.", b"\r\n")
+                self.rest = buffer[stop + 5 :]
+            else:
+                end = len(buffer) - _held_octets(buffer)
+                content = buffer[:end].replace(b"\r\n.", b"\r\n")
+        self._held = buffer[end:]
+        if self._is_first and content:
+            # Give back the content without the CRLF that we only imagined.
+            self._is_first = False
+            return content[2:]
+        return content
+
+
+def _held_octets(buffer: bytes) -> int:
+    """How many octets at the end could be the beginning of the end, or of a stuffed line."""
+    for size in (4, 3, 2, 1):
+        if buffer.endswith(END[:size]):
+            return size
+    return 0
