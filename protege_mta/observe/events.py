@@ -1,0 +1,271 @@
+"""The lines of the event journal: one typed function an event, which counts it too.
+
+A line is one JSON object and LF; ``docs/reference/events.md`` describes its members.  A member that
+an event does not have is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from ..model.envelope import Message
+from ..model.hop import Site
+from ..model.outcome import Delivered, Fate, Outcome, TlsFacts, TransientFailure
+from ..model.ports import Peer
+from ..model.reply import Reply
+from .metrics import Counts
+
+BounceClass = Literal[
+    "address", "mailbox", "mail-system", "network", "protocol", "content", "policy", "other"
+]
+
+_SUBJECTS: Final[dict[str, BounceClass]] = {
+    "1": "address",
+    "2": "mailbox",
+    "3": "mail-system",
+    "4": "network",
+    "5": "protocol",
+    "6": "content",
+    "7": "policy",
+}
+"""RFC 3463, section 4: the second number of an enhanced status code."""
+
+
+def bounce_class(cause: Reply) -> BounceClass:
+    """What a failure was about, by the subject of its enhanced code; ``other`` without one."""
+    return _SUBJECTS.get(cause.enhanced[2:3], "other")
+
+
+class _Tls(msgspec.Struct, frozen=True, gc=False):
+    protocol: str
+    cipher: str
+    verified: bool
+
+
+class _Reply(msgspec.Struct, frozen=True, gc=False):
+    code: int
+    enhanced: str
+    text: str
+
+
+class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """A line's members, in the order in which they are written.
+
+    :ivar sender: empty for the null reverse-path.
+    :ivar attempt: real contacts so far, this one included.
+    :ivar mx: the host, smarthost or Maildir that was spoken to.
+    """
+
+    event: str
+    id: str
+    at: str
+    message_id: str = ""
+    recipient: str = ""
+    sender: str | UnsetType = UNSET
+    size_octets: int = 0
+    source: str = ""
+    identity: str = ""
+    tenant: str = ""
+    campaign: str = ""
+    attempt: int = 0
+    route: str = ""
+    mx: str = ""
+    peer_address: str = ""
+    tls: _Tls | None = None
+    reply: _Reply | None = None
+    bounce_class: str = ""
+    next_attempt_at: str = ""
+    queued_s: float | UnsetType = UNSET
+    header_message_id: str = ""
+    subject: str = ""
+    dsn: str = ""
+
+
+class EventLines:
+    """:class:`~..model.ports.Events` over one clock and one set of counts.
+
+    :param now: POSIX seconds.
+    :param append: takes the line of an event that belongs to no batch (``rejected``).
+    """
+
+    def __init__(
+        self, now: Callable[[], float], append: Callable[[bytes], None], counts: Counts
+    ) -> None:
+        self._now = now
+        self._append = append
+        self._counts = counts
+        self._second = (-1, "")
+        self._rejected = 0
+
+    def received(self, message: Message, recipient: int) -> bytes:
+        """We took responsibility; transition 0."""
+        origin = message.origin
+        if recipient == 0:
+            self._counts.messages[origin.source] += 1
+            self._counts.octets[origin.source] += message.size_octets
+        event = self._about(message, recipient, 0, "received", "", self._now())
+        event.header_message_id = message.header_message_id
+        event.subject = message.subject
+        event.peer_address = origin.peer_address
+        return _line(event)
+
+    def deferred(
+        self,
+        message: Message,
+        recipient: int,
+        transition: int,
+        attempt: int,
+        site: Site | None,
+        failure: TransientFailure,
+        next_attempt_at: float,
+    ) -> bytes:
+        """An attempt failed, and there will be another."""
+        now = self._now()
+        route = "" if site is None else site.kind
+        event = self._about(message, recipient, transition, "deferred", route, now)
+        event.attempt = attempt
+        event.next_attempt_at = self._time(next_attempt_at)
+        event.queued_s = _wait_s(message, now)
+        self._tell(event, failure)
+        return _line(event)
+
+    def delayed(self, message: Message, recipient: int, transition: int, dsn: str) -> bytes:
+        """The sender is told of the delay."""
+        now = self._now()
+        event = self._about(message, recipient, transition, "delayed", "", now)
+        event.queued_s = _wait_s(message, now)
+        event.dsn = dsn
+        return _line(event)
+
+    def ended(
+        self,
+        message: Message,
+        recipient: int,
+        transition: int,
+        fate: Fate,
+        attempt: int,
+        site: Site | None,
+        outcome: Outcome | None,
+        dsn: str,
+    ) -> bytes:
+        """The recipient's one fate."""
+        now = self._now()
+        route = "" if site is None else site.kind
+        event = self._about(message, recipient, transition, fate, route, now)
+        event.attempt = attempt
+        event.dsn = dsn
+        event.queued_s = queued_s = _wait_s(message, now)
+        if outcome is not None:
+            self._tell(event, outcome)
+        if fate == "delivered" or fate == "relayed":
+            self._counts.queued_s[route].observe(queued_s)
+        return _line(event)
+
+    def moved(
+        self, message: Message, recipient: int, transition: int, event: Literal["held", "released"]
+    ) -> bytes:
+        """A person, or a rule, put the recipient aside or back."""
+        return _line(self._about(message, recipient, transition, event, "", self._now()))
+
+    def rejected(self, peer: Peer, sender: str, recipient: str, reply: Reply) -> None:
+        """Refused at the door; the id is ``session.0.count``."""
+        self._rejected += 1
+        counts = self._counts
+        counts.events["rejected", ""] = counts.events.get(("rejected", ""), 0) + 1
+        counts.rejections[reply.code] = counts.rejections.get(reply.code, 0) + 1
+        event = Event(
+            event="rejected",
+            id=f"{peer.session_id}.0.{self._rejected}",
+            at=self._time(self._now()),
+            recipient=recipient,
+            sender=sender,
+            identity=peer.identity,
+            peer_address=peer.address,
+            tls=_tls(peer.tls),
+            reply=_reply(reply),
+        )
+        self._append(_line(event))
+
+    def _about(
+        self, message: Message, recipient: int, transition: int, name: str, route: str, now: float
+    ) -> Event:
+        """What every event of a queued recipient has; counts it."""
+        events = self._counts.events
+        events[name, route] = events.get((name, route), 0) + 1
+        envelope, origin = message.envelope, message.origin
+        return Event(
+            event=name,
+            id=f"{message.id}.{recipient}.{transition}",
+            at=self._time(now),
+            message_id=message.id,
+            recipient=envelope.recipients[recipient].address,
+            sender=envelope.sender,
+            size_octets=message.size_octets,
+            source=origin.source,
+            identity=origin.identity,
+            tenant=origin.tenant,
+            campaign=origin.campaign,
+            route=route,
+        )
+
+    def _tell(self, event: Event, outcome: Outcome) -> None:
+        contact = outcome.contact
+        if contact is not None:
+            event.mx = contact.host
+            event.peer_address = contact.peer_address
+            event.tls = _tls(contact.tls)
+        if isinstance(outcome, Delivered):
+            event.reply = _reply(outcome.reply)
+            return
+        event.reply = _reply(outcome.cause)
+        event.bounce_class = kind = bounce_class(outcome.cause)
+        failures = self._counts.failures
+        failures[event.event, kind] = failures.get((event.event, kind), 0) + 1
+
+    def _time(self, at: float) -> str:
+        """RFC 3339 in UTC with milliseconds; the second is formatted once."""
+        ms = round(at * 1000)
+        second = ms // 1000
+        if second != self._second[0]:
+            text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+            self._second = (second, text)
+        return f"{self._second[1]}{ms % 1000:03d}Z"
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def _line(event: Event) -> bytes:
+    try:
+        return _encode(event) + b"\n"
+    except UnicodeEncodeError:
+        # A lone surrogate: octets of a peer that were not UTF-8.  Rare enough to be looked for
+        # only when it has struck.
+        for name in ("recipient", "sender", "header_message_id", "subject", "identity", "mx"):
+            text = getattr(event, name)
+            if isinstance(text, str):
+                setattr(event, name, _printable(text))
+        if event.reply is not None:
+            event.reply = msgspec.structs.replace(event.reply, text=_printable(event.reply.text))
+        return _encode(event) + b"\n"
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _wait_s(message: Message, now: float) -> float:
+    return max(0.0, round(now - message.arrived_at, 3))
+
+
+def _tls(facts: TlsFacts | None) -> _Tls | None:
+    return None if facts is None else _Tls(facts.protocol, facts.cipher, facts.is_verified)
+
+
+def _reply(reply: Reply) -> _Reply:
+    return _Reply(reply.code, reply.enhanced, reply.text)

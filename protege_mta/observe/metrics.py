@@ -1,0 +1,321 @@
+"""Figures for Prometheus: kept as plain numbers where mail flows, read when somebody scrapes.
+
+Every service has its own registry, so that several live in one process.  Labels have few values
+each: a domain or an address is never one.  ``docs/reference/metrics.md`` describes every name.
+
+What counts is added to by one thread each: events and latencies by the reactor's, commits by the
+spool's writer.  A scrape may see a histogram an observation short of its sum, which the next one
+mends.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, get_args
+
+import attrs
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from ..model.envelope import Source
+from ..model.hop import HopKind
+from ..model.ports import Stats
+from ..model.tally import Tally
+
+ROUTES: Final = ("", *get_args(HopKind))
+"""Values of the ``route`` label; empty where no next hop was chosen."""
+
+EVENTS: Final = (
+    *("received", "deferred", "delayed", "delivered", "relayed", "bounced", "expired"),
+    *("suppressed", "held", "released", "removed", "rejected"),
+)
+
+_LATENCY_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_QUEUED_S: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400, 432000)
+_OPERATIONS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Histogram:
+    """Counts by upper bound; an observation costs one bisection and two additions.
+
+    :param bounds: ascending, the last bucket (``+Inf``) not among them.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts as the text format wants them."""
+        total = 0
+        rows: list[tuple[str, float]] = []
+        for bound, count in zip((*self.bounds, math.inf), self.counts, strict=True):
+            total += count
+            rows.append((floatToGoString(bound), total))
+        return rows
+
+
+@attrs.frozen
+class Depth:
+    """How many recipients are in one state.
+
+    :ivar oldest_age_s: how long ago the oldest of them arrived; 0 where there is none.
+    """
+
+    recipients: int
+    oldest_age_s: float = 0.0
+
+
+@attrs.define(eq=False)
+class Counts:
+    """What the events add to.
+
+    :ivar events: by event and route.
+    :ivar messages: accepted, by source; a message counts once, whatever its recipients.
+    :ivar failures: what deferred, bounced and expired recipients failed of, by event and class.
+    :ivar rejections: refusals at the door, by reply code.
+    :ivar queued_s: from arrival to delivery, by route.
+    """
+
+    events: dict[tuple[str, str], int] = attrs.Factory(dict)
+    messages: dict[str, int] = attrs.Factory(lambda: dict.fromkeys(get_args(Source), 0))
+    octets: dict[str, int] = attrs.Factory(lambda: dict.fromkeys(get_args(Source), 0))
+    failures: dict[tuple[str, str], int] = attrs.Factory(dict)
+    rejections: dict[int, int] = attrs.Factory(dict)
+    queued_s: dict[str, Histogram] = attrs.Factory(
+        lambda: {route: Histogram(_QUEUED_S) for route in ROUTES}
+    )
+
+
+class Metrics(Collector):
+    """One service's figures.
+
+    :param tally: what the SMTP sides count.
+    :param version: ours.
+    :ivar accept_s: from the message's last octet to its 250; ``observe`` it.
+    :ivar commit_s: one group commit of the spool, its sync included.
+    :ivar commit_operations: how many operations a group commit took along.
+    :ivar journal_errors: writes and syncs of the event journal that failed.
+    """
+
+    def __init__(self, tally: Tally, version: str) -> None:
+        self.tally = tally
+        self.version = version
+        self.counts = Counts()
+        self.accept_s = Histogram(_LATENCY_S)
+        self.commit_s = Histogram(_LATENCY_S)
+        self.commit_operations = Histogram(_OPERATIONS)
+        self.journal_errors = 0
+        self._depths: Callable[[], Mapping[str, Depth]] | None = None
+        self._stats: Callable[[], Stats] | None = None
+        self._lag_s: Callable[[], float] | None = None
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def watch(
+        self,
+        *,
+        depths: Callable[[], Mapping[str, Depth]],
+        stats: Callable[[], Stats],
+        lag_s: Callable[[], float],
+    ) -> None:
+        """Name the sources of what is read at a scrape only, once they are there.
+
+        :param depths: queue depth by state.
+        :param lag_s: how late the reactor was.
+        """
+        self._depths, self._stats, self._lag_s = depths, stats, lag_s
+
+    def committed(self, took_s: float, operations: int) -> None:
+        """The spool made ``operations`` durable in one sync; called on its writer's thread."""
+        self.commit_s.observe(took_s)
+        self.commit_operations.observe(operations)
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """The exposition and its content type.
+
+        :param accept: the request's Accept field; OpenMetrics for who asks for it, else the
+            Prometheus text format.
+        """
+        encode, content_type = choose_encoder(accept)
+        return content_type, encode(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """What prometheus_client asks for at a scrape."""
+        yield from self._collect_events()
+        yield from self._collect_smtp()
+        if self._depths is not None:
+            yield from _collect_depths(self._depths())
+        if self._stats is not None:
+            yield from _collect_spool(self._stats())
+        yield _histogram("spool_commit_seconds", "Group commits, sync included.", self.commit_s)
+        yield _histogram(
+            "spool_commit_operations", "Operations in a group commit.", self.commit_operations
+        )
+        yield _counter(
+            "journal_errors", "Failed writes and syncs of the event journal.", self.journal_errors
+        )
+        if self._lag_s is not None:
+            yield _gauge("reactor_lag_seconds", "How late the reactor was.", self._lag_s())
+        build = GaugeMetricFamily(
+            "protege_mta_build_info", "Which version runs; always 1.", labels=("version", "python")
+        )
+        build.add_metric((self.version, platform.python_version()), 1)
+        yield build
+
+    def _collect_events(self) -> Iterator[Metric]:
+        counts = self.counts
+        told = dict.fromkeys(((event, "") for event in EVENTS), 0) | counts.events
+        yield _counters("events", "Transitions of recipients.", ("event", "route"), told.items())
+        yield _counters("messages", "Messages accepted.", ("source",), _keyed(counts.messages))
+        yield _counters(
+            "message_octets", "Octets of messages accepted.", ("source",), _keyed(counts.octets)
+        )
+        yield _counters(
+            "failures",
+            "Failed recipients by event and class.",
+            ("event", "class"),
+            counts.failures.items(),
+        )
+        rejections = [((str(code),), n) for code, n in counts.rejections.items()]
+        yield _counters("rejections", "Refusals at the door.", ("code",), rejections)
+        yield _histogram("accept_seconds", "From a message's last octet to its 250.", self.accept_s)
+        queued = HistogramMetricFamily(
+            "protege_mta_queued_seconds", "From arrival to delivery.", labels=("route",)
+        )
+        for route, histogram in counts.queued_s.items():
+            if route:
+                queued.add_metric((route,), histogram.buckets(), histogram.sum)
+        yield queued
+
+    def _collect_smtp(self) -> Iterator[Metric]:
+        tally = self.tally
+        yield _counters(
+            "connections",
+            "SMTP connections opened.",
+            ("direction",),
+            _in_out(tally.connections_in, tally.connections_out),
+        )
+        yield _gauges(
+            "connections_open",
+            "SMTP connections open now.",
+            "direction",
+            {"in": tally.connections_in_open, "out": tally.connections_out_open},
+        )
+        yield _counter(
+            "connections_refused", "SMTP clients turned away.", tally.connections_refused
+        )
+        yield _counter(
+            "connections_failed",
+            "Attempts to reach an SMTP host that failed.",
+            tally.connections_out_failed,
+        )
+        replies = [
+            ((direction, f"{digit}yz"), counts[digit])
+            for direction, counts in (("in", tally.replies_in), ("out", tally.replies_out))
+            for digit in range(2, 6)
+        ]
+        yield _counters(
+            "replies",
+            "SMTP replies: given to clients (in), taken from hosts (out).",
+            ("direction", "class"),
+            replies,
+        )
+        yield _counters(
+            "tls_sessions",
+            "Channels put under TLS.",
+            ("direction",),
+            _in_out(tally.tls_in, tally.tls_out),
+        )
+        yield _counters(
+            "tls_failures",
+            "Handshakes that failed.",
+            ("direction",),
+            _in_out(tally.tls_failures_in, tally.tls_failures_out),
+        )
+
+
+def _collect_depths(depths: Mapping[str, Depth]) -> Iterator[Metric]:
+    yield _gauges(
+        "queue_recipients",
+        "Queued recipients.",
+        "state",
+        {state: depth.recipients for state, depth in depths.items()},
+    )
+    yield _gauges(
+        "queue_oldest_age_seconds",
+        "Age of the oldest queued recipient.",
+        "state",
+        {state: depth.oldest_age_s for state, depth in depths.items()},
+    )
+
+
+def _collect_spool(stats: Stats) -> Iterator[Metric]:
+    yield _gauge("spool_messages", "Messages in the spool.", stats.messages)
+    yield _gauge("spool_content_octets", "Octets of queued messages.", stats.content_octets)
+    yield _gauge("spool_disk_octets", "Octets the spool takes of the disk.", stats.disk_octets)
+    yield _gauge("spool_free_octets", "Octets free on the spool's disk.", stats.free_octets)
+    yield _gauge("spool_free_inodes", "Inodes free on the spool's disk.", stats.free_inodes)
+    yield _gauge("spool_segments", "Segment files.", stats.segments)
+    yield _gauge("spool_corrupt", "Damaged pieces set aside for a person to see.", stats.corrupt)
+    yield _counter("spool_commits", "Batches made durable.", stats.commits)
+    yield _counter("spool_operations", "Operations made durable.", stats.operations)
+    yield _gauge("spool_failed", "1 when the disk broke a promise.", float(stats.is_failed))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"protege_mta_{name}", text, value=value)
+
+
+def _counters(
+    name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]
+) -> Metric:
+    family = CounterMetricFamily(f"protege_mta_{name}", text, labels=labels)
+    for key, value in values:
+        family.add_metric(key, value)
+    return family
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"protege_mta_{name}", text, value=value)
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"protege_mta_{name}", text, labels=(label,))
+    for key, value in values.items():
+        family.add_metric((key,), value)
+    return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(
+        f"protege_mta_{name}", text, buckets=histogram.buckets(), sum_value=histogram.sum
+    )
+
+
+def _keyed(values: Mapping[str, int]) -> list[tuple[tuple[str, ...], float]]:
+    return [((key,), value) for key, value in values.items()]
+
+
+def _in_out(inward: int, outward: int) -> list[tuple[tuple[str, ...], float]]:
+    return [(("in",), inward), (("out",), outward)]

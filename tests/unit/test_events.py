@@ -1,0 +1,211 @@
+"""Tests of the journal's lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from protege_mta.model.address import NULL, Address
+from protege_mta.model.envelope import Envelope, Message, Origin, Recipient
+from protege_mta.model.hop import Site
+from protege_mta.model.ids import QueueId
+from protege_mta.model.outcome import (
+    Contact,
+    Delivered,
+    PermanentFailure,
+    Scope,
+    TlsFacts,
+    TransientFailure,
+)
+from protege_mta.model.ports import Events, Peer
+from protege_mta.model.reply import TABLE, Reply
+from protege_mta.observe.events import Event, EventLines, bounce_class
+from protege_mta.observe.metrics import EVENTS, Counts
+
+NOON = 1_790_000_000.0
+ID = QueueId("01k5vz4m00abcdefgh00000001")
+SITE = Site("mx:mx.b.test", "mx")
+CONTACT = Contact("mx.b.test", "192.0.2.7", TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", True))
+REFERENCE = Path(__file__).parents[2] / "docs/reference/events.md"
+MESSAGE = Message(
+    id=ID,
+    envelope=Envelope(
+        Address("a@a.test"), (Recipient(Address("b@b.test")), Recipient(Address("c@b.test")))
+    ),
+    origin=Origin("smtp", peer_address="198.51.100.4"),
+    arrived_at=NOON,
+    size_octets=4096,
+    header_message_id="<1@a.test>",
+    subject="hello",
+)
+
+
+class EventLinesTests(SynchronousTestCase):
+    """Every transition is one line with the members of the reference, and is counted."""
+
+    def setUp(self) -> None:
+        self.now = NOON + 1.25
+        self.appended: list[bytes] = []
+        self.counts = Counts()
+        self.lines: Events = EventLines(lambda: self.now, self.appended.append, self.counts)
+
+    def read(self, line: bytes) -> dict[str, Any]:
+        self.assertEqual(line.count(b"\n"), 1)
+        self.assertTrue(line.endswith(b"}\n"))
+        event: dict[str, Any] = json.loads(line)
+        return event
+
+    def test_received(self) -> None:
+        self.assertEqual(
+            self.read(self.lines.received(MESSAGE, 1)),
+            {
+                "event": "received",
+                "id": "01k5vz4m00abcdefgh00000001.1.0",
+                "at": "2026-09-21T14:13:21.250Z",
+                "message_id": "01k5vz4m00abcdefgh00000001",
+                "recipient": "c@b.test",
+                "sender": "a@a.test",
+                "size_octets": 4096,
+                "source": "smtp",
+                "peer_address": "198.51.100.4",
+                "header_message_id": "<1@a.test>",
+                "subject": "hello",
+            },
+        )
+
+    def test_messages_are_counted_once(self) -> None:
+        """A message of two recipients is two events and one message."""
+        self.lines.received(MESSAGE, 0)
+        self.lines.received(MESSAGE, 1)
+        self.assertEqual(self.counts.events, {("received", ""): 2})
+        self.assertEqual((self.counts.messages["smtp"], self.counts.octets["smtp"]), (1, 4096))
+
+    def test_delivered(self) -> None:
+        line = self.lines.ended(
+            MESSAGE,
+            0,
+            3,
+            "relayed",
+            2,
+            SITE,
+            Delivered(CONTACT, Reply(250, "2.0.0", ("queued", "thanks")), True),
+            "",
+        )
+        event = self.read(line)
+        self.assertEqual(event["id"], "01k5vz4m00abcdefgh00000001.0.3")
+        self.assertEqual(
+            {name: event[name] for name in ("event", "attempt", "route", "mx", "peer_address")},
+            {
+                "event": "relayed",
+                "attempt": 2,
+                "route": "mx",
+                "mx": "mx.b.test",
+                "peer_address": "192.0.2.7",
+            },
+        )
+        self.assertEqual(
+            event["tls"],
+            {"protocol": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "verified": True},
+        )
+        self.assertEqual(
+            event["reply"], {"code": 250, "enhanced": "2.0.0", "text": "queued thanks"}
+        )
+        self.assertEqual(event["queued_s"], 1.25)
+        self.assertNotIn("dsn", event)
+        self.assertNotIn("bounce_class", event)
+        self.assertEqual(sum(self.counts.queued_s["mx"].counts), 1)
+
+    def test_deferred(self) -> None:
+        failure = TransientFailure(Scope.HOST, Reply(450, "4.2.2", ("mailbox full",)), CONTACT)
+        event = self.read(
+            self.lines.deferred(MESSAGE, 0, 1, 1, SITE, failure, next_attempt_at=NOON + 300)
+        )
+        self.assertEqual(event["next_attempt_at"], "2026-09-21T14:18:20.000Z")
+        self.assertEqual(event["bounce_class"], "mailbox")
+        self.assertEqual(self.counts.failures, {("deferred", "mailbox"): 1})
+
+    def test_bounced(self) -> None:
+        """A bounce keeps the peer's own code and names the DSN."""
+        outcome = PermanentFailure(Scope.RECIPIENT, Reply(550, "5.1.1", ("no such user",)), CONTACT)
+        event = self.read(self.lines.ended(MESSAGE, 0, 1, "bounced", 1, SITE, outcome, "none"))
+        self.assertEqual(event["reply"]["enhanced"], "5.1.1")
+        self.assertEqual((event["bounce_class"], event["dsn"]), ("address", "none"))
+
+    def test_ended_by_a_person(self) -> None:
+        event = self.read(self.lines.ended(MESSAGE, 0, 1, "removed", 0, None, None, ""))
+        for name in ("attempt", "route", "mx", "reply", "tls", "dsn"):
+            self.assertNotIn(name, event)
+
+    def test_moved_and_delayed(self) -> None:
+        self.assertEqual(self.read(self.lines.moved(MESSAGE, 0, 2, "held"))["event"], "held")
+        delayed = self.read(self.lines.delayed(MESSAGE, 0, 3, "some-dsn"))
+        self.assertEqual((delayed["event"], delayed["dsn"]), ("delayed", "some-dsn"))
+
+    def test_null_reverse_path_is_told(self) -> None:
+        """An empty sender is a fact, not a missing one."""
+        bounce = attrs.evolve(MESSAGE, envelope=attrs.evolve(MESSAGE.envelope, sender=NULL))
+        self.assertEqual(self.read(self.lines.received(bounce, 0))["sender"], "")
+
+    def test_rejected_is_told_at_once(self) -> None:
+        peer = Peer("203.0.113.9", 40000, "mx", session_id="s1")
+        self.lines.rejected(peer, "x@x.test", "y@y.test", TABLE["no-relaying"])
+        self.lines.rejected(peer, "x@x.test", "z@y.test", TABLE["no-relaying"])
+        first, second = (self.read(line) for line in self.appended)
+        self.assertEqual((first["id"], second["id"]), ("s1.0.1", "s1.0.2"))
+        self.assertEqual(first["peer_address"], "203.0.113.9")
+        self.assertEqual(first["recipient"], "y@y.test")
+        self.assertEqual(first["reply"]["code"], 550)
+        self.assertEqual(self.counts.rejections, {550: 2})
+
+    def test_octets_that_are_not_text(self) -> None:
+        """A peer's stray octets spoil neither the line nor the delivery."""
+        outcome = Delivered(CONTACT, Reply(250, "", ("caf\udce9\n{",)))
+        event = self.read(self.lines.ended(MESSAGE, 0, 1, "delivered", 1, SITE, outcome, ""))
+        self.assertEqual(event["reply"]["text"], "caf?\n{")
+        odd = attrs.evolve(MESSAGE, subject="\udcff")
+        self.assertEqual(self.read(self.lines.received(odd, 0))["subject"], "?")
+
+    def test_clock_stepping_back(self) -> None:
+        """Time in the queue is never negative."""
+        self.now = NOON - 60
+        outcome = Delivered(CONTACT, Reply(250, "2.0.0", ("ok",)))
+        event = self.read(self.lines.ended(MESSAGE, 0, 1, "delivered", 1, SITE, outcome, ""))
+        self.assertEqual(event["queued_s"], 0.0)
+
+
+class BounceClassTests(SynchronousTestCase):
+    """Failures are classed by the subject of the enhanced code (RFC 3463, section 4)."""
+
+    def test_subjects(self) -> None:
+        codes = ("5.1.1", "4.2.2", "4.3.1", "4.4.1", "5.5.2", "5.6.3", "5.7.1", "5.0.0", "")
+        self.assertEqual(
+            [bounce_class(Reply(550, code, ("x",))) for code in codes],
+            [
+                "address",
+                "mailbox",
+                "mail-system",
+                "network",
+                "protocol",
+                "content",
+                "policy",
+                "other",
+                "other",
+            ],
+        )
+
+
+class ReferenceTests(SynchronousTestCase):
+    def test_complete(self) -> None:
+        """The reference describes every member and every event, and no other."""
+        text = REFERENCE.read_text("utf-8")
+        self.assertEqual(
+            re.findall(r"^\| `(\w+)` \|", text.split("## Members")[1], re.MULTILINE),
+            list(Event.__struct_fields__),
+        )
+        events = text.split("## Events")[1].split("## Members")[0]
+        self.assertEqual(re.findall(r"^\| `(\w+)` \|", events, re.MULTILINE), list(EVENTS))
