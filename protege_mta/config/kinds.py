@@ -33,11 +33,13 @@ class Unfit(Exception):
 
     :ivar wanted: words that fit behind "wanted".
     :ivar is_later: whether a later version will take it; ``wanted`` is then the whole sentence.
+    :ivar item: the item of an array that is at fault; None where the whole value is.
     """
 
-    def __init__(self, wanted: str, *, is_later: bool = False) -> None:
+    def __init__(self, wanted: str, *, is_later: bool = False, item: object = None) -> None:
         super().__init__(wanted)
         self.wanted = wanted
+        self.item = item
         self.is_later = is_later
 
 
@@ -100,16 +102,23 @@ class Flag:
 
 @attrs.frozen
 class Whole:
-    """A whole number from ``low`` to ``high``."""
+    """A whole number from ``low`` to ``high``.
+
+    :ivar unit: what it counts, in words.
+    """
 
     low: int = 0
     high: int | None = None
+    unit: str = ""
 
     @property
     def wanted(self) -> str:
+        noun = f"a whole number of {self.unit}" if self.unit else "a whole number"
         if self.high is None:
-            return f"a whole number, {self.low} or more"
-        return f"a whole number from {self.low} to {self.high}"
+            return f"{noun}, {self.low} or more"
+        if self.high == self.low:
+            return str(self.low)
+        return f"{noun} from {self.low} to {self.high}"
 
     def read(self, raw: object, folder: Path) -> int:
         if isinstance(raw, bool) or not isinstance(raw, int):
@@ -438,7 +447,13 @@ class ListOf:
     def read(self, raw: object, folder: Path) -> tuple[Any, ...]:
         if not isinstance(raw, list) or len(raw) < self.least:
             raise Unfit(self.wanted)
-        return tuple(self.item.read(each, folder) for each in raw)
+        return tuple(self._item(each, folder) for each in raw)
+
+    def _item(self, raw: object, folder: Path) -> Any:
+        try:
+            return self.item.read(raw, folder)
+        except Unfit as unfit:
+            raise Unfit(unfit.wanted, item=raw) from unfit
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -495,22 +510,18 @@ class Named:
 class Key:
     """What a field's metadata says of its key, under ``"key"``.
 
-    :ivar text: one or more sentences for the reference page.
+    :ivar text: one or more sentences for the reference page; empty for tables, which their class
+        describes.
     :ivar shown_default: the default in words, where it is not a value.
     """
 
     kind: Kind | Table | Variant | Tables | Named
-    text: str
-    unit: str = ""
+    text: str = ""
     shown_default: str = ""
 
 
 def key(
-    kind: Kind | Table | Variant | Tables | Named,
-    text: str,
-    *,
-    unit: str = "",
-    shown_default: str = "",
+    kind: Kind | Table | Variant | Tables | Named, text: str = "", *, shown_default: str = ""
 ) -> dict[str, Key]:
     """Metadata for a field that is a key of the configuration."""
-    return {"key": Key(kind, text, unit, shown_default)}
+    return {"key": Key(kind, text, shown_default)}

@@ -45,11 +45,13 @@ from .kinds import (
     Variant,
     Whole,
     Word,
+    is_host_name,
     key,
 )
 
 SECONDS: Final = Number(unit="seconds")
 SECONDS_ABOVE_0: Final = Number(is_low_out=True, unit="seconds")
+RECIPIENTS: Final = ListOf(LocalPart(), "local-parts", least=1)
 
 PROHIBITED_NETWORKS: Final[tuple[IpNetwork, ...]] = tuple(
     ipaddress.ip_network(text)
@@ -140,7 +142,8 @@ class HttpListener:
         default="",
         metadata=key(
             Word(),
-            "As for `smtp`.",
+            "The listener's name in logs and in `ports.json`, and what systemd's "
+            "`FileDescriptorName=` is compared with for socket activation.",
             shown_default='the kind; from the second of a kind on with a number, `"http-2"`',
         ),
     )
@@ -157,7 +160,7 @@ Listener = SmtpListener | HttpListener
 
 @attrs.frozen(kw_only=True)
 class Tls:
-    """The certificate that our listeners show."""
+    """The certificate that our listeners show; without one STARTTLS is not offered."""
 
     later: ClassVar = ("certificates",)
 
@@ -193,7 +196,7 @@ class MaildirDomain:
     )
     recipients: tuple[str, ...] = attrs.field(
         metadata=key(
-            ListOf(LocalPart(), "local-parts", least=1),
+            RECIPIENTS,
             'The local-parts that have a mailbox; `["*"]` takes any. Others are refused with '
             "550 5.1.1.",
         )
@@ -220,7 +223,7 @@ class LmtpDomain:
     recipients: tuple[str, ...] = attrs.field(
         default=("*",),
         metadata=key(
-            ListOf(LocalPart(), "local-parts", least=1),
+            RECIPIENTS,
             "The local-parts that are accepted. With `*` the LMTP server alone knows who exists, "
             "and mail for others is bounced instead of refused.",
         ),
@@ -232,7 +235,7 @@ Domain = MaildirDomain | LmtpDomain
 
 @attrs.frozen(kw_only=True)
 class Smarthost:
-    """The one host that takes all outbound mail.
+    """The one host that takes all outbound mail; needed with `route = "smarthost"`.
 
     :ivar password_file: None where no password is needed.
     :ivar ca_file: None for the system's certification authorities.
@@ -244,9 +247,8 @@ class Smarthost:
         default="starttls",
         metadata=key(
             OneOf(("none", "starttls", "implicit")),
-            '`"starttls"` insists on STARTTLS, `"implicit"` starts with the handshake (port 465); '
-            'both verify the certificate against `host`. `"none"` sends in plain text, and no '
-            "password with it unless the host is on this machine.",
+            '`"starttls"` insists on STARTTLS, `"implicit"` starts with the handshake (port 465), '
+            '`"none"` sends all in plain text, a password too.',
         ),
     )
     username: str = attrs.field(
@@ -295,7 +297,7 @@ class Outbound:
     )
     smarthost: Smarthost | None = attrs.field(
         default=None,
-        metadata=key(Table(Smarthost), 'Needed with `route = "smarthost"`.', shown_default="none"),
+        metadata=key(Table(Smarthost)),
     )
     source_addresses: tuple[str, ...] = attrs.field(
         default=(),
@@ -319,6 +321,8 @@ class Outbound:
 
 @attrs.frozen(kw_only=True)
 class Dns:
+    """Who answers our questions to the DNS."""
+
     nameservers: tuple[HostPort, ...] = attrs.field(
         default=(),
         metadata=key(
@@ -345,6 +349,8 @@ class Dns:
 
 @attrs.frozen(kw_only=True)
 class DkimSelector:
+    """One key.  Every selector adds a signature of its own."""
+
     name: str = attrs.field(
         metadata=key(Selector(), "The selector: the key is published at `name._domainkey.domain`.")
     )
@@ -357,9 +363,7 @@ class DkimSelector:
 class Dkim:
     """The keys that sign mail with a From address of this domain (RFC 6376, RFC 8463)."""
 
-    selectors: tuple[DkimSelector, ...] = attrs.field(
-        metadata=key(Tables(Table(DkimSelector)), "Every selector adds a signature of its own.")
-    )
+    selectors: tuple[DkimSelector, ...] = attrs.field(metadata=key(Tables(Table(DkimSelector))))
 
 
 @attrs.frozen(kw_only=True)
@@ -368,7 +372,7 @@ class Retry:
 
     first_s: float = attrs.field(
         default=300.0,
-        metadata=key(SECONDS_ABOVE_0, "The wait after the first failure.", unit="seconds"),
+        metadata=key(SECONDS_ABOVE_0, "The wait after the first failure."),
     )
     factor: float = attrs.field(
         default=2.0,
@@ -376,29 +380,21 @@ class Retry:
     )
     max_interval_s: float = attrs.field(
         default=14_400.0,
-        metadata=key(SECONDS_ABOVE_0, "No wait is longer.", unit="seconds"),
+        metadata=key(SECONDS_ABOVE_0, "No wait is longer."),
     )
     max_age_s: float = attrs.field(
         default=432_000.0,
-        metadata=key(
-            SECONDS_ABOVE_0, "The age at which a message is returned to its sender.", unit="seconds"
-        ),
+        metadata=key(SECONDS_ABOVE_0, "The age at which a message is returned to its sender."),
     )
     bounce_max_age_s: float = attrs.field(
         default=86_400.0,
         metadata=key(
-            SECONDS_ABOVE_0,
-            "The same for mail with a null reverse-path, which ends then.",
-            unit="seconds",
+            SECONDS_ABOVE_0, "The same for mail with a null reverse-path, which ends then."
         ),
     )
     delay_warning_s: float = attrs.field(
         default=14_400.0,
-        metadata=key(
-            SECONDS,
-            "The age at which the sender is told of the delay; 0 for never.",
-            unit="seconds",
-        ),
+        metadata=key(SECONDS, "The age at which the sender is told of the delay; 0 for never."),
     )
     jitter: float = attrs.field(
         default=0.1,
@@ -408,17 +404,19 @@ class Retry:
 
 @attrs.frozen(kw_only=True)
 class Limits:
+    """How much we take on, from everybody and from one."""
+
     later: ClassVar = ("pass_through_octets",)
 
     message_octets: int = attrs.field(
         default=52_428_800,
-        metadata=key(Whole(1024), "The largest message that is accepted.", unit="octets"),
+        metadata=key(Whole(1, unit="octets"), "The largest message that is accepted."),
     )
     recipients: int = attrs.field(
         default=1000,
         metadata=key(
-            Whole(100),
-            "Recipients of one transaction; RFC 5321, 4.5.3.1.8, wants room for 100 at least.",
+            Whole(1),
+            "Recipients of one transaction; RFC 5321, 4.5.3.1.8, wants 100 at least.",
         ),
     )
     connections: int = attrs.field(
@@ -433,26 +431,25 @@ class Limits:
     free_octets: int = attrs.field(
         default=1_073_741_824,
         metadata=key(
-            Whole(0),
+            Whole(0, unit="octets"),
             "Mail is refused for the time being (452 4.3.1) rather than leave less free space on "
             "the spool's disk.",
-            unit="octets",
         ),
     )
-    free_inodes: int = attrs.field(
-        default=10_000, metadata=key(Whole(0), "Likewise for inodes.", unit="inodes")
-    )
+    free_inodes: int = attrs.field(default=10_000, metadata=key(Whole(0), "Likewise for inodes."))
 
 
 @attrs.frozen(kw_only=True)
 class Workers:
-    count: int = attrs.field(
-        default=1, metadata=key(Whole(1, 1), "Processes; this version runs one.")
-    )
+    """Processes that share the work."""
+
+    count: int = attrs.field(default=1, metadata=key(Whole(1, 1), "This version runs one."))
 
 
 @attrs.frozen(kw_only=True)
 class Events:
+    """Where each transition of each recipient is told."""
+
     log: Path = attrs.field(
         default=Path("events.jsonl"),
         metadata=key(
@@ -463,12 +460,13 @@ class Events:
 
 
 def _own_name() -> str:
-    return os.uname().nodename.lower()
+    name = os.uname().nodename.lower()
+    return name if is_host_name(name) else "localhost"
 
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """Everything.
+    """The whole configuration.
 
     :ivar source: the file that this was read from; None for the embedded default.
     """
@@ -515,9 +513,7 @@ class Settings:
     )
     drain_s: float = attrs.field(
         default=30.0,
-        metadata=key(
-            SECONDS, "How long SIGTERM lets transfers under way come to their end.", unit="seconds"
-        ),
+        metadata=key(SECONDS, "How long SIGTERM lets transfers under way come to their end."),
     )
     postmaster: Address | None = attrs.field(
         default=None,
@@ -537,16 +533,11 @@ class Settings:
                     {"smtp": SmtpListener, "http": HttpListener},
                     later=("submission", "submissions"),
                 )
-            ),
-            "The ports that we listen on. Written `[[listener]]`, once for each.",
-            shown_default="none",
+            )
         )
         | {"name": "listener"},
     )
-    tls: Tls | None = attrs.field(
-        default=None,
-        metadata=key(Table(Tls), "Without it STARTTLS is not offered.", shown_default="none"),
-    )
+    tls: Tls | None = attrs.field(default=None, metadata=key(Table(Tls)))
     domains: Mapping[str, Domain] = attrs.field(
         factory=dict,
         metadata=key(
@@ -557,27 +548,18 @@ class Settings:
                     {"maildir": MaildirDomain, "lmtp": LmtpDomain},
                     later=("webhook", "tunnel"),
                 ),
-            ),
-            "The domains that we are the final stop for.",
-            shown_default="none",
+            )
         ),
     )
-    outbound: Outbound = attrs.field(
-        factory=Outbound, metadata=key(Table(Outbound), "Mail for everybody else.")
-    )
-    dns: Dns = attrs.field(factory=Dns, metadata=key(Table(Dns), "Name servers."))
+    outbound: Outbound = attrs.field(factory=Outbound, metadata=key(Table(Outbound)))
+    dns: Dns = attrs.field(factory=Dns, metadata=key(Table(Dns)))
     dkim: Mapping[str, Dkim] = attrs.field(
-        factory=dict,
-        metadata=key(
-            Named(MailDomain(), Table(Dkim)),
-            "Signing keys by From domain.",
-            shown_default="none",
-        ),
+        factory=dict, metadata=key(Named(MailDomain(), Table(Dkim)))
     )
-    retry: Retry = attrs.field(factory=Retry, metadata=key(Table(Retry), "Back-off and expiry."))
-    limits: Limits = attrs.field(factory=Limits, metadata=key(Table(Limits), "Bounds."))
-    workers: Workers = attrs.field(factory=Workers, metadata=key(Table(Workers), "Processes."))
-    events: Events = attrs.field(factory=Events, metadata=key(Table(Events), "The event log."))
+    retry: Retry = attrs.field(factory=Retry, metadata=key(Table(Retry)))
+    limits: Limits = attrs.field(factory=Limits, metadata=key(Table(Limits)))
+    workers: Workers = attrs.field(factory=Workers, metadata=key(Table(Workers)))
+    events: Events = attrs.field(factory=Events, metadata=key(Table(Events)))
 
     @property
     def control_socket(self) -> Path:

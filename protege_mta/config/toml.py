@@ -1,0 +1,323 @@
+"""TOML in, one tree of frozen values out; or every complaint at once.
+
+What keys there are, and of what kind, stands in :mod:`.model` alone; what no single key can tell,
+in :mod:`.checks`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from . import checks
+from .kinds import FilePath, Key, Kind, Named, Table, Tables, Unfit, Variant
+from .model import Settings
+
+_GOT_CHARACTERS: Final = 60
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
+_TOML_PLACE: Final = re.compile(
+    r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)\Z", re.DOTALL
+)
+
+
+@attrs.frozen
+class Complaint:
+    """One thing that is wrong with a configuration.
+
+    :ivar place: table and key as they stand in the file; empty where the file itself is wrong.
+    """
+
+    file: str
+    place: str
+    text: str
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.file, self.place, self.text)))
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used.
+
+    :ivar complaints: all that is wrong, in the order of the file's tables; never empty.
+    """
+
+    def __init__(self, complaints: tuple[Complaint, ...]) -> None:
+        super().__init__("\n".join(map(str, complaints)))
+        self.complaints = complaints
+
+
+def load(path: Path) -> Settings:
+    """Read a configuration file, and look at the files that it names.
+
+    :raise ConfigError: with every complaint.
+    """
+    reader = _Reader(str(path), path.parent.absolute())
+    document = reader.document(path)
+    settings = reader.settings(document, path) if document is not None else None
+    if settings is None or reader.complaints:
+        raise ConfigError(tuple(reader.complaints))
+    return settings
+
+
+def keys_of(model: type) -> Iterator[tuple[str, Key, attrs.Attribute[Any]]]:
+    """The keys of a table: name in the file, description, field."""
+    for field in attrs.fields(model):
+        if "key" in field.metadata:
+            yield field.metadata.get("name", field.name), field.metadata["key"], field
+
+
+@attrs.frozen
+class _Where:
+    """A table's place in the file.
+
+    :ivar dotted: its name, quoted as need be; empty for the top level.
+    :ivar number: counted from 1 in an array of tables; 0 elsewhere.
+    """
+
+    dotted: str = ""
+    number: int = 0
+
+    def key(self, name: str) -> str:
+        return f"{self} {_quoted(name)}".strip()
+
+    def table(self, name: str, number: int = 0) -> _Where:
+        return _Where(".".join(filter(None, (self.dotted, _quoted(name)))), number)
+
+    def __str__(self) -> str:
+        if not self.dotted:
+            return ""
+        return f"[[{self.dotted}]] #{self.number}" if self.number else f"[{self.dotted}]"
+
+
+class _Reader:
+    def __init__(self, file: str, folder: Path) -> None:
+        self.complaints: list[Complaint] = []
+        self._file = file
+        self._folder = folder
+
+    def document(self, path: Path) -> dict[str, Any] | None:
+        try:
+            octets = path.read_bytes()
+        except OSError as error:
+            self._complain("", f"wanted a file that can be read, got: {error.strerror}")
+            return None
+        try:
+            text = octets.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = octets.count(b"\n", 0, error.start) + 1
+            got = f"octet 0x{octets[error.start]:02x}"
+            self._complain(f"line {line}", f"wanted text in UTF-8, got {got}")
+            return None
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            self._not_toml(text, str(error))
+            return None
+
+    def _not_toml(self, text: str, problem: str) -> None:
+        match = _TOML_PLACE.match(problem)
+        if match is None or match[2] is None:
+            self._complain("", f"wanted TOML, got: {match[1] if match else problem}")
+            return
+        lines = text.split("\n")
+        number = min(int(match[2]), len(lines))
+        got = _shown(lines[number - 1].strip())
+        self._complain(f"line {number}", f"wanted TOML, got {got} ({match[1]})")
+
+    def settings(self, document: dict[str, Any], path: Path) -> Settings:
+        # Built even where a key was wrong, so that checks over several tables can complain too.
+        values, _ = self._values(document, Settings, _Where())
+        settings = Settings(source=path.absolute(), **values)
+        for place, text in checks.of_settings(settings):
+            self._complain(place, text)
+        return settings
+
+    def _table(self, raw: Any, kind: Table | Variant, where: _Where) -> Any:
+        """An instance of the table's class; None where something in it is wrong."""
+        if not isinstance(raw, dict):
+            return self._complain(str(where), f"wanted {kind.wanted}, got {_shown(raw)}")
+        model = self._variant(raw, kind, where) if isinstance(kind, Variant) else kind.model
+        if model is None:
+            return None
+        others: tuple[type, ...] = ()
+        rest = raw
+        if isinstance(kind, Variant):
+            others = tuple(kind.models.values())
+            rest = {name: value for name, value in raw.items() if name != kind.by}
+        values, is_whole = self._values(rest, model, where, kind, others)
+        if not is_whole:
+            return None
+        table = model(**values)
+        wrong = list(checks.of_table(table))
+        for name, text in wrong:
+            self._complain(where.key(name), text)
+        return None if wrong else table
+
+    def _variant(self, raw: dict[str, Any], kind: Variant, where: _Where) -> type | None:
+        chosen = raw.get(kind.by)
+        if isinstance(chosen, str) and chosen in kind.models:
+            return kind.models[chosen]
+        if isinstance(chosen, str) and chosen in kind.later:
+            self._complain(where.key(kind.by), f"{_shown(chosen)} is not available in this version")
+            return None
+        words = " or ".join(f'"{word}"' for word in kind.models)
+        got = _shown(chosen) if kind.by in raw else "nothing"
+        self._complain(where.key(kind.by), f"wanted {words}, got {got}")
+        known = {name for model in kind.models.values() for name, _, _ in keys_of(model)}
+        later = {name for model in kind.models.values() for name in _later(model)}
+        for name in raw.keys() - known - later - {kind.by}:
+            self._complain(where.key(name), _unknown(name, [kind.by, *known]))
+        return None
+
+    def _values(
+        self,
+        raw: dict[str, Any],
+        model: type,
+        where: _Where,
+        kind: Table | Variant | None = None,
+        others: tuple[type, ...] = (),
+    ) -> tuple[dict[str, Any], bool]:
+        """Arguments for ``model``, and whether nothing was wrong."""
+        before = len(self.complaints)
+        keys = {name: (key, field) for name, key, field in keys_of(model)}
+        values: dict[str, Any] = {}
+        for name, value in raw.items():
+            if name in keys:
+                key, field = keys[name]
+                read = self._value(value, key, name, where)
+                if read is not None:
+                    values[field.name] = read
+            elif name in _later(model):
+                place = str(where.table(name)) if isinstance(value, dict) else where.key(name)
+                self._complain(place, "not available in this version")
+            elif (owner := _owner(name, others)) is not None and isinstance(kind, Variant):
+                word = next(word for word, each in kind.models.items() if each is owner)
+                self._complain(where.key(name), f'only with {kind.by} = "{word}"')
+            else:
+                by = [kind.by] if isinstance(kind, Variant) else []
+                self._complain(where.key(name), _unknown(name, [*by, *keys]))
+        for name, (key, field) in keys.items():
+            if field.default is attrs.NOTHING and name not in raw:
+                self._complain(where.key(name), f"wanted {key.kind.wanted}, got nothing")
+            elif (
+                name not in raw
+                and isinstance(key.kind, FilePath)
+                and isinstance(field.default, Path)
+            ):
+                values[field.name] = self._folder / field.default
+        return values, len(self.complaints) == before
+
+    def _value(self, raw: Any, key: Key, name: str, where: _Where) -> Any:
+        match key.kind:
+            case Table() | Variant():
+                return self._table(raw, key.kind, where.table(name))
+            case Tables(each=each):
+                return self._tables(raw, each, name, where)
+            case Named(name=names, each=each):
+                return self._named(raw, names, each, where.table(name))
+            case _:
+                return self._plain(raw, key.kind, where.key(name))
+
+    def _tables(self, raw: Any, each: Table | Variant, name: str, where: _Where) -> Any:
+        if not isinstance(raw, list):
+            wanted = f"wanted an array of tables, [[{where.table(name).dotted}]]"
+            return self._complain(where.key(name), f"{wanted}, got {_shown(raw)}")
+        found = [
+            (number, self._table(item, each, where.table(name, number)))
+            for number, item in enumerate(raw, start=1)
+        ]
+        whole = [(number, table) for number, table in found if table is not None]
+        for number, key, text in checks.of_tables(whole):
+            self._complain(where.table(name, number).key(key), text)
+        return checks.completed([table for _, table in whole])
+
+    def _named(self, raw: Any, names: Kind, each: Table | Variant, where: _Where) -> Any:
+        if not isinstance(raw, dict):
+            return self._complain(str(where), f"wanted tables with names, got {_shown(raw)}")
+        found: dict[str, Any] = {}
+        seen: dict[str, str] = {}
+        for written, item in raw.items():
+            name = self._plain(written, names, str(where.table(written)))
+            if name is None:
+                continue
+            if name in seen:
+                got = f'got "{seen[name]}" and "{written}", which are one'
+                self._complain(str(where.table(written)), f"wanted every domain once, {got}")
+                continue
+            seen[name] = written
+            table = self._table(item, each, where.table(written))
+            if table is not None:
+                found[name] = table
+        return found
+
+    def _plain(self, raw: Any, kind: Kind, place: str) -> Any:
+        """A single value; None where it is wrong, and where the kind reads empty text as none."""
+        try:
+            return kind.read(raw, self._folder)
+        except Unfit as unfit:
+            if unfit.is_later:
+                return self._complain(place, unfit.wanted)
+            got = raw if unfit.item is None else unfit.item
+            return self._complain(place, f"wanted {unfit.wanted}, got {_shown(got)}")
+
+    def _complain(self, place: str, text: str) -> None:
+        self.complaints.append(Complaint(self._file, place, text))
+
+
+def _later(model: type) -> tuple[str, ...]:
+    return getattr(model, "later", ())
+
+
+def _owner(name: str, models: tuple[type, ...]) -> type | None:
+    """Which of the models has the key."""
+    for model in models:
+        if any(name == each for each, _, _ in keys_of(model)):
+            return model
+    return None
+
+
+def _quoted(name: str) -> str:
+    return name if _BARE_KEY.match(name) else json.dumps(name, ensure_ascii=False)
+
+
+def _shown(raw: object) -> str:
+    """A value as the file writes it, on one line, cut where it is long."""
+    match raw:
+        case dict():
+            return "a table"
+        case str() | bool() | int() | float() | list():
+            text = json.dumps(raw, ensure_ascii=False, default=str)
+        case _:
+            text = str(raw)
+    return text if len(text) <= _GOT_CHARACTERS else text[: _GOT_CHARACTERS - 3] + "..."
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    """Words for a key that is not known here, with what may have been meant."""
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"unknown key; did you mean {close[0]}?"
+    for table, keys in _KEYS_BY_TABLE.items():
+        if name in keys:
+            # TOML puts every key below a [table] line into that table: a common slip.
+            place = f"[{table}]" if table else "the top of the file, above the first [table]"
+            return f"unknown key; did you mean {name} in {place}?"
+    return f"unknown key; known here: {', '.join(sorted(known))}"
+
+
+def _keys_by_table() -> Mapping[str, frozenset[str]]:
+    found = {"": frozenset(name for name, _, _ in keys_of(Settings))}
+    for name, key, _ in keys_of(Settings):
+        if isinstance(key.kind, Table):
+            found[name] = frozenset(each for each, _, _ in keys_of(key.kind.model))
+    return found
+
+
+_KEYS_BY_TABLE: Final = _keys_by_table()
