@@ -1,4 +1,4 @@
-"""When to try again (RFC 5321, 4.5.4.1): pure arithmetic on times that are handed in."""
+"""When to try again (RFC 5321, 4.5.4.1): arithmetic on times that are handed in."""
 
 from __future__ import annotations
 
@@ -74,3 +74,38 @@ class RetrySchedule(Backoff):
         if now >= end:
             return None
         return min(now + self.wait_s(failures, rng), end)
+
+
+@attrs.define(eq=False)
+class Pause:
+    """A back-off of something that many messages share; in memory only.
+
+    :ivar failures: in a row.
+    :ivar until: POSIX seconds; 0 where there is no pause.
+    :ivar remembered_until: a failure after this time counts as the first one again.
+    :ivar cause: the last failure in words; empty where there was none.
+    """
+
+    failures: int = 0
+    until: float = 0.0
+    remembered_until: float = 0.0
+    cause: str = ""
+
+    def fail(self, cause: str, *, now: float, backoff: Backoff, rng: random.Random) -> None:
+        """Begin the next, longer pause."""
+        self.failures = self.failures + 1 if now < self.remembered_until else 1
+        wait_s = backoff.wait_s(self.failures, rng)
+        self.until = now + wait_s
+        # Who is not tried again for as long as it was left alone is not known any more.
+        self.remembered_until = self.until + wait_s
+        self.cause = cause
+
+    def end(self) -> None:
+        """The time has come for another try; the failures are remembered."""
+        self.until = 0.0
+
+    def clear(self) -> None:
+        """All is well again."""
+        self.failures = 0
+        self.until = self.remembered_until = 0.0
+        self.cause = ""

@@ -14,12 +14,13 @@ from ..model.hop import NextHop
 from ..model.ids import QueueId
 
 if TYPE_CHECKING:
-    from .sitequeue import Fifo, SiteQueue
+    from .sitequeue import Line, SiteQueue
     from .wheel import Bucket
 
-EntryState = Literal["scheduled", "deferred", "active", "held"]
+EntryState = Literal["scheduled", "deferred", "active", "held", "gone"]
 """``scheduled`` before the first failed attempt and ``deferred`` after it, waiting for their time
-or for their turn; ``active`` in a worker's hands; ``held`` until a person releases it."""
+or for their turn; ``active`` in a worker's hands; ``held`` until a person releases it; ``gone`` out
+of the scheduler."""
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -39,6 +40,8 @@ class Entry:
     :ivar attempts: real contacts that have failed.
     :ivar tenant: takes turns with other tenants inside its lane.
     :ivar is_urgent: in the fast lane of its site.
+    :ivar transitions: how many transitions of each recipient have events; the dispatcher counts.
+    :ivar cause: the last failure, ``code enhanced text``; the dispatcher's.
     :ivar state: set to ``held`` before ``add`` for mail that was held before a restart; otherwise
         the scheduler sets it.
     """
@@ -53,11 +56,13 @@ class Entry:
     attempts: int = 0
     tenant: str = ""
     is_urgent: bool = False
+    transitions: int = 1
+    cause: str = ""
     state: EntryState = "scheduled"
 
     # The scheduler's own: where the entry waits or which site it occupies, its neighbours there,
     # and the wheel's bucket that will wake it.
-    place: Fifo | SiteQueue | None = attrs.field(default=None, init=False, repr=False)
+    place: Line | SiteQueue | None = attrs.field(default=None, init=False, repr=False)
     ahead: Entry | None = attrs.field(default=None, init=False, repr=False)
     behind: Entry | None = attrs.field(default=None, init=False, repr=False)
     bucket: Bucket | None = attrs.field(default=None, init=False, repr=False)

@@ -6,18 +6,26 @@ from collections import deque
 from typing import Final
 
 import attrs
+from twisted.internet.defer import Deferred
 
 from ..model.hop import NextHop, Site
-from .backoff import Backoff
+from ..model.outcome import PermanentFailure, TransientFailure
+from .backoff import Pause
 from .entry import Entry
 from .wheel import Bucket
 from .window import Window
+
+Location = Site | TransientFailure | PermanentFailure
+"""What a lookup answers."""
+
+URGENT_TURNS: Final = 4
+"""So many urgent entries go before an ordinary one that waits beside them."""
 
 
 class Line:
     """First come, first served; an entry may step out from anywhere at the same price.
 
-    The links are in the entries (``ahead``, ``behind``), so that a million of them cost no more.
+    The links are in the entries (``ahead``, ``behind``).
 
     :ivar lane: whose count this line is part of; None for a hop's own line.
     """
@@ -58,15 +66,17 @@ class Line:
 class Lane:
     """Entries of one priority: a line for each tenant, served in turn.
 
+    :ivar queue: the site's queue that this is part of.
     :ivar waiting: how many entries there are.
     """
 
-    __slots__ = ("_lines", "_turns", "waiting")
+    __slots__ = ("_lines", "_turns", "queue", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, queue: SiteQueue) -> None:
+        self.queue = queue
         self.waiting = 0
         self._lines: dict[str, Line] = {}
-        self._turns: deque[str] = deque()
+        self._turns: deque[str] = deque()  # the tenants in _lines, each of them once
 
     def push(self, entry: Entry) -> None:
         line = self._lines.get(entry.tenant)
@@ -83,29 +93,118 @@ class Lane:
             tenant = turns.popleft()
             line = self._lines[tenant]
             entry = line.first
-            if entry is None:  # its entries have stepped out since
-                del self._lines[tenant]
-                continue
-            line.remove(entry)
-            if line.first is None:
-                del self._lines[tenant]
-            else:
-                turns.append(tenant)
-            return entry
+            if entry is not None:
+                line.remove(entry)
+                if line.first is not None:
+                    turns.append(tenant)
+                    return entry
+            del self._lines[tenant]  # served, or its entries have stepped out since
+            if entry is not None:
+                return entry
         return None
 
 
-@attrs.define(eq=False)
-class Pause:
-    """A back-off, of a site or of a hop's lookup, in memory only.
+class SiteQueue:
+    """A site: its due entries, its window and its back-off.
 
-    :ivar failures: in a row.
-    :ivar until: POSIX seconds; 0 where there is no pause.
-    :ivar remembered_until: when the failures are forgotten if nobody has come since.
-    :ivar cause: the last failure, in words.
+    :ivar site: as it was located last.
+    :ivar express: what a person asked for, before all else.
+    :ivar active: attempts under way.
+    :ivar hops: how many hops lead here.
+    :ivar is_ready: whether it stands in the scheduler's line of sites that may start something.
+    :ivar bucket: where the wheel will wake it.
     """
 
-    failures: int = 0
-    until: float = 0.0
-    remembered_until: float = 0.0
-    cause: str = ""
+    __slots__ = (
+        "_urgent_streak",
+        "active",
+        "bucket",
+        "express",
+        "hops",
+        "is_ready",
+        "ordinary",
+        "pause",
+        "site",
+        "urgent",
+        "window",
+    )
+
+    def __init__(self, site: Site, window: Window) -> None:
+        self.site = site
+        self.window = window
+        self.pause = Pause()
+        self.express, self.urgent, self.ordinary = Lane(self), Lane(self), Lane(self)
+        self.active = 0
+        self.hops = 0
+        self.is_ready = False
+        self.bucket: Bucket | None = None
+        self._urgent_streak = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many due entries wait here."""
+        return self.express.waiting + self.urgent.waiting + self.ordinary.waiting
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another attempt may start."""
+        return self.active < self.window.size and not self.pause.until
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing would be lost by forgetting it."""
+        return not self.active and not self.waiting and now >= self.pause.remembered_until
+
+    def push(self, entry: Entry) -> None:
+        (self.urgent if entry.is_urgent else self.ordinary).push(entry)
+
+    def pop(self) -> Entry | None:
+        """Whose turn it is; None where nobody waits."""
+        if self.express.waiting:
+            return self.express.pop()
+        if self.urgent.waiting and (
+            self._urgent_streak < URGENT_TURNS or not self.ordinary.waiting
+        ):
+            self._urgent_streak += 1
+            return self.urgent.pop()
+        self._urgent_streak = 0
+        return self.ordinary.pop()
+
+
+@attrs.define(eq=False)
+class HopQueue:
+    """A next hop: its site once located, and the due entries that wait to know it.
+
+    :ivar site: None before the first answer.
+    :ivar fresh_until: how long ``site`` may be relied upon, POSIX seconds.
+    :ivar lookup: the question under way.
+    :ivar failure: what those who wait are being told; None where they move on to ``site``.
+    :ivar is_emptying: whether an answer is being passed on to those who wait.
+    :ivar pause: of lookups that failed for now.
+    :ivar bucket: where the wheel will wake it.
+    """
+
+    hop: NextHop
+    line: Line = attrs.field(factory=Line)
+    site: SiteQueue | None = None
+    fresh_until: float = 0.0
+    lookup: Deferred[Location] | None = None
+    failure: TransientFailure | PermanentFailure | None = None
+    is_emptying: bool = False
+    pause: Pause = attrs.field(factory=Pause)
+    bucket: Bucket | None = None
+
+    @property
+    def may_look(self) -> bool:
+        """Whether a lookup may be started: none is, none has just ended, none has just failed."""
+        return self.lookup is None and not self.is_emptying and not self.pause.until
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing would be lost by forgetting it."""
+        return (
+            self.line.first is None
+            and self.lookup is None
+            and not self.is_emptying
+            and now >= self.fresh_until
+            and now >= self.pause.remembered_until
+            and (self.site is None or self.site.is_idle(now))
+        )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Literal
 
 import attrs
 
 from ..model.hop import HopKind, NextHop
-
-from .entry import EntryState
+from .entry import Entry, EntryState
+from .sitequeue import HopQueue, Line, SiteQueue
 
 
 @attrs.frozen
@@ -71,3 +72,76 @@ class SiteSummary:
 def clock_time(at: float) -> str:
     """A time for people, to the second and in UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def standing_of(
+    entry: Entry,
+    hop: HopQueue | None,
+    order: Literal["hold", "remove"] | None,
+    concurrency: int,
+) -> Standing:
+    """Describe where an entry stands.
+
+    :param hop: the entry's, where it is known at the moment.
+    :param order: what a person wants of it once it comes back.
+    :param concurrency: attempts under way at a time, all sites together.
+    """
+    queue = _queue(entry, hop)
+    return Standing(
+        hop=entry.hop,
+        recipients=entry.recipients,
+        site="" if queue is None else queue.site.key,
+        state=entry.state,
+        due_at=entry.due_at,
+        attempts=entry.attempts,
+        why=_why(entry, hop, queue, order, concurrency),
+    )
+
+
+def _queue(entry: Entry, hop: HopQueue | None) -> SiteQueue | None:
+    match entry.place:
+        case SiteQueue() as queue:
+            return queue
+        case Line(lane=lane) if lane is not None:
+            return lane.queue
+    return None if hop is None else hop.site
+
+
+def _why(
+    entry: Entry,
+    hop: HopQueue | None,
+    queue: SiteQueue | None,
+    order: Literal["hold", "remove"] | None,
+    concurrency: int,
+) -> str:
+    if entry.state == "held":
+        return "held until it is released"
+    if entry.state == "active":
+        where = (
+            "being given up for now" if queue is None else f"being delivered to {queue.site.key}"
+        )
+        match order:
+            case "hold":
+                return f"{where}; what remains will be held"
+            case "remove":
+                return f"{where}; what remains will be removed"
+        return where
+    if entry.place is None:
+        return f"next attempt at {clock_time(entry.due_at)}"
+    if hop is not None and entry.place is hop.line:
+        if hop.pause.until:
+            until = clock_time(hop.pause.until)
+            return f"{entry.hop.name} is looked up again at {until}: {hop.pause.cause}"
+        return f"waits for the lookup of {entry.hop.name}"
+    if queue is None:
+        return f"waits for {entry.hop.name}"
+    if queue.pause.until:
+        return (
+            f"{queue.site.key} backs off until {clock_time(queue.pause.until)}: {queue.pause.cause}"
+        )
+    if not queue.has_room:
+        return (
+            f"waits for one of {queue.window.size} connections to {queue.site.key}, "
+            f"with {queue.waiting - 1} others"
+        )
+    return f"waits for one of {concurrency} connections to all sites together"
