@@ -1,0 +1,184 @@
+"""An ``http`` listener: limits, quiet, and errors in one shape, around an app of endpoints.
+
+HTTP/1.1 only, in the clear or under TLS.  Each family of endpoints has a module with an ``add``
+that puts its routes on the app.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import attrs
+from klein import Klein
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from . import answer
+
+_log = Logger()
+
+
+@attrs.frozen
+class HttpLimits:
+    """What clients may take.
+
+    :ivar idle_s: how long a connection may say nothing.
+    :ivar body_octets: the largest request body; 413 above it.
+    """
+
+    connections: int = 1000
+    connections_per_ip: int = 100
+    idle_s: float = 60.0
+    body_octets: int = 64 * 2**20
+
+
+def new_app() -> Klein:
+    """An app without endpoints, whose errors are problems as JSON, and never a traceback."""
+    app = Klein()
+
+    @app.handle_errors(HTTPException)
+    def refused(request: IRequest, failure: Failure) -> bytes:
+        error = failure.value
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            request.setHeader(b"Allow", ", ".join(sorted(error.valid_methods)).encode("ascii"))
+        code = error.code if isinstance(error, HTTPException) else None
+        return answer.problem(request, code or 500)
+
+    @app.handle_errors
+    def broken(request: IRequest, failure: Failure) -> bytes:
+        _log.failure("bug in an endpoint: {method}", failure=failure, method=request.method)
+        return answer.problem(request, 500)
+
+    return app
+
+
+def site(app: Klein, *, clock: IReactorTime, limits: HttpLimits) -> IProtocolFactory:
+    """What a listener's endpoint accepts connections with."""
+    return _Limited(_Site(app.resource(), clock, limits), limits)
+
+
+class _Request(Request):
+    """A request with a bounded body."""
+
+    _taken_octets = 0
+    _is_refused = False
+
+    @property
+    def _limit_octets(self) -> int:
+        site: _Site = self.channel.site  # type: ignore[attr-defined]  # untyped in Twisted
+        return site.limits.body_octets
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(length)
+        if length is not None and length > self._limit_octets:
+            self._refuse()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._taken_octets += len(data)
+        if self._is_refused:
+            return
+        if self._taken_octets > self._limit_octets:
+            self._refuse()
+            return
+        super().handleContentChunk(data)
+
+    def process(self) -> None:
+        if self._is_refused:
+            return
+        try:  # Klein would log a traceback of each such request
+            unquote_to_bytes(self.path).decode("utf-8")
+            self.getRequestHostname().decode("utf-8")
+        except UnicodeDecodeError:
+            self.write(answer.problem(self, 400, "the URL and Host are not UTF-8"))
+            self.finish()
+            return
+        super().process()
+
+    def write(self, data: bytes) -> None:
+        if not self.startedWriting:
+            self.responseHeaders.removeHeader(b"Server")
+            self.setHeader(b"X-Content-Type-Options", b"nosniff")
+        super().write(data)
+
+    def _refuse(self) -> None:
+        """Answer before the body is here, and hang up."""
+        self._is_refused = True
+        self.requestHeaders.removeHeader(b"Expect")
+        body = answer.problem(self, 413)
+        self.setHeader(b"Content-Length", str(len(body)).encode("ascii"))
+        self.setHeader(b"Connection", b"close")
+        self.clientproto = b"HTTP/1.1"
+        self.write(body)
+        self.channel.loseConnection()
+
+
+class _Site(Site):
+    """Keeps no access log, and does not say what it runs on."""
+
+    requestFactory = _Request
+
+    def __init__(self, resource: IResource, clock: IReactorTime, limits: HttpLimits) -> None:
+        super().__init__(resource, timeout=limits.idle_s, reactor=clock)
+        self.limits = limits
+
+    def startFactory(self) -> None:
+        """No access log, and so no clock for its stamps."""
+
+    def stopFactory(self) -> None:
+        """Nothing was started."""
+
+    def log(self, request: HTTPRequest) -> None:
+        """Metrics count; lines for each scrape tell nobody anything."""
+
+
+class _Counted(ProtocolWrapper):
+    """A connection that counts against its peer's share."""
+
+    host = ""
+
+    def makeConnection(self, transport: Any) -> None:
+        self.host = _host(transport.getPeer())
+        super().makeConnection(transport)
+
+
+class _Limited(WrappingFactory):
+    """Hangs up at once on who comes above a limit."""
+
+    protocol = _Counted
+    noisy = False
+
+    def __init__(self, wrapped: _Site, limits: HttpLimits) -> None:
+        super().__init__(wrapped)
+        self._limits = limits
+        self._hosts: Counter[str] = Counter()
+
+    def buildProtocol(  # type: ignore[override]  # None is allowed, whatever the base class says
+        self, addr: IAddress | None
+    ) -> ProtocolWrapper | None:
+        is_full = len(self.protocols) >= self._limits.connections
+        if is_full or self._hosts[_host(addr)] >= self._limits.connections_per_ip:
+            return None
+        return super().buildProtocol(addr)
+
+    def registerProtocol(self, p: _Counted) -> None:
+        super().registerProtocol(p)
+        self._hosts[p.host] += 1
+
+    def unregisterProtocol(self, p: _Counted) -> None:
+        super().unregisterProtocol(p)
+        self._hosts[p.host] -= 1
+        if not self._hosts[p.host]:
+            del self._hosts[p.host]
+
+
+def _host(address: object) -> str:
+    return str(getattr(address, "host", ""))

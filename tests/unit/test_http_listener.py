@@ -1,0 +1,247 @@
+"""Tests of the HTTP listener and its first endpoints, octet for octet over an in-memory wire."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from klein import Klein
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.iweb import IRequest
+
+from protege_mta.http import health as health_endpoints
+from protege_mta.http import metrics as metrics_endpoints
+from protege_mta.http.listener import HttpLimits, new_app, site
+from protege_mta.model.tally import Tally
+from protege_mta.observe.health import Health, HealthLimits, ReactorLag
+from protege_mta.observe.metrics import Metrics
+
+from .test_metrics import STATS
+
+CLOSED: Final = Failure(ConnectionDone())
+
+
+class Wire(StringTransport):
+    protocol: IProtocol
+
+
+class Case(SynchronousTestCase):
+    limits = HttpLimits(connections=3, connections_per_ip=2, idle_s=30, body_octets=20)
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.app: Klein = new_app()
+        self.factory = site(self.app, clock=self.clock, limits=self.limits)
+        self.factory.doStart()
+        self.addCleanup(self.factory.doStop)
+
+    def connect(self, host: str = "192.0.2.1") -> Wire | None:
+        address = IPv4Address("TCP", host, 50000)
+        protocol = self.factory.buildProtocol(address)
+        if protocol is None:
+            return None
+        transport = Wire(peerAddress=address)
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        return transport
+
+    def ask(self, octets: bytes) -> tuple[int, dict[str, str], bytes]:
+        transport = self.connect()
+        assert transport is not None
+        transport.protocol.dataReceived(octets)
+        return self.parse(transport.value())
+
+    def parse(self, octets: bytes) -> tuple[int, dict[str, str], bytes]:
+        head, _, body = octets.partition(b"\r\n\r\n")
+        status, *fields = head.decode("ascii").split("\r\n")
+        headers = dict(field.split(": ", 1) for field in fields)
+        if headers.get("Transfer-Encoding") == "chunked":
+            size, _, rest = body.partition(b"\r\n")
+            body = rest[: int(size, 16)]
+        return int(status.split()[1]), headers, body
+
+    def get(self, path: str, more: str = "") -> tuple[int, dict[str, str], bytes]:
+        return self.ask(f"GET {path} HTTP/1.1\r\nHost: mx.test\r\n{more}\r\n".encode())
+
+    def healthy(self) -> Health:
+        return Health(
+            Path(self.mktemp()),
+            HealthLimits(0, 0),
+            clock=self.clock,
+            in_thread=lambda work: succeed(None),
+            stats=lambda: STATS,
+            lag=ReactorLag(self.clock),
+        )
+
+
+class ListenerTests(Case):
+    """Errors have one shape, and nobody takes more than a share."""
+
+    def test_unknown(self) -> None:
+        status, headers, body = self.get("/nothing")
+        self.assertEqual((status, headers["Content-Type"]), (404, "application/problem+json"))
+        self.assertEqual(
+            json.loads(body), {"type": "about:blank", "title": "Not Found", "status": 404}
+        )
+
+    def test_no_banner(self) -> None:
+        """Nothing says what we run on."""
+        for path in ("/nothing", "*"):
+            _, headers, body = self.get(path)
+            self.assertNotIn("twisted", f"{headers}{body!r}".lower())
+
+    def test_wrong_method(self) -> None:
+        health_endpoints.add(self.app, self.healthy())
+        status, headers, _ = self.ask(b"DELETE /health HTTP/1.1\r\nHost: mx.test\r\n\r\n")
+        self.assertEqual((status, headers["Allow"]), (405, "GET, HEAD"))
+
+    def test_bug_in_an_endpoint(self) -> None:
+        """A bug is ours to see: the client is told no more than that."""
+
+        @self.app.route("/bug")
+        def bug(request: IRequest) -> bytes:
+            raise RuntimeError("secret")
+
+        status, _, body = self.get("/bug")
+        self.assertEqual(status, 500)
+        self.assertNotIn(b"secret", body)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_body_too_long(self) -> None:
+        """A body above the limit is refused before it is here."""
+        status, headers, body = self.ask(
+            b"POST /health HTTP/1.1\r\nHost: mx.test\r\nContent-Length: 21\r\n"
+            b"Expect: 100-continue\r\n\r\n"
+        )
+        self.assertEqual((status, headers["Connection"]), (413, "close"))
+        self.assertEqual(json.loads(body)["status"], 413)
+
+    def test_chunked_body_too_long(self) -> None:
+        """A body that does not say its length is cut where it crosses the limit."""
+        transport = self.connect()
+        assert transport is not None
+        transport.protocol.dataReceived(
+            b"POST /nothing HTTP/1.1\r\nHost: mx.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"14\r\n01234567890123456789\r\n"
+        )
+        self.assertEqual(transport.value(), b"")
+        transport.protocol.dataReceived(b"1\r\nx\r\n0\r\n\r\n")
+        self.assertEqual(self.parse(transport.value())[0], 413)
+        self.assertEqual(transport.value().count(b"HTTP/1.1"), 1)
+        self.assertTrue(transport.disconnecting)
+
+    def test_body_at_the_limit(self) -> None:
+        @self.app.route("/echo", methods=["POST"])
+        def echo(request: IRequest) -> bytes:
+            octets: bytes = request.content.read()
+            return octets
+
+        status, _, body = self.ask(
+            b"POST /echo HTTP/1.1\r\nHost: mx.test\r\nContent-Length: 20\r\n\r\n"
+            b"01234567890123456789"
+        )
+        self.assertEqual((status, body), (200, b"01234567890123456789"))
+
+    def test_connections_of_one_address(self) -> None:
+        self.assertIsNotNone(self.connect())
+        second = self.connect()
+        assert second is not None
+        self.assertIsNone(self.connect())
+        self.assertIsNotNone(self.connect("192.0.2.2"))
+        second.protocol.connectionLost(CLOSED)
+        self.assertIsNotNone(self.connect())
+
+    def test_connections(self) -> None:
+        for last in range(1, 4):
+            self.assertIsNotNone(self.connect(f"192.0.2.{last}"))
+        self.assertIsNone(self.connect("192.0.2.4"))
+
+    def test_idle(self) -> None:
+        transport = self.connect()
+        assert transport is not None
+        transport.protocol.dataReceived(b"GET / HT")
+        self.clock.advance(31)
+        self.assertTrue(transport.disconnecting)
+
+    def test_no_timer_of_its_own(self) -> None:
+        """A listener nobody talks to wakes nobody."""
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nonsense(self) -> None:
+        """Whatever comes gets an answer of ours or a hang-up, and no traceback."""
+        health_endpoints.add(self.app, self.healthy())
+        for octets in (
+            b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+            b"GET\r\n\r\n",
+            b"GE\xffT /health HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET /health HTTP/1.1\r\nHost: \xc3\xa9..\x80\r\n\r\n",
+            b"GET /%ff%00/../health HTTP/1.1\r\nHost: [::1\r\n\r\n",
+            b"GET //health HTTP/1.1\r\nHost: a b\r\n\r\n",
+            b"POST /health HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"POST /health HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\n\r\n",
+        ):
+            transport = self.connect(f"192.0.2.{len(octets) % 250}")
+            assert transport is not None
+            transport.protocol.dataReceived(octets)
+            answer = transport.value()
+            if answer:
+                self.assertLess(self.parse(answer)[0], 500, octets)
+            self.assertTrue(answer or transport.disconnecting, octets)
+            transport.protocol.connectionLost(CLOSED)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class EndpointTests(Case):
+    """What monitoring reads."""
+
+    def test_healthy(self) -> None:
+        health_endpoints.add(self.app, self.healthy())
+        status, headers, body = self.get("/healthz")
+        self.assertEqual((status, body), (200, b'{"ok":true}'))
+        self.assertEqual(headers["Cache-Control"], "no-store")
+        self.assertEqual(self.get("/health")[2], b'{"status":"ok"}')
+
+    def test_unhealthy(self) -> None:
+        health = self.healthy()
+        health.stopping()
+        health_endpoints.add(self.app, health)
+        status, _, body = self.get("/healthz")
+        self.assertEqual(
+            (status, json.loads(body)), (503, {"ok": False, "problems": ["shutting down"]})
+        )
+
+    def test_client_gone_before_the_answer(self) -> None:
+        """A probe that nobody waits for any more ends without an error."""
+        probe: Deferred[None] = Deferred()
+        health = Health(
+            Path(self.mktemp()),
+            HealthLimits(0, 0),
+            clock=self.clock,
+            in_thread=lambda work: probe,
+            stats=lambda: STATS,
+            lag=ReactorLag(self.clock),
+        )
+        health_endpoints.add(self.app, health)
+        transport = self.connect()
+        assert transport is not None
+        transport.protocol.dataReceived(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        transport.protocol.connectionLost(CLOSED)
+        probe.callback(None)
+        self.assertEqual(transport.value(), b"")
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_metrics(self) -> None:
+        metrics_endpoints.add(self.app, Metrics(Tally(connections_in=4), "1.2.3"))
+        status, headers, body = self.get("/metrics")
+        self.assertEqual(status, 200)
+        self.assertTrue(headers["Content-Type"].startswith("text/plain; version="))
+        self.assertIn(b'protege_mta_connections_total{direction="in"} 4.0\n', body)
