@@ -1,0 +1,59 @@
+"""Which way a recipient's mail goes: into one of our own domains, or out (RFC 5321, 3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import dns.exception
+import dns.name
+
+from ..model.address import Address, domain_of
+from ..model.hop import HopKind, NextHop
+
+
+def ascii_domain(domain: str) -> str:
+    """A domain as the DNS and our tables know it: lower case, U-labels as A-labels (RFC 5891).
+
+    What cannot be converted comes back as it is, for the lookup to find that it is no name.
+    """
+    if domain.isascii():
+        return domain.lower()
+    try:
+        name = dns.name.from_text(domain, dns.name.root, dns.name.IDNA_2008_Practical)
+    except (dns.exception.DNSException, ValueError):
+        return domain.lower()
+    return name.canonicalize().to_text(omit_final_dot=True)
+
+
+class RoutingTable:
+    """Own domains, and the one way out for all others.
+
+    :param domains: each own domain and the kind of hop that delivers for it.
+    :param outbound: the way out; its ``name`` is the smarthost's ``host:port``, and empty for
+        ``mx``, where each recipient's domain is a hop of its own.
+    """
+
+    def __init__(
+        self,
+        domains: Mapping[str, Literal["maildir", "lmtp", "webhook", "tunnel"]],
+        outbound: NextHop,
+    ) -> None:
+        self._domains: dict[str, HopKind] = {
+            ascii_domain(domain): kind for domain, kind in domains.items()
+        }
+        self._outbound = outbound
+
+    def is_own(self, domain: str) -> bool:
+        """Whether we are the final stop for a domain, in whatever case and form."""
+        return ascii_domain(domain) in self._domains
+
+    def hop(self, address: Address) -> NextHop:
+        """The next hop of a recipient."""
+        domain = ascii_domain(domain_of(address))
+        kind = self._domains.get(domain)
+        if kind is not None:
+            return NextHop(kind, domain)
+        if self._outbound.kind == "mx":
+            return NextHop("mx", domain)
+        return self._outbound
