@@ -87,6 +87,10 @@ TABLE: Final[dict[str, Reply]] = {
     "dns-failed": _reply(451, "4.4.3", "name lookup failed, try again later"),
     "no-smarthost": _reply(451, "4.4.4", "the smarthost has no address, try again later"),
     "own-smarthost": _reply(451, "4.4.6", "the smarthost is this server itself"),
+    # local delivery
+    "delivered": _reply(250, "2.0.0", "delivered to the mailbox"),
+    "mailbox-full": _reply(452, "4.2.2", "mailbox full"),
+    "delivery-loop": _reply(554, "5.4.6", "delivered to this mailbox before, mail loop"),
 }
 """One text for each meaning; constant, telling no secrets and never the peer's own octets.  Texts
 that carry our name or an id (greeting, EHLO, the final 250) are built where they are sent."""
