@@ -172,13 +172,43 @@ def _plain(value: bytes) -> str:
     return text if text.isprintable() else _CONTROLS.sub(" ", text).strip()
 
 
-# --- addresses -----------------------------------------------------------------------------------
+# --- structured values ---------------------------------------------------------------------------
 
-_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_INNERMOST_COMMENT: Final = re.compile(rb"\((?:[^()\\]|\\.)*\)", re.DOTALL)
+_TOKEN: Final = re.compile(rb'\\.|["()]|[^\\"()]+|\\', re.DOTALL)
 _DOMAIN: Final = re.compile(
     rb"[A-Za-z0-9_\x80-\xff](?:[A-Za-z0-9_.\x80-\xff-]*[A-Za-z0-9_\x80-\xff])?"
 )
+
+
+def simplified(value: bytes) -> tuple[bytes, list[bytes]]:
+    """A structured value with each comment made a space and each quoted string made one ``"``.
+
+    :return: that, and what the quoted strings hold, quoting undone, in order.
+    """
+    if b"(" not in value and b'"' not in value:
+        return value, []
+    plain: list[bytes] = []
+    quoted: list[bytes] = []
+    depth, is_quoted = 0, False
+    for match in _TOKEN.finditer(value):
+        token = match[0]
+        if is_quoted:
+            if token == b'"':
+                is_quoted = False
+            else:
+                quoted[-1] += token[1:] if token[:1] == b"\\" else token
+        elif token == b'"' and not depth:
+            is_quoted = True
+            quoted.append(b"")
+            plain.append(token)
+        elif token == b"(":
+            depth += 1
+            plain.append(b" ")
+        elif token == b")" and depth:
+            depth -= 1
+        elif not depth:
+            plain.append(token)
+    return b"".join(plain), quoted
 
 
 def from_domain(header: bytes) -> str:
@@ -190,10 +220,7 @@ def from_domain(header: bytes) -> str:
     found = values(header, b"from")
     if len(found) != 1 or not is_well_formed(header):
         return ""
-    # A quoted string may hold anything; as one letter it is in nobody's way.
-    value = _QUOTED.sub(b"q", found[0])
-    while (simpler := _INNERMOST_COMMENT.sub(b" ", value)) != value:
-        value = simpler
+    value, _ = simplified(found[0])
     phrase, bracket, path = value.partition(b"<")
     if bracket:
         address, closing, rest = path.partition(b">")
@@ -202,7 +229,7 @@ def from_domain(header: bytes) -> str:
     else:
         address = value
     local, at, domain = address.strip(b" \t").partition(b"@")
-    if not local or not at or not _DOMAIN.fullmatch(domain) or any(o in b",:;" for o in local):
+    if not local or not at or not _DOMAIN.fullmatch(domain) or any(o in b",:; \t" for o in local):
         return ""
     try:
         return domain.decode("utf-8").lower()
