@@ -134,7 +134,7 @@ class NameServer:
         give_up_at = time.monotonic() + START_S
         while self._process.poll() is None and time.monotonic() < give_up_at:
             try:
-                dns.query.udp(question, self.address, timeout=0.2, port=self.port)
+                dns.query.udp(question, self.address, timeout=0.05, port=self.port)
             except (OSError, dns.exception.DNSException):
                 time.sleep(0.01)  # refused, or not yet listening
             else:

@@ -7,7 +7,7 @@ call but a look at ``resolv.conf`` now and then.  RFC 1034, 5.3.1; RFC 2308; RFC
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 import dns.name
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from ..model.ports import Answer, Found, NoSuchName, TryAgain
 from .dns_cache import FAILURE_TTL_S, POSITIVE_TTL_S, Cache
-from .dns_exchange import Reactor, Server, exchange
+from .dns_exchange import Network, Reactor, Server, Socket, exchange, open_socket
 from .dns_messages import (
     CHAIN_LIMIT,
     Elsewhere,
@@ -52,6 +52,7 @@ class DnsResolver:
         first; None for those of ``resolv.conf``.
     :param trust_ad: believe the AD bit of these servers' answers, and ask for it.
     :param rng: of the ids of messages; unpredictable outside tests (``random.SystemRandom``).
+    :param open_socket: gives a datagram socket for a server.
     """
 
     log = Logger()
@@ -63,8 +64,10 @@ class DnsResolver:
         *,
         trust_ad: bool = False,
         rng: random.Random,
+        open_socket: Callable[[Server], Socket] = open_socket,
     ) -> None:
         self._reactor = reactor
+        self._network = Network(reactor, open_socket)
         self._nameservers = (
             SystemNameservers(reactor.seconds)
             if nameservers is None
@@ -184,7 +187,7 @@ class DnsResolver:
         question = ask(
             name, kind, self._rng.getrandbits(16), trust_ad=self._trust_ad, has_edns=has_edns
         )
-        return await exchange(self._reactor, server, question, trust_ad=self._trust_ad)
+        return await exchange(self._network, server, question, trust_ad=self._trust_ad)
 
 
 def _too_late(_: object, waited_s: float) -> Useless:

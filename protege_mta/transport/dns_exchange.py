@@ -6,24 +6,24 @@ question, connected so that the kernel drops what comes from elsewhere, and an u
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.error import CannotListenError, ConnectError
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
     IDelayedCall,
-    IListeningPort,
     IReactorTime,
+    IReadDescriptor,
     ITCPTransport,
-    IUDPTransport,
 )
-from twisted.internet.protocol import DatagramProtocol, connectionDone
 from twisted.internet.protocol import Protocol as StreamProtocol
-from twisted.logger import Logger
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from .dns_messages import Elsewhere, Question, Reading, Settled, Truncated, Useless, read
 
@@ -36,7 +36,9 @@ STREAM_S: Final = 4.0
 STRAYS: Final = 100
 """After so many datagrams that are no answer somebody is guessing; a stream cannot be guessed."""
 
-_log = Logger()
+_LARGEST_OCTETS: Final = 65_535
+
+_T = TypeVar("_T")
 
 Server = tuple[str, int]
 """A name server's IP address and port."""
@@ -51,27 +53,54 @@ class Reactor(Protocol):
         self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object
     ) -> IDelayedCall: ...
 
-    def listenUDP(
-        self, port: int, protocol: DatagramProtocol, interface: str = "", maxPacketSize: int = 8192
-    ) -> IListeningPort: ...
+    def addReader(self, reader: IReadDescriptor) -> None: ...
+
+    def removeReader(self, reader: IReadDescriptor) -> None: ...
 
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
     ) -> Any: ...
 
 
+class Socket(Protocol):
+    """What is needed of a datagram socket."""
+
+    def connect(self, address: Server, /) -> None: ...
+    def send(self, octets: bytes, /) -> int: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def open_socket(server: Server) -> Socket:
+    """A datagram socket that never blocks, of the server's address family."""
+    family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
+    return socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+
+
+@attrs.frozen
+class Network:
+    """The way to name servers.
+
+    :ivar open_socket: gives a datagram socket for a server.
+    """
+
+    reactor: Reactor
+    open_socket: Callable[[Server], Socket] = open_socket
+
+
 async def exchange(
-    reactor: Reactor, server: Server, question: Question, *, trust_ad: bool
+    network: Network, server: Server, question: Question, *, trust_ad: bool
 ) -> Settled | Elsewhere | Useless:
     """Ask, and ask again by a stream where the answer does not fit.
 
     Ends in time by itself; may be cancelled.
     """
-    reading = await _by_datagram(reactor, server, question, trust_ad)
+    reading = await _by_datagram(network, server, question, trust_ad)
     if not isinstance(reading, Truncated):
         return reading
-    stream = Deferred.fromCoroutine(_by_stream(reactor, server, question, trust_ad))
-    return await stream.addTimeout(STREAM_S, cast(IReactorTime, reactor), _silent)
+    stream = Deferred.fromCoroutine(_by_stream(network, server, question, trust_ad))
+    return await stream.addTimeout(STREAM_S, cast(IReactorTime, network.reactor), _silent)
 
 
 def _silent(_: object, waited_s: float) -> Useless:
@@ -79,77 +108,90 @@ def _silent(_: object, waited_s: float) -> Useless:
 
 
 def _by_datagram(
-    reactor: Reactor, server: Server, question: Question, trust_ad: bool
+    network: Network, server: Server, question: Question, trust_ad: bool
 ) -> Deferred[Reading]:
-    protocol = _Datagram(server[0], question, trust_ad)
+    answered: Deferred[Reading] = Deferred()
     try:
-        port = reactor.listenUDP(0, protocol, interface="::" if ":" in server[0] else "")
-    except CannotListenError as error:  # no descriptors, no ports, no IPv6
-        protocol.settle(Useless(f"no socket: {error.socketError}"))
-        return protocol.answered
-    protocol.send(server)
-    protocol.answered.addBoth(_closed, port)
-    return protocol.answered.addTimeout(DATAGRAM_S, cast(IReactorTime, reactor), _silent)
+        opened = network.open_socket(server)
+    except OSError as error:  # no descriptors, no IPv6
+        answered.callback(Useless(f"no socket: {error.strerror}"))
+        return answered
+    datagram = _Datagram(opened, answered, question, trust_ad)
+    network.reactor.addReader(datagram)
+    answered.addBoth(_closed, datagram, network.reactor)
+    try:
+        opened.connect(server)
+        opened.send(question.octets)
+    except OSError as error:  # no route
+        datagram.settle(Useless(f"unreachable: {error.strerror}"))
+    return answered.addTimeout(DATAGRAM_S, cast(IReactorTime, network.reactor), _silent)
 
 
-def _closed(result: Any, port: IListeningPort) -> Any:
-    closing = port.stopListening()
-    if closing is not None:
-        closing.addErrback(lambda failure: _log.failure("closing a DNS socket", failure))
+def _closed(result: _T, datagram: _Datagram, reactor: Reactor) -> _T:
+    reactor.removeReader(datagram)
+    datagram.close()
     return result
 
 
-class _Datagram(DatagramProtocol):
-    """Lives for one question.
+@implementer(IReadDescriptor)
+class _Datagram:
+    """A socket that lives for one question.
 
-    :ivar answered: its one result; its owner closes the port then.
+    Not one of Twisted's UDP ports: those write two lines to the log for each socket, and take a
+    refused connection for a closed port.
+
+    :param answered: gets the one result.
     """
 
-    noisy = False
-
-    def __init__(self, host: str, question: Question, trust_ad: bool) -> None:
-        self.answered: Deferred[Reading] = Deferred()
-        self._address = _without_zone(host)
+    def __init__(
+        self, opened: Socket, answered: Deferred[Reading], question: Question, trust_ad: bool
+    ) -> None:
+        self._socket = opened
+        self._answered = answered
         self._question = question
         self._trust_ad = trust_ad
         self._strays = 0
 
-    def send(self, server: Server) -> None:
-        transport = cast(IUDPTransport, self.transport)
-        try:
-            transport.connect(*server)
-            transport.write(self._question.octets, None)
-        except OSError as error:  # no route
-            self.settle(Useless(f"unreachable: {error.strerror}"))
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        if _without_zone(addr[0]) == self._address:  # one may have come before we connected
-            reading = read(datagram, self._question, trust_ad=self._trust_ad)
-            if reading is not None:
-                self.settle(reading)
-                return
+    def logPrefix(self) -> str:
+        return "dns"
+
+    def doRead(self) -> None:
+        try:
+            octets = self._socket.recv(_LARGEST_OCTETS)
+        except BlockingIOError:
+            return
+        except OSError as error:  # what ICMP said of what we sent
+            self.settle(Useless(f"unreachable: {error.strerror}"))
+            return
+        reading = read(octets, self._question, trust_ad=self._trust_ad)
+        if reading is not None:
+            self.settle(reading)
+            return
         self._strays += 1
         if self._strays == STRAYS:
             self.settle(Truncated())
 
-    def connectionRefused(self) -> None:
-        self.settle(Useless("connection refused"))
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The reactor saw an error on the socket, which reading tells."""
+        self.doRead()
 
     def settle(self, reading: Reading) -> None:
-        if not self.answered.called:
-            self.answered.callback(reading)
+        if not self._answered.called:
+            self._answered.callback(reading)
 
-
-def _without_zone(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    return ipaddress.ip_address(host.partition("%")[0])
+    def close(self) -> None:
+        self._socket.close()
 
 
 async def _by_stream(
-    reactor: Reactor, server: Server, question: Question, trust_ad: bool
+    network: Network, server: Server, question: Question, trust_ad: bool
 ) -> Settled | Elsewhere | Useless:
     protocol = _Stream(question, trust_ad)
     # In spite of its name it hands an address of either family straight to the reactor.
-    endpoint = TCP4ClientEndpoint(cast(Any, reactor), *server, timeout=STREAM_S)
+    endpoint = TCP4ClientEndpoint(cast(Any, network.reactor), *server, timeout=STREAM_S)
     try:
         await connectProtocol(endpoint, protocol)
     except ConnectError as error:
