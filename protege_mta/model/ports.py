@@ -91,6 +91,30 @@ class Stats:
     is_failed: bool
 
 
+Position = tuple[int, int]
+"""A place in the spool's log, ``(segment, offset)``; later ones compare greater.  Segments count
+from 1, so ``(0, 0)`` lies before everything."""
+
+
+class Journal(Protocol):
+    """Where events go once the batch that carries them is durable; the spool keeps them until then.
+
+    At start, between :meth:`Spool.recover` and the first commit, whoever owns the journal asks
+    :meth:`Spool.recover_events` for what came after :meth:`synced`, and writes what is missing.
+    """
+
+    def publish(self, lines: Sequence[bytes], position: Position) -> None:
+        """Take the lines of durable batches, in commit order, each once in the life of a process.
+
+        Called in the spool's writer thread; never raises for a fault of its own disk.
+
+        :param position: the end of those batches in the log.
+        """
+
+    def synced(self) -> Position:
+        """What lies before this position need not be told again.  Any thread."""
+
+
 class Incoming(Protocol):
     """Content on its way in.  Exactly one of :meth:`sealed` and :meth:`discard` ends it."""
 
@@ -124,6 +148,10 @@ class Spool(Protocol):
     def recover(self, shard: int = 0) -> Iterator[Recovered]:
         """Every message that is there, oldest first.  Once, after :meth:`acquire` and before the
         first commit; blocks."""
+
+    def recover_events(self, after: Position) -> Iterator[tuple[Sequence[bytes], Position]]:
+        """The events of every batch that ends after ``after``, in order, as they were or would
+        have been published.  After :meth:`recover`, before the first commit; blocks."""
 
     def receive(self) -> Incoming:
         """A place for content to come in."""
