@@ -107,7 +107,7 @@ def compose(
     header = [
         f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>",
         f"To: <{message.envelope.sender}>",
-        f"Subject: {_SUBJECTS[kind]}",
+        f"Subject: {SUBJECTS[kind]}",
         f"Date: {date(int(at))}",
         f"Message-ID: <{id}@{hostname}>",
     ]
@@ -133,7 +133,7 @@ _ASKED: Final[dict[Kind, Notify]] = {
     "delay": Notify.DELAY,
     "success": Notify.SUCCESS,
 }
-_SUBJECTS: Final[dict[Kind, str]] = {
+SUBJECTS: Final[dict[Kind, str]] = {
     "failure": "Undelivered Mail Returned to Sender",
     "delay": "Delayed Mail (still being retried)",
     "success": "Successful Mail Delivery Report",

@@ -51,11 +51,13 @@ class Delivered:
 
     :ivar reply: what it said, kept for the log and for DSNs.
     :ivar is_relayed: the hop takes over the duties of RFC 3461 that the sender asked for.
+    :ivar is_final: it lies in the mailbox itself (Maildir, LMTP), not with a further MTA.
     """
 
     contact: Contact
     reply: Reply
     is_relayed: bool = False
+    is_final: bool = False
 
 
 @attrs.frozen

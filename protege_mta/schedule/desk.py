@@ -1,0 +1,301 @@
+"""The queue as people see it: list, show, and every way to put a hand in.
+
+Works on a running service and, with no scheduler, on a spool that nobody else has open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Literal
+
+import attrs
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.python.failure import Failure
+
+from ..model import ids
+from ..model.address import domain_of
+from ..model.batch import Update
+from ..model.hop import NextHop
+from ..model.ids import QueueId
+from ..model.outcome import Fate, Outcome, PermanentFailure, Scope
+from ..model.ports import Content, Damaged, NoSuchMessage, Recovered, Spool
+from ..model.reply import Reply
+from ..model.status import RecipientStatus
+from .entry import Entry
+from .ledger import Ledger, Page, status_of
+from .scheduler import Scheduler
+from .verdict import Ended
+
+Row = dict[str, Any]
+CAT_OCTETS = 262_144
+
+
+LOUDNESS: Final = ("active", "held", "deferred", "scheduled")
+
+RETURNED: Final = PermanentFailure(
+    Scope.MESSAGE, Reply(554, "5.7.0", ("returned by the postmaster",))
+)
+NOWHERE: Final = NextHop("mx", "")
+
+
+class NotFound(Exception):
+    """No queued message has this id."""
+
+
+@attrs.frozen
+class Chosen:
+    """Which messages a command is about.
+
+    :ivar ids: as typed; empty to choose by the rest.
+    :ivar domain: those with an open recipient at it; empty for any.
+    :ivar state: those with a recipient in it; empty for any.
+    """
+
+    ids: tuple[str, ...] = ()
+    domain: str = ""
+    state: str = ""
+
+
+class Desk:
+    """Answers and obeys; every change is durable before it says so.
+
+    :param scheduler: None while the service does not run.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        ledger: Ledger,
+        now: Callable[[], float],
+        scheduler: Scheduler | None,
+    ) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._now = now
+        self._scheduler = scheduler
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def chosen(self, choice: Chosen) -> Iterator[Deferred[Recovered | None]]:
+        """The messages that are meant, one after the other; None for one that is not meant.
+
+        :raise NotFound: an id that is no id.
+        """
+        for id in self._named(choice.ids) if choice.ids else self._spool.ids():
+            yield self._spool.statuses(id).addCallbacks(
+                lambda found: found if self._is_meant(found, choice) else None,
+                lambda failure, id=id: self._gone(failure, id, bool(choice.ids)),
+            )
+
+    def _named(self, texts: Iterable[str]) -> list[QueueId]:
+        found = []
+        for text in texts:
+            id = ids.parse(text)
+            if id is None:
+                raise NotFound(f"{text} is not a message id")
+            found.append(id)
+        return found
+
+    @staticmethod
+    def _gone(failure: Failure, id: QueueId, is_asked_for: bool) -> None:
+        failure.trap(NoSuchMessage, Damaged)
+        if is_asked_for:
+            raise NotFound(f"no message {id} in the queue")
+
+    def _is_meant(self, found: Recovered, choice: Chosen) -> bool:
+        return any(
+            status is not None
+            and (not choice.domain or domain_of(recipient.address) == choice.domain.lower())
+            and (not choice.state or self._state(found.message.id, index, status) == choice.state)
+            for index, (recipient, status) in enumerate(
+                zip(found.message.envelope.recipients, found.statuses, strict=True)
+            )
+        )
+
+    def row(self, found: Recovered) -> Row:
+        """One message for ``queue list`` and ``queue show``."""
+        message = found.message
+        recipients = []
+        for index, (recipient, status) in enumerate(
+            zip(message.envelope.recipients, found.statuses, strict=True)
+        ):
+            one: Row = {"address": recipient.address}
+            if status is None:
+                one["state"] = "ended"
+            else:
+                one["state"] = self._state(message.id, index, status)
+                one["attempts"] = status.attempts
+                one["next_attempt_at"] = self._due_at(message.id, index, status)
+                one["cause"] = status.cause
+            recipients.append(one)
+        return {
+            "id": message.id,
+            "state": _loudest([one["state"] for one in recipients]),
+            "arrived_at": message.arrived_at,
+            "size_octets": message.size_octets,
+            "sender": message.envelope.sender,
+            "source": message.origin.source,
+            "identity": message.origin.identity,
+            "peer_address": message.origin.peer_address,
+            "subject": message.subject,
+            "header_message_id": message.header_message_id,
+            "recipients": recipients,
+        }
+
+    def standing(self, found: Recovered) -> list[Row]:
+        """Why each part of a message waits, in a sentence, for ``explain``."""
+        if self._scheduler is None:
+            return [
+                {"why": "the service is not running", **attrs.asdict(status)}
+                for status in found.statuses
+                if status is not None
+            ]
+        message = found.message
+        return [
+            {
+                "recipients": [message.envelope.recipients[n].address for n in one.recipients],
+                "route": one.hop.kind,
+                "next_hop": one.hop.name,
+                "site": one.site,
+                "state": one.state,
+                "attempts": one.attempts,
+                "next_attempt_at": one.due_at,
+                "why": one.why,
+            }
+            for one in self._scheduler.standing(message.id)
+        ]
+
+    def open(self, text: str) -> Deferred[Content]:
+        """A message's octets, for ``queue cat``."""
+        [id] = self._named([text])
+
+        def gone(failure: Failure) -> Content:
+            failure.trap(NoSuchMessage)
+            raise NotFound(f"no message {id} in the queue")
+
+        return self._spool.open(id).addErrback(gone)
+
+    # --- hands in --------------------------------------------------------------------------------
+
+    def hold(self, found: Recovered) -> Deferred[bool]:
+        """Stop trying until :meth:`release`.  What is being tried just now is held after that."""
+        if self._scheduler is not None:
+            entries: Sequence[Entry] = self._scheduler.hold(found.message.id)
+        else:
+            entries = [entry for entry in self._entries(found) if entry.state != "held"]
+            for entry in entries:
+                entry.state = "held"
+        return self._record(found, entries, "held")
+
+    def release(self, found: Recovered) -> Deferred[bool]:
+        """Held mail is due now."""
+        entries = [entry for entry in self._entries(found) if entry.state == "held"]
+        for entry in entries:
+            entry.due_at = self._now()
+        stored = self._record(found, entries, "released")
+        if self._scheduler is None:
+            return stored
+        scheduler = self._scheduler
+
+        def durable(was_any: bool) -> bool:
+            scheduler.release(found.message.id)
+            return was_any
+
+        return stored.addCallback(durable)
+
+    def retry(self, found: Recovered) -> Deferred[bool]:
+        """Waiting mail is due now, whatever its site's back-off."""
+        if self._scheduler is not None:
+            return succeed(bool(self._scheduler.retry(found.message.id)))
+        entries = [entry for entry in self._entries(found) if entry.state != "held"]
+        for entry in entries:
+            entry.due_at = self._now()
+        return self._record(found, entries, None)
+
+    def remove(self, found: Recovered) -> Deferred[bool]:
+        """Take it out of the queue; nobody is told."""
+        return self._end(found, "removed", None)
+
+    def bounce(self, found: Recovered) -> Deferred[bool]:
+        """Return it to its sender now.  What is being tried just now is left alone."""
+        return self._end(found, "bounced", RETURNED)
+
+    def _end(self, found: Recovered, fate: Fate, outcome: Outcome | None) -> Deferred[bool]:
+        id = found.message.id
+        if self._scheduler is None:
+            entries: Sequence[Entry] = self._entries(found)
+        elif fate == "bounced" and self._scheduler.is_active(id):
+            return succeed(False)
+        else:
+            entries = self._scheduler.remove(id)
+        ending = [
+            self._ledger.end(entry, [Ended(index, fate, outcome) for index in entry.recipients])
+            for entry in entries
+        ]
+        return gatherResults(ending).addCallback(lambda _: bool(entries))
+
+    def _record(
+        self,
+        found: Recovered,
+        entries: Sequence[Entry],
+        event: Literal["held", "released"] | None,
+    ) -> Deferred[bool]:
+        page = Page([], [])
+        for entry in entries:
+            if event is not None:
+                page.lines += self._ledger.moved(found.message, entry, entry.recipients, event)
+            now = status_of(entry)
+            if event == "released":
+                now = attrs.evolve(now, state="deferred" if entry.attempts else "scheduled")
+            page.operations.append(Update(entry.id, entry.recipients, now))
+        if not entries:
+            return succeed(False)
+        return self._ledger.commit(page).addCallback(lambda _: True)
+
+    # --- entries ---------------------------------------------------------------------------------
+
+    def _entries(self, found: Recovered) -> list[Entry]:
+        """The scheduler's; without one, made from what the spool says."""
+        if self._scheduler is not None:
+            return list(self._scheduler.entries(found.message.id))
+        groups: dict[RecipientStatus, list[int]] = {}
+        for index, one in enumerate(found.statuses):
+            if one is not None:
+                groups.setdefault(one, []).append(index)
+        return [
+            Entry(
+                found.message.id,
+                NOWHERE,
+                tuple(indexes),
+                found.message.arrived_at,
+                one.due_at,
+                expires_at=0.0,
+                warn_at=0.0 if one.is_warned else 1.0,
+                attempts=one.attempts,
+                transitions=one.transitions,
+                cause=one.cause,
+                state=one.state,
+            )
+            for one, indexes in groups.items()
+        ]
+
+    def _entry_of(self, id: QueueId, index: int) -> Entry | None:
+        if self._scheduler is None:
+            return None
+        for entry in self._scheduler.entries(id):
+            if index in entry.recipients:
+                return entry
+        return None
+
+    def _state(self, id: QueueId, index: int, status: RecipientStatus) -> str:
+        entry = self._entry_of(id, index)
+        return status.state if entry is None else entry.state
+
+    def _due_at(self, id: QueueId, index: int, status: RecipientStatus) -> float:
+        entry = self._entry_of(id, index)
+        return status.due_at if entry is None else entry.due_at
+
+
+def _loudest(states: Sequence[str]) -> str:
+    """One word for a message whose recipients stand differently."""
+    return next((state for state in LOUDNESS if state in states), "ended")

@@ -1,0 +1,288 @@
+"""From a due entry to recorded fates: the other half of a message's way.
+
+The scheduler says when and where; a transport says what became of it; :mod:`.verdict` says what
+that means for each recipient.  It is made durable here in one batch, bounces included, and only
+then told to the scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..model.address import NULL, Address
+from ..model.batch import Batch, Update
+from ..model.envelope import Message
+from ..model.hop import HopKind, NextHop, Site
+from ..model.outcome import Outcome, PermanentFailure, Scope, TransientFailure
+from ..model.ports import (
+    Attempt,
+    Content,
+    Damaged,
+    Events,
+    NoSuchMessage,
+    Recovered,
+    Spool,
+    Transport,
+)
+from ..model.reply import TABLE
+from ..model.status import RecipientStatus
+from .backoff import RetrySchedule
+from .entry import DONE, Entry, Health, Report
+from .ledger import Ledger, ends, status_of
+from .prepare import Preparer
+from .verdict import Ended, Verdict, expired, health, judge
+
+if TYPE_CHECKING:
+    import random
+
+    from .scheduler import Scheduler
+
+LOCAL_TROUBLE: Final = TransientFailure(Scope.MESSAGE, TABLE["local-error"])
+_ALONE: Final = (0,)
+
+
+class Dispatcher:
+    """Runs attempts and writes down what became of them.
+
+    :param transports: by kind; every kind that ``hop`` names has one.
+    :ivar scheduler: set once, before anything is accepted; it calls back into here.
+    :ivar hop: routing: the next hop of an address.  Like :attr:`retry` and :attr:`preparer`
+        replaced when the configuration is read again.
+    """
+
+    log = Logger()
+    scheduler: Scheduler
+
+    def __init__(
+        self,
+        spool: Spool,
+        events: Events,
+        ledger: Ledger,
+        *,
+        hop: Callable[[Address], NextHop],
+        transports: Mapping[HopKind, Transport],
+        preparer: Preparer,
+        retry: RetrySchedule,
+        now: Callable[[], float],
+        rng: random.Random,
+    ) -> None:
+        self._spool = spool
+        self._events = events
+        self._ledger = ledger
+        self.hop = hop
+        self._transports = transports
+        self.preparer = preparer
+        self.retry = retry
+        self._now = now
+        self._rng = rng
+
+    # --- into the schedule -----------------------------------------------------------------------
+
+    def accepted(self, message: Message, status: RecipientStatus) -> None:
+        """A message is durable: put it on the schedule, due at once."""
+        recipients = message.envelope.recipients
+        now = self._now()
+        if len(recipients) == 1:
+            hop = self.hop(recipients[0].address)
+            self.scheduler.add(self._entry(message, hop, _ALONE, status, now))
+            return
+        by_hop: dict[NextHop, list[int]] = {}
+        for index, recipient in enumerate(recipients):
+            by_hop.setdefault(self.hop(recipient.address), []).append(index)
+        for hop, indexes in by_hop.items():
+            self.scheduler.add(self._entry(message, hop, tuple(indexes), status, now))
+
+    def recovered(self, found: Recovered) -> None:
+        """A message was there at start: put what is open of it on the schedule."""
+        groups: dict[tuple[NextHop, RecipientStatus], list[int]] = {}
+        for index, status in enumerate(found.statuses):
+            if status is not None:
+                hop = self.hop(found.message.envelope.recipients[index].address)
+                groups.setdefault((hop, status), []).append(index)
+        for (hop, status), indexes in groups.items():
+            entry = self._entry(found.message, hop, tuple(indexes), status, status.due_at)
+            self.scheduler.add_recovered(entry)
+
+    def _entry(
+        self,
+        message: Message,
+        hop: NextHop,
+        recipients: tuple[int, ...],
+        status: RecipientStatus,
+        due_at: float,
+    ) -> Entry:
+        arrived_at, retry = message.arrived_at, self.retry
+        is_bounce = message.envelope.sender == NULL
+        warns = retry.delay_warning_s and not is_bounce and not status.is_warned
+        return Entry(
+            message.id,
+            hop,
+            recipients,
+            arrived_at,
+            due_at,
+            arrived_at + (retry.bounce_max_age_s if is_bounce else retry.max_age_s),
+            arrived_at + retry.delay_warning_s if warns else 0.0,
+            status.attempts,
+            message.origin.tenant,
+            message.is_urgent,
+            status.transitions,
+            status.cause,
+            status.state,
+        )
+
+    # --- an attempt ------------------------------------------------------------------------------
+
+    def start(self, entry: Entry, site: Site) -> None:
+        """The scheduler's word to begin; ends in exactly one ``finished``."""
+        if not entry.attempts:  # the content's own record says when a restart would try it
+            self._open(entry, lambda content: self._deliver(entry, site, content))
+            return
+        due_at = self._next_due(entry, entry.attempts + 1) or entry.expires_at
+        entry.due_at = due_at
+        stored = self._spool.commit(Batch((Update(entry.id, entry.recipients, status_of(entry)),)))
+        stored.addCallbacks(
+            lambda _: self._open(entry, lambda content: self._deliver(entry, site, content)),
+            lambda failure: self._put_back(entry, due_at, failure),
+        )
+
+    def unlocated(self, entry: Entry, failure: TransientFailure | PermanentFailure) -> None:
+        """The scheduler's word that the next hop has no site, for now or for ever."""
+        outcomes = [(index, failure) for index in entry.recipients]
+        self._open(entry, lambda content: self._settle(entry, None, content, outcomes))
+
+    def _open(self, entry: Entry, go_on: Callable[[Content], Deferred[None] | None]) -> None:
+        """Read the message and go on with it; whatever happens, the entry is given back."""
+
+        def opened(content: Content) -> Deferred[None] | None:
+            going = go_on(content)
+            if going is None:
+                content.close()
+                return None
+            return going.addBoth(closed, content)
+
+        def closed(result: object, content: Content) -> object:
+            content.close()
+            return result
+
+        self._spool.open(entry.id).addCallback(opened).addErrback(self._unreadable, entry)
+
+    def _deliver(self, entry: Entry, site: Site, content: Content) -> Deferred[None]:
+        attempt = Attempt(
+            site,
+            entry.hop.name,
+            content,
+            entry.recipients,
+            self.preparer.of(content, entry.recipients),
+        )
+
+        def broke(failure: Failure) -> Sequence[tuple[int, Outcome]]:
+            self.log.failure("{kind} transport failed", failure=failure, kind=site.kind)
+            return [(index, LOCAL_TROUBLE) for index in entry.recipients]
+
+        def ended(outcomes: Sequence[tuple[int, Outcome]]) -> Deferred[None] | None:
+            return self._settle(entry, site, content, outcomes)
+
+        delivered = self._transports[site.kind].deliver(attempt)
+        return delivered.addErrback(broke).addCallback(ended)
+
+    def _unreadable(self, failure: Failure, entry: Entry) -> None:
+        """The content cannot be had, or a bug of ours stopped the attempt."""
+        if failure.check(NoSuchMessage):
+            self.log.error("message {id} has left the spool", id=entry.id)
+            self.scheduler.finished(entry, DONE)
+        elif failure.check(Damaged):
+            self.log.critical("message {id} is damaged and is kept in corrupt/", id=entry.id)
+            self.scheduler.finished(entry, DONE)
+        else:
+            due_at = self._next_due(entry, entry.attempts + 1) or entry.expires_at
+            self._put_back(entry, due_at, failure)
+
+    def _put_back(self, entry: Entry, due_at: float, failure: Failure) -> None:
+        """Local trouble: nothing was learnt, nothing is counted, try later."""
+        self.log.failure("message {id} has to wait", failure=failure, id=entry.id)
+        report = Report(Health.UNKNOWN, entry.recipients, entry.attempts, due_at)
+        self.scheduler.finished(entry, report)
+
+    def _next_due(self, entry: Entry, failures: int) -> float | None:
+        return self.retry.next_attempt(
+            failures=failures,
+            arrived=entry.arrived_at,
+            now=self._now(),
+            rng=self._rng,
+            max_age_s=entry.expires_at - entry.arrived_at,
+        )
+
+    # --- what it means ---------------------------------------------------------------------------
+
+    def _settle(
+        self,
+        entry: Entry,
+        site: Site | None,
+        content: Content,
+        outcomes: Sequence[tuple[int, Outcome]],
+    ) -> Deferred[None]:
+        """Write down what became of an attempt, and give the entry back."""
+        message, transition, attempt = content.message, entry.transitions, entry.attempts + 1
+        order = self.scheduler.order(entry)
+        due_at = self._next_due(entry, attempt)
+        verdict = judge(outcomes, is_last=due_at is None, is_removed=order == "remove")
+        page = self._ledger.page(content, transition, attempt, site, verdict.ended)
+        report = DONE if site is not None else Report(Health.UNKNOWN)
+        if due_at is not None and verdict.waiting:
+            remaining = tuple([index for index, _ in verdict.waiting])
+            for index, failure in verdict.waiting:
+                page.lines.append(
+                    self._events.deferred(
+                        message, index, transition, attempt, site, failure, due_at
+                    )
+                )
+            entry.attempts, entry.due_at = attempt, due_at
+            entry.cause = str(verdict.waiting[0][1].cause)
+            entry.transitions += 1
+            if order == "hold":
+                page.lines += self._ledger.moved(message, entry, remaining, "held")
+            page.operations.append(
+                Update(entry.id, remaining, status_of(entry, is_held=order == "hold"))
+            )
+            known = health(outcomes) if site is not None else Health.UNKNOWN
+            report = Report(known, remaining, attempt, due_at, entry.cause)
+        return self._ledger.commit(page, is_lazy=verdict.is_delivery).addCallbacks(
+            lambda _: self.scheduler.finished(entry, report),
+            lambda failure: self._not_recorded(failure, entry, verdict),
+        )
+
+    def expired(self, entry: Entry) -> None:
+        """The scheduler's word that an entry has run out of time and is out of the schedule."""
+        outcome = expired(entry.cause)
+        ended = [Ended(index, "expired", outcome) for index in entry.recipients]
+        self._ledger.end(entry, ended).addErrback(
+            lambda failure: self.log.failure(
+                "message {id} has expired, which a restart will tell", failure=failure, id=entry.id
+            )
+        )
+
+    def late(self, entry: Entry) -> None:
+        """The scheduler's word that it is time to tell the sender of a delay."""
+        self._ledger.delayed(entry).addErrback(
+            lambda failure: self.log.failure(
+                "no delay warning for message {id}", failure=failure, id=entry.id
+            )
+        )
+
+    def _not_recorded(self, failure: Failure, entry: Entry, verdict: Verdict) -> None:
+        """The spool would not take the record.  What was delivered is not sent again by this
+        process; the rest is tried again."""
+        self.log.failure("cannot record the fate of {id}", failure=failure, id=entry.id)
+        done = [one for one in verdict.ended if one.fate in ("delivered", "relayed")]
+        if done:
+            again = self._spool.commit(Batch(tuple(ends(entry.id, done)), is_lazy=True))
+            again.addErrback(lambda failure: None)  # logged above; a restart may deliver twice
+        over = {one.recipient for one in done}
+        left = tuple([index for index in entry.recipients if index not in over])
+        due_at = self._next_due(entry, entry.attempts + 1) or entry.expires_at
+        self.scheduler.finished(entry, Report(Health.UNKNOWN, left, entry.attempts, due_at))

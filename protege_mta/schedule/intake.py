@@ -1,0 +1,198 @@
+"""The way into the house: one message from whatever door into the spool and the schedule.
+
+Every source (SMTP, sendmail, our own bounces) ends in :meth:`Acceptance.store`, which answers only
+once the message is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..message import headers
+from ..message.loop import HOPS
+from ..model.batch import Append, Batch, BigFile
+from ..model.envelope import Envelope, Message, Origin
+from ..model.ids import QueueId
+from ..model.ports import Events, Incoming, Spool, SpoolFailed, SpoolFull
+from ..model.reply import TABLE, Reply
+from ..model.status import RecipientStatus
+
+HEADER_OCTETS = 262_144
+"""So much of a header is looked at; fields behind it are carried, not read."""
+
+
+class Acceptance:
+    """Takes responsibility for messages (RFC 5321, 4.2.5).
+
+    :param first_s: how long after arrival a restart would make the first attempt, in seconds.
+    :param accepted: told of each message once it is durable, with its recipients' status.
+    :param took: told of each acceptance: seconds from the end of the data to the answer.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        spool: Spool,
+        events: Events,
+        *,
+        now: Callable[[], float],
+        new_id: Callable[[], QueueId],
+        first_s: Callable[[], float],
+        accepted: Callable[[Message, RecipientStatus], None],
+        took: Callable[[float], None],
+    ) -> None:
+        self._spool = spool
+        self._events = events
+        self._now = now
+        self._new_id = new_id
+        self._first_s = first_s
+        self._accepted = accepted
+        self._took = took
+
+    def begin(
+        self, envelope: Envelope, origin: Origin, trace: Callable[[QueueId, float], bytes]
+    ) -> Arriving | Reply:
+        """Open the way for one message, or refuse where there is no room.
+
+        :param trace: makes the Received field from the id and the time of arrival.
+        """
+        try:
+            self._spool.check_room(0)
+            incoming = self._spool.receive()
+        except (SpoolFull, SpoolFailed) as trouble:
+            return refusal(trouble)
+        id, arrived_at = self._new_id(), self._now()
+        return Arriving(self, incoming, id, arrived_at, envelope, origin, trace(id, arrived_at))
+
+    def store(
+        self, message: Message, content: tuple[bytes, ...] | BigFile
+    ) -> Deferred[RecipientStatus]:
+        """Make a message durable and put it on the schedule.
+
+        Fails with :class:`~..model.ports.SpoolFull` or :class:`~..model.ports.SpoolFailed`.
+        """
+        append, events = self.appended(message, content)
+        stored = self._spool.commit(Batch((append,), events))
+
+        def durable(_: None) -> RecipientStatus:
+            self._accepted(message, append.status)
+            return append.status
+
+        return stored.addCallback(durable)
+
+    def appended(
+        self, message: Message, content: tuple[bytes, ...] | BigFile
+    ) -> tuple[Append, tuple[bytes, ...]]:
+        """The operation that stores a message, and the lines that tell of it."""
+        received = self._events.received
+        events = tuple([received(message, n) for n in range(len(message.envelope.recipients))])
+        status = RecipientStatus(due_at=message.arrived_at + self._first_s())
+        return Append(message, content, status), events
+
+
+class Arriving:
+    """One message on its way in; an :class:`~..model.ports.Intake`."""
+
+    __slots__ = (
+        "_acceptance",
+        "_arrived_at",
+        "_envelope",
+        "_head",
+        "_head_octets",
+        "_incoming",
+        "_is_eight_bit",
+        "_origin",
+        "_trouble",
+        "id",
+    )
+
+    def __init__(
+        self,
+        acceptance: Acceptance,
+        incoming: Incoming,
+        id: QueueId,
+        arrived_at: float,
+        envelope: Envelope,
+        origin: Origin,
+        trace: bytes,
+    ) -> None:
+        self.id = id
+        self._acceptance = acceptance
+        self._incoming = incoming
+        self._arrived_at = arrived_at
+        self._envelope = envelope
+        self._origin = origin
+        self._head: list[bytes] = []
+        self._head_octets = 0
+        self._is_eight_bit = False
+        self._trouble: Failure | None = None
+        self._incoming.write(trace)
+
+    def write(self, octets: bytes) -> Deferred[None] | None:
+        if self._trouble is not None:
+            return None
+        if self._head_octets < HEADER_OCTETS:
+            self._head.append(octets)
+            self._head_octets += len(octets)
+        if not self._is_eight_bit and not octets.isascii():
+            self._is_eight_bit = True
+        try:
+            waiting = self._incoming.write(octets)
+        except (SpoolFull, SpoolFailed):
+            self._trouble = Failure()
+            return None
+        return waiting if waiting is None else waiting.addErrback(self._remember)
+
+    def _remember(self, failure: Failure) -> None:
+        # Back-pressure that ends in trouble lets the rest of the data go by; finish() tells it.
+        if not failure.check(CancelledError):
+            self._trouble = failure
+
+    def finish(self) -> Deferred[Reply]:
+        if self._trouble is not None:
+            self._incoming.discard()
+            return succeed(refusal(self._trouble.value))
+        glance = headers.glance(b"".join(self._head))
+        self._head.clear()
+        if glance.received_count >= HOPS:
+            self._incoming.discard()
+            return succeed(TABLE["routing-loop"])
+        acceptance = self._acceptance
+        message = Message(
+            self.id,
+            self._envelope,
+            self._origin,
+            self._arrived_at,
+            self._incoming.size_octets,
+            glance.message_id,
+            glance.subject,
+            self._is_eight_bit,
+        )
+        began_at = acceptance._now()
+
+        def stored(content: tuple[bytes, ...] | BigFile) -> Deferred[RecipientStatus]:
+            return acceptance.store(message, content)
+
+        def answered(status: RecipientStatus) -> Reply:
+            acceptance._took(acceptance._now() - began_at)
+            return Reply(250, "2.0.0", (f"ok, queued as {self.id}",))
+
+        def failed(failure: Failure) -> Reply:
+            if not failure.check(SpoolFull, SpoolFailed):
+                acceptance.log.failure("could not store {id}", failure=failure, id=self.id)
+            return refusal(failure.value)
+
+        return self._incoming.sealed().addCallback(stored).addCallback(answered).addErrback(failed)
+
+    def abort(self) -> None:
+        self._incoming.discard()
+
+
+def refusal(trouble: BaseException | None) -> Reply:
+    """What a sender is told of a local fault: always 4yz, never the cause."""
+    return TABLE["spool-full" if isinstance(trouble, SpoolFull) else "spool-failed"]

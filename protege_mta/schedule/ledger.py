@@ -1,0 +1,150 @@
+"""Writes fates and moves down: operations, event lines and bounces of one transition in one batch.
+
+Used by whoever decides them: the dispatcher after an attempt, the clock's expiry, a person at the
+desk.  It knows no scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from ..model.batch import Batch, End, Operation, Update
+from ..model.envelope import Message
+from ..model.hop import Site
+from ..model.ids import QueueId
+from ..model.outcome import Fate
+from ..model.ports import Content, Events, Spool
+from ..model.status import RecipientStatus
+from .bounces import Bounce, Bounces
+from .entry import Entry
+from .verdict import Ended
+
+
+@attrs.define
+class Page:
+    """What goes into one batch."""
+
+    operations: list[Operation]
+    lines: list[bytes]
+    bounces: Sequence[Bounce] = ()
+
+
+class Ledger:
+    """Makes transitions durable.
+
+    :ivar accepted: told of each bounce once it is durable; the dispatcher's, while one runs.
+    """
+
+    def __init__(self, spool: Spool, events: Events, bounces: Bounces) -> None:
+        self._spool = spool
+        self._events = events
+        self._bounces = bounces
+        self.accepted: Callable[[Message, RecipientStatus], None] = lambda message, status: None
+
+    def page(
+        self,
+        content: Content,
+        transition: int,
+        attempt: int,
+        site: Site | None,
+        ended: Sequence[Ended],
+    ) -> Page:
+        """The fates of some recipients, with the bounces that tell of them."""
+        message = content.message
+        bounces = self._bounces.of_fates(content, transition, ended)
+        lines = []
+        for one in ended:
+            dsn = self._bounces.told(bounces, message, one)
+            lines.append(
+                self._events.ended(
+                    message, one.recipient, transition, one.fate, attempt, site, one.outcome, dsn
+                )
+            )
+        return Page(ends(message.id, ended), lines, bounces)
+
+    def end(self, entry: Entry, ended: Sequence[Ended]) -> Deferred[None]:
+        """Record fates that no attempt brought; nobody else has the entry in hand.
+
+        Fails as :meth:`~..model.ports.Spool.open` and :meth:`~..model.ports.Spool.commit` do.
+        """
+
+        def opened(content: Content) -> Deferred[None]:
+            try:
+                page = self.page(content, entry.transitions, entry.attempts, None, ended)
+            finally:
+                content.close()
+            return self.commit(page)
+
+        return self._spool.open(entry.id).addCallback(opened)
+
+    def delayed(self, entry: Entry) -> Deferred[None]:
+        """Tell the sender, where that is wanted, that an entry has waited for long."""
+
+        def opened(content: Content) -> Deferred[None]:
+            try:
+                bounce = self._bounces.of_delay(content, entry)
+            finally:
+                content.close()
+            bounces = () if bounce is None else (bounce,)
+            page = Page([], [], bounces)
+            for index in entry.recipients:
+                dsn = bounce.id if bounce is not None and index in bounce.recipients else "none"
+                page.lines.append(
+                    self._events.delayed(content.message, index, entry.transitions, dsn)
+                )
+            entry.transitions += 1
+            page.operations.append(Update(entry.id, entry.recipients, status_of(entry)))
+            return self.commit(page)
+
+        return self._spool.open(entry.id).addCallback(opened)
+
+    def moved(
+        self,
+        message: Message,
+        entry: Entry,
+        recipients: Sequence[int],
+        event: Literal["held", "released"],
+    ) -> list[bytes]:
+        """The lines of one more transition, which is counted."""
+        transition = entry.transitions
+        entry.transitions += 1
+        return [self._events.moved(message, index, transition, event) for index in recipients]
+
+    def commit(self, page: Page, *, is_lazy: bool = False) -> Deferred[None]:
+        """One transition, one batch; its bounces go on the schedule once it is durable."""
+        if not page.bounces:
+            batch = Batch(tuple(page.operations), tuple(page.lines), is_lazy)
+            return self._spool.commit(batch)
+        operations = (*page.operations, *[bounce.append for bounce in page.bounces])
+        lines = (*page.lines, *[line for bounce in page.bounces for line in bounce.lines])
+
+        def durable(_: None) -> None:
+            for bounce in page.bounces:
+                self.accepted(bounce.append.message, bounce.append.status)
+
+        return self._spool.commit(Batch(operations, lines)).addCallback(durable)
+
+
+def status_of(entry: Entry, *, is_held: bool = False) -> RecipientStatus:
+    """What is durable about an entry's recipients."""
+    state: Literal["scheduled", "deferred"] = "deferred" if entry.attempts else "scheduled"
+    return RecipientStatus(
+        "held" if is_held or entry.state == "held" else state,
+        entry.attempts,
+        entry.due_at,
+        entry.transitions,
+        not entry.warn_at,
+        entry.cause,
+    )
+
+
+def ends(id: QueueId, ended: Sequence[Ended]) -> list[Operation]:
+    """The operations that record fates, one a fate."""
+    by_fate: dict[Fate, list[int]] = {}
+    for one in ended:
+        by_fate.setdefault(one.fate, []).append(one.recipient)
+    return [End(id, tuple(indexes), fate) for fate, indexes in by_fate.items()]

@@ -1,0 +1,93 @@
+"""What an attempt's outcomes mean for each recipient: pure, and the only place that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from ..model.outcome import (
+    Delivered,
+    Fate,
+    Outcome,
+    PermanentFailure,
+    Scope,
+    TransientFailure,
+)
+from ..model.reply import Reply
+from .entry import Health
+
+
+@attrs.frozen
+class Ended:
+    """A recipient meets its fate.
+
+    :ivar outcome: the attempt's; None where a person ended it.
+    """
+
+    recipient: int
+    fate: Fate
+    outcome: Outcome | None
+
+
+@attrs.frozen
+class Verdict:
+    """Every recipient of an attempt is in one of the two.
+
+    :ivar waiting: to be tried again.
+    """
+
+    ended: tuple[Ended, ...]
+    waiting: tuple[tuple[int, TransientFailure], ...] = ()
+
+    @property
+    def is_delivery(self) -> bool:
+        """Whether everybody has it, so that recording it may wait for the next sync."""
+        return not self.waiting and all(
+            one.fate == "delivered" or one.fate == "relayed" for one in self.ended
+        )
+
+
+def judge(outcomes: Sequence[tuple[int, Outcome]], *, is_last: bool, is_removed: bool) -> Verdict:
+    """Sort recipients into those that are done with and those that wait.
+
+    :param is_last: whether the message's age allows no further attempt.
+    :param is_removed: whether a person took the message out of the queue meanwhile.
+    """
+    ended: list[Ended] = []
+    waiting: list[tuple[int, TransientFailure]] = []
+    for index, outcome in outcomes:
+        match outcome:
+            case Delivered(is_relayed=is_relayed):
+                ended.append(Ended(index, "relayed" if is_relayed else "delivered", outcome))
+            case PermanentFailure():
+                ended.append(Ended(index, "bounced", outcome))
+            case TransientFailure() if is_removed:
+                ended.append(Ended(index, "removed", None))
+            case TransientFailure() if is_last:
+                ended.append(Ended(index, "expired", expired(str(outcome.cause), outcome)))
+            case TransientFailure():
+                waiting.append((index, outcome))
+    return Verdict(tuple(ended), tuple(waiting))
+
+
+def expired(cause: str, last: TransientFailure | None = None) -> PermanentFailure:
+    """The outcome of running out of time (RFC 3463, X.4.7).
+
+    :param cause: the last failure in words; empty where it was never tried.
+    """
+    text = f"too old to be tried again; last failure: {cause}" if cause else "never tried in time"
+    contact = None if last is None else last.contact
+    return PermanentFailure(Scope.MESSAGE, Reply(554, "5.4.7", (text,)), contact)
+
+
+_HEALTH: Final = {Scope.SITE: Health.DEAD, Scope.HOST: Health.HOST_TROUBLE}
+
+
+def health(outcomes: Sequence[tuple[int, Outcome]]) -> Health:
+    """What the attempt taught about its site; transports give all recipients one SITE or HOST."""
+    for _, outcome in outcomes:
+        if isinstance(outcome, TransientFailure) and outcome.scope in _HEALTH:
+            return _HEALTH[outcome.scope]
+    return Health.GOOD
