@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any, Final
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+from ..dkim import keys
 from .model import (
     Dkim,
     DkimSelector,
@@ -23,9 +24,6 @@ from .model import (
     SmtpListener,
     Tls,
 )
-
-RSA_BITS: Final = 1024
-"""Shorter keys must not sign (RFC 8301, 3.2)."""
 
 _SOCKET_PATH_OCTETS: Final = 107
 """What ``sun_path`` of Linux holds, its closing NUL left out."""
@@ -116,16 +114,10 @@ def _tls(tls: Tls) -> Iterator[tuple[str, str]]:
 
 
 def _dkim_key(path: Path) -> Iterator[tuple[str, str]]:
-    key = _private_key(path)
-    if isinstance(key, str):
-        yield "private_key", key
-    elif isinstance(key, rsa.RSAPrivateKey):
-        if key.key_size < RSA_BITS:
-            got = f'got one of {key.key_size} bits in "{path}"'
-            yield "private_key", f"wanted an RSA key of {RSA_BITS} bits or more, {got}"
-    elif not isinstance(key, ed25519.Ed25519PrivateKey):
-        kind = type(key).__name__.strip("_").removesuffix("PrivateKey")
-        yield "private_key", f'wanted an RSA or Ed25519 key, got a key of kind {kind} in "{path}"'
+    try:
+        keys.load(path.read_bytes())
+    except (OSError, keys.BadKey) as error:
+        yield "private_key", f'wanted an RSA or Ed25519 key in PEM, got "{path}" ({_brief(error)})'
 
 
 def _selectors(dkim: Dkim) -> Iterator[tuple[str, str]]:
@@ -139,6 +131,8 @@ def _selectors(dkim: Dkim) -> Iterator[tuple[str, str]]:
 def _smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:
     if smarthost.username and smarthost.password_file is None:
         yield "password_file", "wanted a file, since there is a username, got nothing"
+    if smarthost.username and smarthost.tls == "none" and not _is_here(smarthost.host):
+        yield "tls", 'wanted "starttls" or "implicit" for a password on its way, got "none"'
     if smarthost.password_file is not None:
         if not smarthost.username:
             yield "username", "wanted a user name, since there is a password_file, got nothing"
@@ -150,6 +144,13 @@ def _smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:
             x509.load_pem_x509_certificates(smarthost.ca_file.read_bytes())
         except (OSError, ValueError) as error:
             yield "ca_file", f'wanted PEM certificates, got "{smarthost.ca_file}" ({_brief(error)})'
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def secret(path: Path) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from protege_mta.model import address
+from ..model import address
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -504,6 +504,9 @@ class Named:
     name: Kind
     each: Table | Variant
     wanted: str = "a table of tables"
+
+
+TABLES: Final = (Table, Variant, Tables, Named)
 
 
 @attrs.frozen

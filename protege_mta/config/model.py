@@ -15,8 +15,7 @@ from typing import ClassVar, Final, Literal
 
 import attrs
 
-from protege_mta.model.address import Address
-
+from ..model.address import Address
 from .kinds import (
     Cidr,
     FilePath,
@@ -248,7 +247,7 @@ class Smarthost:
         metadata=key(
             OneOf(("none", "starttls", "implicit")),
             '`"starttls"` insists on STARTTLS, `"implicit"` starts with the handshake (port 465), '
-            '`"none"` sends all in plain text, a password too.',
+            '`"none"` sends in plain text, a password to this machine only.',
         ),
     )
     username: str = attrs.field(

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from .kinds import Key, Named, Table, Tables, Variant
+from .kinds import TABLES, Key, Named, Table, Tables, Variant
 from .model import Settings
 from .toml import keys_of
 
@@ -45,7 +45,7 @@ def _section(dotted: str, title: str, model: type) -> Iterator[str]:
     tables = []
     rows = []
     for name, key, field in keys_of(model):
-        if isinstance(key.kind, Table | Variant | Tables | Named):
+        if isinstance(key.kind, TABLES):
             tables.append((name, key))
         else:
             rows.append(_row(name, key, field))

@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 
 from . import checks
-from .kinds import FilePath, Key, Kind, Named, Table, Tables, Unfit, Variant
+from .kinds import TABLES, FilePath, Key, Kind, Named, Table, Tables, Unfit, Variant
 from .model import Settings
 
 _GOT_CHARACTERS: Final = 60
@@ -62,6 +62,25 @@ def load(path: Path) -> Settings:
     document = reader.document(path)
     settings = reader.settings(document, path) if document is not None else None
     if settings is None or reader.complaints:
+        raise ConfigError(tuple(reader.complaints))
+    return settings
+
+
+def glimpse(path: Path) -> Settings:
+    """Read the plain keys of the top level alone, where the sockets are to be found.
+
+    Enough to talk to a running service, for users who may not read its keys, and while the rest of
+    the file is broken.
+
+    :raise ConfigError: the file cannot be read, or one of those keys is wrong.
+    """
+    reader = _Reader(str(path), path.parent.absolute())
+    document = reader.document(path)
+    if document is None:
+        raise ConfigError(tuple(reader.complaints))
+    plain = {name for name, key, _ in keys_of(Settings) if not isinstance(key.kind, TABLES)}
+    settings = reader.settings({k: v for k, v in document.items() if k in plain}, path)
+    if reader.complaints:
         raise ConfigError(tuple(reader.complaints))
     return settings
 

@@ -1,0 +1,100 @@
+"""The DNS records that a configuration wants published."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from ..dkim import keys
+from ..dkim.record import dns_name, dns_record, strings
+
+if TYPE_CHECKING:
+    from ..config.model import Dkim, Settings
+
+UNKNOWN_ADDRESS: Final = "YOUR-ADDRESS"
+"""Stands where our own public address is not known from the configuration."""
+
+
+@attrs.frozen
+class Record:
+    """A record to publish.
+
+    :ivar name: without a closing dot.
+    :ivar value: a TXT record's as one string.
+    :ivar why: what for, in a few words.
+    """
+
+    name: str
+    type: str
+    value: str
+    why: str
+
+    @property
+    def is_complete(self) -> bool:
+        return self.value != UNKNOWN_ADDRESS
+
+    def zone_line(self) -> str:
+        """As a zone file has it; a comment where a part of it is not known."""
+        value = self.value
+        if self.type == "TXT":
+            value = " ".join(f'"{piece}"' for piece in strings(value))
+        mark = "" if self.is_complete else "; "
+        return f"{mark}{self.name}. IN {self.type} {value}"
+
+
+def records_of(settings: Settings) -> list[Record]:
+    """MX, address, SPF, DKIM and DMARC of every domain, the host's own first.
+
+    :raise OSError: a key cannot be read.
+    :raise BadKey: a file holds no key.
+    """
+    host = settings.hostname
+    records = list(_addresses(settings))
+    if host not in settings.domains:
+        records.append(Record(host, "TXT", "v=spf1 a -all", "bounces come from this name (SPF)"))
+    for domain in {**settings.domains, **settings.dkim}:
+        if domain in settings.domains:
+            records.append(Record(domain, "MX", f"10 {host}.", "mail for the domain comes here"))
+        records.append(
+            Record(domain, "TXT", _spf(settings, domain), "who may send for the domain (SPF)")
+        )
+        records += _dkim(domain, settings.dkim.get(domain))
+        policy = f"v=DMARC1; p=none; rua=mailto:postmaster@{domain}"
+        records.append(
+            Record(f"_dmarc.{domain}", "TXT", policy, "what others do with forgeries (DMARC)")
+        )
+    return records
+
+
+def _addresses(settings: Settings) -> Iterator[Record]:
+    known = [each.address for each in settings.listeners if each.kind == "smtp"]
+    known += settings.outbound.source_addresses
+    public = sorted({text for text in known if ipaddress.ip_address(text).is_global})
+    for text in public or [UNKNOWN_ADDRESS]:
+        kind = "AAAA" if ":" in text else "A"
+        why = "our address; its PTR record should lead back to the name"
+        yield Record(settings.hostname, kind, text, why)
+
+
+def _spf(settings: Settings, domain: str) -> str:
+    own = "mx" if domain in settings.domains else f"a:{settings.hostname}"
+    smarthost = settings.outbound.smarthost
+    if settings.outbound.route == "smarthost" and smarthost is not None:
+        # Others see the smarthost's address; where it has several, its own SPF record knows.
+        return f"v=spf1 {own} a:{smarthost.host} -all"
+    return f"v=spf1 {own} -all"
+
+
+def _dkim(domain: str, dkim: Dkim | None) -> Iterator[Record]:
+    for selector in dkim.selectors if dkim is not None else ():
+        key = keys.load(selector.private_key.read_bytes())
+        name = dns_name(selector.name, domain)
+        yield Record(name, "TXT", dns_record(key), f"our signatures, {key.kind} (DKIM)")
+
+
+def zone(records: list[Record]) -> str:
+    """The records as lines of a zone file."""
+    return "".join(f"{record.zone_line()}\n" for record in records)

@@ -1,0 +1,52 @@
+"""``status``: whether the service runs, and how it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .control import rows_of, running
+from .options import config_option, json_option
+from .terminal import write, write_facts, write_json
+
+
+@click.command()
+@config_option
+@json_option
+def command(config: Path | None, as_json: bool) -> int:
+    """Say whether the service runs, and how it is.
+
+    Exit status 0 where it runs, 69 where it does not.
+    """
+    with running(config) as service:
+        if service is None:
+            if as_json:
+                write_json({"is_running": False})
+            else:
+                write("The service is not running.")
+            return os.EX_UNAVAILABLE
+        rows, _ = rows_of(service.request("status"))
+    facts = rows[0]
+    if as_json:
+        write_json({"is_running": True, **facts})
+    else:
+        write_facts(_flat("", facts))
+    return os.EX_OK
+
+
+def _flat(prefix: str, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Nested facts as lines, their names joined by dots."""
+    for name, value in facts.items():
+        match value:
+            case dict():
+                yield from _flat(f"{prefix}{name}.", value)
+            case list():
+                yield prefix + name, ", ".join(map(str, value)) or "none"
+            case float():
+                yield prefix + name, f"{value:.3f}"
+            case _:
+                yield prefix + name, str(value)
