@@ -15,10 +15,12 @@ class BigFile:
     """Content above the spool's threshold, already on stable storage in a file of its own.
 
     :ivar name: of the file in the spool's ``big`` folder; its octets are the whole content.
+    :ivar checksum: its CRC-32, where it is known.
     """
 
     name: str
     size_octets: int
+    checksum: int | None = None
 
 
 @attrs.frozen
