@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.python.failure import Failure
 
 from ..model.ports import Found, Resolver, TryAgain
+
+_T = TypeVar("_T")
 
 ADDRESSES: Final = 10
 """No more of them are tried of one host and family."""
@@ -60,11 +63,20 @@ class Addresses:
         )
 
 
+def together(lookups: Sequence[Deferred[_T]]) -> Deferred[list[_T]]:
+    """All results in order.  Cancelling it cancels all of them, and it says so by
+    ``CancelledError``, where ``gatherResults`` would wrap that up."""
+    return gatherResults(lookups, consumeErrors=True).addErrback(_unwrapped)
+
+
+def _unwrapped(failure: Failure) -> Failure:
+    error = failure.value
+    return error.subFailure if isinstance(error, FirstError) else failure
+
+
 async def addresses_of(resolver: Resolver, name: str) -> Addresses:
     """Look both families up at once."""
-    answers = await gatherResults(
-        [resolver.lookup(name, "AAAA"), resolver.lookup(name, "A")], consumeErrors=True
-    )
+    answers = await together([resolver.lookup(name, "AAAA"), resolver.lookup(name, "A")])
     ipv6, ipv4 = (
         tuple(map(str, answer.records)) if isinstance(answer, Found) else () for answer in answers
     )

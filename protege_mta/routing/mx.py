@@ -8,12 +8,12 @@ from itertools import groupby
 from typing import Final, cast
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred
 
 from ..model.address import literal_of
 from ..model.hop import Host, NextHop, Site
 from ..model.ports import Found, NoSuchName, NoSuchRecord, Resolver, TryAgain
-from .addresses import Addresses, addresses_of
+from .addresses import Addresses, addresses_of, together
 from .networks import OwnListeners, Prohibited
 from .site import Located, give_up, try_again
 
@@ -22,12 +22,6 @@ HOSTS: Final = 20
 
 ADDRESSES: Final = 50
 """No more addresses of all its hosts are tried in one attempt."""
-
-FRESH_S: Final = 10.0
-"""How much longer than its records say a plan may be used: finding it again for each message of a
-burst would cost more than sending it."""
-
-PLANS: Final = 10_000
 
 _NULL: Final = "."
 """The exchange of a null MX (RFC 7505, section 3)."""
@@ -43,19 +37,6 @@ class _Mx:
     is_own: bool
 
 
-@attrs.frozen
-class _Plan:
-    """Hosts with addresses, in groups of one preference, best first.
-
-    :ivar key: of the site; names hosts that have no address now, so that it does not change with
-        their luck.
-    """
-
-    key: str
-    groups: tuple[tuple[_Mx, ...], ...]
-    expires_at: float
-
-
 class MxRouter:
     """Finds the site of a next hop of kind ``mx``.
 
@@ -65,7 +46,6 @@ class MxRouter:
     :param port: of all MX hosts.
     :param rng: chooses between equals.
     :param prefers_ipv6: whether a host's IPv6 addresses are tried first.
-    :param seconds: a clock that never jumps back.
     """
 
     def __init__(
@@ -78,7 +58,6 @@ class MxRouter:
         port: int,
         rng: random.Random,
         prefers_ipv6: Callable[[], bool],
-        seconds: Callable[[], float],
     ) -> None:
         self._resolver = resolver
         self._own_names = frozenset(name.lower().removesuffix(".") for name in own_names)
@@ -87,28 +66,12 @@ class MxRouter:
         self._port = port
         self._rng = rng
         self._prefers_ipv6 = prefers_ipv6
-        self._seconds = seconds
-        self._plans: dict[str, _Plan] = {}
 
     def __call__(self, hop: NextHop) -> Deferred[Located]:
-        """Locate a domain or an address literal; at once where that was done just before."""
-        plan = self._plans.get(hop.name)
-        if plan is not None:
-            if plan.expires_at > self._seconds():
-                return succeed(self._site(plan))
-            del self._plans[hop.name]
+        """Locate a domain or an address literal; at once where the resolver knows all of it."""
         return Deferred.fromCoroutine(self._locate(hop.name))
 
     async def _locate(self, domain: str) -> Located:
-        plan = await self._find(domain)
-        if not isinstance(plan, _Plan):
-            return plan
-        if len(self._plans) >= PLANS:
-            self._plans.clear()
-        self._plans[domain] = plan
-        return self._site(plan)
-
-    async def _find(self, domain: str) -> _Plan | Located:
         literal = literal_of(domain)
         if literal is not None:  # RFC 5321, 4.1.3; no MX lookup
             return self._judge(domain, [self._known(0, domain, Addresses.of((str(literal),)))])
@@ -131,7 +94,7 @@ class MxRouter:
             Deferred.fromCoroutine(self._look_up(preference, name))
             for preference, name in wanted[:HOSTS]
         ]
-        return self._judge(domain, await gatherResults(lookups, consumeErrors=True))
+        return self._judge(domain, await together(lookups))
 
     async def _look_up(self, preference: int, name: str) -> _Mx:
         if name in self._own_names:
@@ -142,7 +105,7 @@ class MxRouter:
         is_own = any(self._own.is_own(address, self._port) for address in addresses.all())
         return _Mx(preference, name, addresses, is_own)
 
-    def _judge(self, domain: str, found: Sequence[_Mx]) -> _Plan | Located:
+    def _judge(self, domain: str, found: Sequence[_Mx]) -> Located:
         """Leave out what must not be used.
 
         :param found: sorted by preference, then by name.
@@ -157,7 +120,7 @@ class MxRouter:
             for mx in better
         ]
         if any(mx.addresses.all() for mx in usable):
-            return self._plan(usable)
+            return self._site(usable)
         troubles = [mx.addresses.trouble for mx in better if mx.addresses.trouble]
         if troubles:
             return try_again("dns-failed", f"{domain}: {troubles[0]}")
@@ -165,21 +128,22 @@ class MxRouter:
             return give_up("prohibited-address", domain)
         return give_up("no-mail-host", domain)
 
-    def _plan(self, usable: Sequence[_Mx]) -> _Plan:
-        groups = [tuple(group) for _, group in groupby(usable, lambda mx: mx.preference)]
-        key = ">".join(",".join(mx.name for mx in group) for group in groups)
-        reachable = (tuple(mx for mx in group if mx.addresses.all()) for group in groups)
-        return _Plan(f"mx:{key}", tuple(filter(None, reachable)), self._seconds() + FRESH_S)
+    def _site(self, usable: Sequence[_Mx]) -> Site:
+        """Choose among equals (RFC 5321, 5.1).
 
-    def _site(self, plan: _Plan) -> Site:
-        """Choose among equals anew (RFC 5321, 5.1)."""
+        The key names hosts that have no address now, and equals by name, so that it does not
+        change with their luck or with ours.
+        """
+        groups = [list(group) for _, group in groupby(usable, lambda mx: mx.preference)]
+        key = ">".join(",".join(mx.name for mx in group) for group in groups)
         prefers_ipv6 = self._prefers_ipv6()
         hosts: list[Host] = []
         room = ADDRESSES
-        for group in plan.groups:
-            for mx in self._rng.sample(group, len(group)) if len(group) > 1 else group:
+        for group in groups:
+            self._rng.shuffle(group)
+            for mx in group:
                 addresses = mx.addresses.in_order(prefers_ipv6, self._rng)[:room]
                 room -= len(addresses)
                 if addresses:
                     hosts.append(Host(mx.name, addresses, self._port))
-        return Site(plan.key, "mx", tuple(hosts))
+        return Site(f"mx:{key}", "mx", tuple(hosts))

@@ -45,8 +45,7 @@ class ZoneResolver:
         return waiter
 
     def release(self) -> None:
-        """Give the answers that were held, and hold no more."""
-        self.is_held = False
+        """Give the answers that are held."""
         held, self._held = self._held, []
         for waiter, answer in held:
             if not waiter.called:  # not cancelled meanwhile
