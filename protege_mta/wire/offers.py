@@ -1,0 +1,37 @@
+"""The replies that carry our name: to a connection, to HELO, and to EHLO (RFC 5321, 4.1.1.1)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ..model.reply import Reply
+
+
+@lru_cache(maxsize=64)
+def greeting(hostname: str) -> bytes:
+    """220."""
+    return Reply(220, "", (f"{hostname} ESMTP ready",)).octets()
+
+
+@lru_cache(maxsize=64)
+def hello(hostname: str) -> bytes:
+    """To HELO."""
+    return Reply(250, "", (hostname,)).octets()
+
+
+@lru_cache(maxsize=64)
+def abilities(hostname: str, message_octets: int, may_start_tls: bool) -> bytes:
+    """To EHLO."""
+    offers = [
+        hostname,
+        "PIPELINING",
+        f"SIZE {message_octets}",
+        "8BITMIME",
+        "ENHANCEDSTATUSCODES",
+        "SMTPUTF8",
+        "CHUNKING",
+        "DSN",
+    ]
+    if may_start_tls:
+        offers.append("STARTTLS")
+    return Reply(250, "", tuple(offers)).octets()

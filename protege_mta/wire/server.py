@@ -1,0 +1,519 @@
+"""An ESMTP session, the server's side, as a sans-IO machine.
+
+RFC 5321 with 1870 (SIZE), 2034 (ENHANCEDSTATUSCODES), 2920 (PIPELINING), 3030 (CHUNKING), 3207
+(STARTTLS), 3461 (DSN), 6152 (8BITMIME) and 6531 (SMTPUTF8).
+
+The shell feeds octets and calls :meth:`ServerMachine.next` until it gives None: each
+:data:`Action` before that is for the shell to do.  Replies gather in ``out``, in order, to be
+written together.  A question suspends the machine until :meth:`ServerMachine.answer`, so that a
+slow answer can never reorder a pipelined group.  The replies, and the content that comes out, are
+functions of the octet stream alone, however it was cut.
+
+A bare CR or LF ends nothing: in a command it is a syntax error, in content it is refused at the
+content's true end (RFC 5321, 2.3.8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
+
+import attrs
+
+from ..model.address import NULL
+from ..model.envelope import Envelope, Recipient
+from ..model.outcome import TlsFacts
+from ..model.ports import MailCommand, Peer
+from ..model.reply import TABLE, Reply
+from ..model.tally import Tally
+from . import commands, offers
+from .actions import (
+    ABORT,
+    CLOSE,
+    FINISH,
+    START_TLS,
+    Action,
+    AskRecipient,
+    AskSender,
+    OpenIntake,
+    Order,
+    Write,
+)
+from .bdat import ChunkJoiner
+from .dotstuff import Unstuffer
+from .lines import LineReader, Oversize, has_bare_ends
+from .settings import ServerSettings
+
+BLOCK_OCTETS: Final = 8192
+"""So much content is a step forward; less of it, however often, does not move the deadline."""
+
+Phase = Literal["connected", "greeted", "mail", "rcpt", "chunks", "failed"]
+"""How far the transaction has come: ``rcpt`` has an accepted recipient, ``chunks`` a first BDAT,
+``failed`` a refused one, after which only RSET helps (RFC 3030, 2)."""
+
+Mode = Literal["command", "data", "chunk", "ended", "handshake", "closing", "closed"]
+"""What comes next: a command line, content, octets of a chunk; the answer to complete content; a
+TLS handshake; the order to close the channel; nothing more."""
+
+
+@attrs.frozen
+class Rule:
+    """A verb: what it does, what may follow it, and when it is in sequence.
+
+    :ivar run: receives the machine and the argument, without the white space at its end.
+    :ivar takes: ``nothing``, at most one ``string``, or an ``argument`` that ``run`` looks at.
+        Looked at before the sequence is.
+    """
+
+    run: Callable[[ServerMachine, bytes], Action | None]
+    takes: Literal["nothing", "string", "argument"] = "argument"
+    allowed_in: frozenset[Phase] = frozenset(
+        {"connected", "greeted", "mail", "rcpt", "chunks", "failed"}
+    )
+
+
+class ServerMachine:
+    """One client's conversation.
+
+    :param peer: what is learnt of the client is written here.
+    :param has_tls: whether STARTTLS may be offered.
+    :ivar out: replies not yet written.
+    :ivar progress: grows with every step forward of the client: a line, a block of content, an
+        end of content.  Time-outs go by it.
+    """
+
+    __slots__ = (
+        "_bad_commands",
+        "_block",
+        "_chunk_left",
+        "_flaw",
+        "_has_intake",
+        "_has_tls",
+        "_is_bare",
+        "_is_last_chunk",
+        "_is_shutting_down",
+        "_joiner",
+        "_lines",
+        "_mail",
+        "_mode",
+        "_phase",
+        "_question",
+        "_recipients",
+        "_refusal",
+        "_settings",
+        "_size",
+        "_tally",
+        "_unstuffer",
+        "_was_refused",
+        "out",
+        "peer",
+        "progress",
+    )
+
+    def __init__(
+        self, settings: ServerSettings, peer: Peer, tally: Tally, *, has_tls: bool
+    ) -> None:
+        self.out: list[bytes] = []
+        self.peer = peer
+        self.progress = 0
+        self._settings = settings
+        self._tally = tally
+        self._has_tls = has_tls
+        self._lines = LineReader()
+        self._mode: Mode = "command"
+        self._question: AskSender | AskRecipient | OpenIntake | Order | None = None
+        self._has_intake = False
+        self._is_shutting_down = False
+        self._bad_commands = 0
+        self._begin("connected")
+
+    def _begin(self, phase: Phase) -> None:
+        """Forget the transaction, if there was one."""
+        self._phase: Phase = phase
+        self._mail = _NO_MAIL
+        self._recipients: list[Recipient] = []
+        self._was_refused = False
+        self._size = 0
+        self._block = 0
+        self._is_bare = False
+        self._flaw: Reply | None = None
+
+    # --- what the shell calls --------------------------------------------------------------------
+
+    def greet(self) -> None:
+        """Say 220."""
+        self._tally.replies_in[2] += 1
+        self.out.append(offers.greeting(self._settings.hostname))
+
+    def feed(self, octets: bytes) -> None:
+        """Take the next octets off the wire, cut anywhere."""
+        self._lines.feed(octets)
+
+    def next(self) -> Action | None:
+        """Go on, as far as the next thing that the shell must do.
+
+        :return: None when everything fed is used up.
+        """
+        if self._question is not None:
+            raise RuntimeError(f"settle {self._question} before going on")
+        while True:
+            mode = self._mode
+            if mode == "command":
+                if self._is_shutting_down and self._phase in _IDLE:
+                    self.say(TABLE["shutting-down"])
+                    continue
+                line = self._lines.line()
+                if line is None:
+                    return None
+                self.progress += 1
+                action = self._command(line)
+            elif mode == "data":
+                octets = self._lines.take_all()
+                if not octets:
+                    return None
+                action = self._data(octets)
+            elif mode == "chunk":
+                octets = self._lines.take(self._chunk_left)
+                if not octets and self._chunk_left:
+                    return None
+                action = self._chunk(octets) if octets else self._end_chunk()
+            elif mode == "ended":
+                action = self._end_content()
+            elif mode == "closing":
+                self._mode = "closed"
+                action = CLOSE
+            else:
+                return None
+            if action is not None:
+                return action
+
+    def answer(self, reply: Reply) -> None:
+        """Settle the open question; one for an intake is refused thereby."""
+        question, self._question = self._question, None
+        is_good = 200 <= reply.code <= 299
+        if isinstance(question, AskRecipient):
+            if is_good:
+                self._recipients.append(question.recipient)
+                self._phase = "rcpt"
+            else:
+                self._was_refused = True
+        elif isinstance(question, AskSender):
+            if is_good:
+                self._mail = question.mail
+                self._phase = "mail"
+        elif question is FINISH:
+            self._has_intake = False
+            if is_good:
+                self._bad_commands = 0
+            self._mode = "command"
+            self._begin("greeted")
+        elif question is None:
+            raise RuntimeError("no question is open")
+        elif self._mode == "chunk":
+            # To be said behind the chunk's octets.
+            self._refuse_chunk(reply)
+            return
+        self.say(reply)
+
+    def opened(self) -> None:
+        """Settle :class:`OpenIntake`: there is an intake."""
+        if not isinstance(self._question, OpenIntake):
+            raise RuntimeError(f"not a question for an intake: {self._question}")
+        self._question = None
+        self._has_intake = True
+        if self._mode == "chunk":
+            self._phase = "chunks"
+            self._joiner = ChunkJoiner()
+        else:
+            self._mode = "data"
+            self._unstuffer = Unstuffer()
+            self.say(TABLE["send-message"])
+
+    def spoil(self, reply: Reply) -> None:
+        """The intake broke and is gone: read the content to its end, then say ``reply``."""
+        self._has_intake = False
+        self._flaw = reply
+
+    def encrypted(self, facts: TlsFacts) -> None:
+        """The handshake is done: forget everything learnt in plaintext (RFC 3207, 4.2)."""
+        peer = self.peer
+        peer.tls, peer.helo, peer.is_esmtp, peer.identity = facts, "", False, ""
+        self._lines = LineReader()
+        self._mode = "command"
+        self._begin("connected")
+
+    def shut_down(self) -> None:
+        """Say 421 as soon as no transaction is under way; ``next()`` is due now."""
+        self._is_shutting_down = True
+
+    @property
+    def is_in_content(self) -> bool:
+        """Whether the client owes content, not a command."""
+        return self._mode == "data" or self._mode == "chunk"
+
+    def say(self, reply: Reply) -> None:
+        """Put a reply in line; behind 421 the channel closes (RFC 5321, 3.8)."""
+        self._tally.replies_in[reply.code // 100] += 1
+        self.out.append(_RENDERED.get(id(reply)) or reply.octets())
+        if reply.code == 421:
+            self._mode = "closing"
+
+    # --- commands --------------------------------------------------------------------------------
+
+    def _command(self, line: bytes | Oversize) -> Action | None:
+        if isinstance(line, Oversize):
+            return self._bad(TABLE["line-too-long"])
+        if commands.CONTROLS.search(line):
+            return self._bad(TABLE["bad-argument"])
+        # White space before the CRLF is to be tolerated (RFC 5321, 4.1.1).
+        verb, space, argument = line.rstrip(b" ").partition(b" ")
+        rule = VERBS.get(verb) or VERBS.get(verb.upper())
+        if rule is None:
+            return self._bad(TABLE["bad-syntax"])
+        if space and (
+            rule.takes == "nothing"
+            or (rule.takes == "string" and not commands.STRING.match(argument))
+        ):
+            return self._bad(TABLE["bad-argument"])
+        if self._phase not in rule.allowed_in:
+            self.say(TABLE["bad-sequence"])
+            return None
+        return rule.run(self, argument)
+
+    def _bad(self, reply: Reply) -> Action | None:
+        """Refuse what no sane client sends, and lose patience at some time."""
+        self._bad_commands += 1
+        if self._bad_commands > self._settings.bad_commands:
+            reply = TABLE["too-many-errors"]
+        self.say(reply)
+        return None
+
+    def _ask(self, question: AskSender | AskRecipient | OpenIntake | Order) -> Action:
+        self._question = question
+        return question
+
+    def _drop_intake(self) -> Order | None:
+        had_intake, self._has_intake = self._has_intake, False
+        return ABORT if had_intake else None
+
+    def _ehlo(self, argument: bytes) -> Action | None:
+        if not self._greeted(argument, is_esmtp=True):
+            return self._bad(TABLE["bad-argument"])
+        settings = self._settings
+        self._tally.replies_in[2] += 1
+        may_start_tls = self._has_tls and self.peer.tls is None
+        self.out.append(offers.abilities(settings.hostname, settings.message_octets, may_start_tls))
+        return self._drop_intake()
+
+    def _helo(self, argument: bytes) -> Action | None:
+        if not self._greeted(argument, is_esmtp=False):
+            return self._bad(TABLE["bad-argument"])
+        self._tally.replies_in[2] += 1
+        self.out.append(offers.hello(self._settings.hostname))
+        return self._drop_intake()
+
+    def _greeted(self, argument: bytes, *, is_esmtp: bool) -> bool:
+        name = commands.helo_name(argument)
+        if name is None:
+            return False
+        self.peer.helo, self.peer.is_esmtp = name, is_esmtp
+        self._begin("greeted")
+        return True
+
+    def _starttls(self, argument: bytes) -> Action | None:
+        if not self._has_tls:
+            return self._bad(TABLE["not-implemented"])
+        if self.peer.tls is not None or not self.peer.is_esmtp:
+            self.say(TABLE["bad-sequence"])
+            return None
+        if self._lines.waiting:
+            # They would be taken for what the encrypted channel said (RFC 3207, 6).
+            self.say(TABLE["octets-behind-starttls"])
+            return None
+        self.say(TABLE["start-tls"])
+        self._mode = "handshake"
+        return START_TLS
+
+    def _mail_from(self, argument: bytes) -> Action | None:
+        mail = commands.mail(argument)
+        if isinstance(mail, Reply):
+            return self._bad(mail)
+        if mail.size_octets > self._settings.message_octets:
+            self.say(TABLE["message-too-big"])
+            return None
+        return self._ask(AskSender(mail))
+
+    def _rcpt_to(self, argument: bytes) -> Action | None:
+        recipient = commands.rcpt(
+            argument,
+            is_smtputf8=self._mail.envelope.is_smtputf8,
+            hostname=self._settings.hostname,
+        )
+        if isinstance(recipient, Recipient):
+            if len(self._recipients) < self._settings.recipients:
+                return self._ask(AskRecipient(self._mail, recipient))
+            recipient = TABLE["too-many-recipients"]
+        # Not counted as bad: a long list may hold any number of broken addresses.
+        self._was_refused = True
+        self.say(recipient)
+        return None
+
+    def _open_intake(self) -> Action:
+        envelope = self._mail.envelope
+        return self._ask(
+            OpenIntake(
+                Envelope(
+                    envelope.sender,
+                    tuple(self._recipients),
+                    envelope.body,
+                    envelope.is_smtputf8,
+                    envelope.ret,
+                    envelope.envid,
+                )
+            )
+        )
+
+    def _data_command(self, argument: bytes) -> Action | None:
+        if self._phase == "rcpt":
+            return self._open_intake()
+        self.say(TABLE["no-recipients" if self._was_refused else "bad-sequence"])
+        return None
+
+    def _rset(self, argument: bytes) -> Action | None:
+        self._begin("connected" if self._phase == "connected" else "greeted")
+        self.say(TABLE["ok"])
+        return self._drop_intake()
+
+    def _noop(self, argument: bytes) -> Action | None:
+        self.say(TABLE["ok"])
+        return None
+
+    def _help(self, argument: bytes) -> Action | None:
+        self.say(TABLE["help"])
+        return None
+
+    def _vrfy(self, argument: bytes) -> Action | None:
+        if not argument or argument.startswith(b" "):
+            return self._bad(TABLE["bad-argument"])
+        self.say(TABLE["cannot-verify"])
+        return None
+
+    def _expn(self, argument: bytes) -> Action | None:
+        return self._bad(TABLE["not-implemented"])
+
+    def _quit(self, argument: bytes) -> Action | None:
+        self.say(TABLE["bye"])
+        self._mode = "closing"
+        return self._drop_intake()
+
+    # --- content ---------------------------------------------------------------------------------
+
+    def _data(self, octets: bytes) -> Action | None:
+        unstuffer = self._unstuffer
+        content = unstuffer.feed(octets)
+        if unstuffer.rest is None:
+            self._step_forward(len(octets))
+        else:
+            self._lines.feed(unstuffer.rest)
+            self._mode = "ended"
+            self.progress += 1
+        self._size += len(content)
+        return self._content(content)
+
+    def _content(self, content: bytes) -> Action | None:
+        if has_bare_ends(content):
+            self._is_bare = True
+        if self._is_bare or self._size > self._settings.message_octets:
+            return self._drop_intake()
+        return Write(content) if self._has_intake and content else None
+
+    def _end_content(self) -> Action | None:
+        if self._has_intake:
+            return self._ask(FINISH)
+        # Looked at again, so that the reply does not depend on which flaw was met first.
+        if self._size > self._settings.message_octets:
+            reply = TABLE["message-too-big"]
+        elif self._is_bare:
+            reply = TABLE["line-endings"]
+        else:
+            reply = self._flaw or TABLE["local-error"]
+        self._mode = "command"
+        self._begin("greeted")
+        self.say(reply)
+        return None
+
+    def _bdat(self, argument: bytes) -> Action | None:
+        chunk = commands.chunk(argument)
+        if chunk is None:
+            return self._bad(TABLE["bad-argument"])
+        self._chunk_left, self._is_last_chunk = chunk
+        self._refusal: Reply | None = None
+        self._mode = "chunk"
+        if self._phase == "mail":
+            self._refuse_chunk(TABLE["no-recipients" if self._was_refused else "bad-sequence"])
+        elif self._phase != "rcpt" and self._phase != "chunks":
+            self._refusal = TABLE["bad-sequence"]
+        elif self._size + self._chunk_left > self._settings.message_octets:
+            self._refuse_chunk(TABLE["message-too-big"])
+            return self._drop_intake()
+        else:
+            self._size += self._chunk_left
+            if self._phase == "rcpt":
+                return self._open_intake()
+        return None
+
+    def _refuse_chunk(self, reply: Reply) -> None:
+        self._refusal = reply
+        self._phase = "failed"
+
+    def _chunk(self, octets: bytes) -> Action | None:
+        self._chunk_left -= len(octets)
+        self._step_forward(len(octets))
+        return self._content(self._joiner.feed(octets)) if self._has_intake else None
+
+    def _end_chunk(self) -> Action | None:
+        self.progress += 1
+        self._mode = "command"
+        if self._refusal is not None:
+            self.say(self._refusal)
+            if self._is_last_chunk and self._phase == "failed":
+                self._begin("greeted")
+        elif not self._is_last_chunk:
+            self.say(TABLE["chunk-ok"])
+        else:
+            self._mode = "ended"
+            if self._has_intake:
+                return self._content(self._joiner.finish())
+        return None
+
+    def _step_forward(self, octets: int) -> None:
+        self._block += octets
+        if self._block >= BLOCK_OCTETS:
+            self._block = 0
+            self.progress += 1
+
+
+_NO_MAIL: Final = MailCommand(Envelope(NULL, ()))
+_IDLE: Final = frozenset({"connected", "greeted"})
+_GREETED: Final[frozenset[Phase]] = frozenset({"greeted"})
+_IN_MAIL: Final[frozenset[Phase]] = frozenset({"mail", "rcpt"})
+
+VERBS: Final[Mapping[bytes, Rule]] = {
+    b"EHLO": Rule(ServerMachine._ehlo),
+    b"HELO": Rule(ServerMachine._helo),
+    b"STARTTLS": Rule(ServerMachine._starttls, "nothing", _GREETED),
+    b"MAIL": Rule(ServerMachine._mail_from, allowed_in=_GREETED),
+    b"RCPT": Rule(ServerMachine._rcpt_to, allowed_in=_IN_MAIL),
+    b"DATA": Rule(ServerMachine._data_command, "nothing", _IN_MAIL),
+    b"BDAT": Rule(ServerMachine._bdat),
+    b"RSET": Rule(ServerMachine._rset, "nothing"),
+    b"NOOP": Rule(ServerMachine._noop, "string"),
+    b"HELP": Rule(ServerMachine._help, "string"),
+    b"VRFY": Rule(ServerMachine._vrfy),
+    b"EXPN": Rule(ServerMachine._expn),
+    b"QUIT": Rule(ServerMachine._quit, "nothing"),
+}
+
+# The replies of the table live as long as the program, so their ids name them for good; hashing
+# one by value would cost as much as rendering it.
+_RENDERED: Final = {id(reply): reply.octets() for reply in TABLE.values()}

@@ -1,0 +1,33 @@
+"""What an ESMTP server may be told (RFC 5321, 4.5.3)."""
+
+from __future__ import annotations
+
+import attrs
+from attrs import validators
+
+
+@attrs.frozen
+class ServerSettings:
+    """One set of limits, for connections that start while it holds.
+
+    :ivar hostname: our name in the greeting and the reply to EHLO, and the domain of a bare
+        ``<postmaster>``.
+    :ivar message_octets: greatest content, as SIZE announces it (RFC 1870).
+    :ivar recipients: accepted ones in a transaction (RFC 5321, 4.5.3.1.8: 100 at least).
+    :ivar command_s: within which a whole command line must come (4.5.3.2.7).
+    :ivar block_s: within which :data:`~.server.BLOCK_OCTETS` of content, or its end, must come
+        (4.5.3.2.5).
+    :ivar handshake_s: within which a TLS handshake must end.
+    :ivar close_s: how long a client may take to read the last reply before the channel is cut.
+    :ivar bad_commands: how many commands of no sense are answered before 421; a message taken
+        wipes the slate.
+    """
+
+    hostname: str
+    message_octets: int = attrs.field(default=52_428_800, validator=validators.gt(0))
+    recipients: int = attrs.field(default=1000, validator=validators.gt(0))
+    command_s: float = attrs.field(default=300.0, validator=validators.gt(0))
+    block_s: float = attrs.field(default=300.0, validator=validators.gt(0))
+    handshake_s: float = attrs.field(default=60.0, validator=validators.gt(0))
+    close_s: float = attrs.field(default=30.0, validator=validators.gt(0))
+    bad_commands: int = attrs.field(default=20, validator=validators.ge(1))
