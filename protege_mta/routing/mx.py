@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -16,6 +15,9 @@ from ..model.ports import Found, NoSuchName, NoSuchRecord, Resolver, TryAgain
 from .addresses import Addresses, addresses_of, together
 from .networks import OwnListeners, Prohibited
 from .site import Located, give_up, try_again
+
+if TYPE_CHECKING:
+    import random
 
 HOSTS: Final = 20
 """No more MX hosts of one domain are looked at (RFC 5321, 5.1 allows a limit, of two at least)."""

@@ -5,7 +5,7 @@ Replies are those of the one table; a cause of this very lookup may stand behind
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
@@ -43,13 +43,17 @@ class Locator:
 
     :param mx: finds those of kind ``mx``.
     :param smarthost: finds the one of kind ``smarthost``.
+    :param lmtp: those of kind ``lmtp``, by domain.
     """
 
-    def __init__(self, mx: Locate, smarthost: Locate) -> None:
+    def __init__(self, mx: Locate, smarthost: Locate, lmtp: Mapping[str, Site]) -> None:
         self._by_kind = {"mx": mx, "smarthost": smarthost}
+        self._lmtp = lmtp
 
     def __call__(self, hop: NextHop) -> Deferred[Located]:
         locate = self._by_kind.get(hop.kind)
         if locate is not None:
             return locate(hop)
+        if hop.kind == "lmtp":
+            return succeed(self._lmtp[hop.name])
         return succeed(Site(f"{hop.kind}:{hop.name}", hop.kind))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import random
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -13,6 +13,9 @@ from ..model.ports import Resolver
 from .addresses import Addresses, addresses_of
 from .networks import OwnListeners
 from .site import Located, try_again
+
+if TYPE_CHECKING:
+    import random
 
 
 class SmarthostRouter:

@@ -6,9 +6,8 @@ call but a look at ``resolv.conf`` now and then.  RFC 1034, 5.3.1; RFC 2308; RFC
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import dns.name
 from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
@@ -30,6 +29,9 @@ from .dns_messages import (
     to_text,
 )
 from .dns_system import SystemNameservers
+
+if TYPE_CHECKING:
+    import random
 
 LOOKUP_S: Final = 15.0
 """A lookup ends after so long, whatever is still to be tried."""
