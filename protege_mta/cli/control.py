@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ..config.sockets import address_of
 from .faults import Fault
 from .options import glimpse_from, settings_from
 
@@ -110,7 +111,7 @@ def _reached(path: Path) -> socket.socket | None:
     """A connection to the socket; None where nobody listens."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        channel.connect(str(path))
+        channel.connect(address_of(path))
     except (FileNotFoundError, ConnectionRefusedError):
         channel.close()
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -40,19 +40,20 @@ def json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-def find_config(given: Path | None) -> Path | None:
-    """The file to read, or None where there is none.
+def find_config(given: Path | None, places: Sequence[Path] = PLACES) -> Path | None:
+    """The file to read, or None where there is none, or where its folder is closed to us.
 
+    :param places: where to look when none is named.
     :raise Fault: a file was named that is not there.
     """
     named = os.environ.get(ENVIRONMENT)
     if given is not None or named:
         path = given if given is not None else Path(named or "")
-        if not path.exists():
+        if not os.path.exists(path):
             by = "--config" if given is not None else f"${ENVIRONMENT}"
             raise Fault(f"{path}: no such file, named by {by}", os.EX_CONFIG)
         return path
-    return next((path for path in PLACES if path.exists()), None)
+    return next((path for path in places if os.path.exists(path)), None)
 
 
 def settings_from(given: Path | None) -> Settings:

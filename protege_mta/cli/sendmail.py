@@ -18,8 +18,10 @@ from typing import Any, Final
 import attrs
 import click
 
+from ..config.sockets import address_of
 from ..model.address import NULL, Address, is_ascii, parse
 from .faults import Fault
+from .options import PLACES, find_config
 from .sendmail_options import Asked, NoSuchOption, parsed
 from .terminal import write
 
@@ -109,14 +111,23 @@ def _is_utf8(header: bytes) -> bool:
 
 
 def _place(given: Path | None) -> Place:
-    from ..config.toml import ConfigError, glimpse
-    from .options import find_config, glimpse_from
+    """Where the service is.
 
-    path = find_config(given)
-    if path is not None and not os.access(path, os.R_OK):
-        return Place(DEFAULT_RUN_DIR / "submit.sock", socket.getfqdn().lower())
+    Called by the name of ``sendmail``, as by cron or a web application, it looks at nothing in the
+    current folder: whoever may write there could have our mail.
+    """
+    from ..config.embedded import FOLDER, embedded
+    from ..config.toml import ConfigError, glimpse
+
+    is_called_sendmail = Path(sys.argv[0]).name == "sendmail"
+    path = find_config(given, PLACES[1:] if is_called_sendmail else PLACES)
     try:
-        settings = glimpse(path) if path is not None else glimpse_from(given)
+        if path is not None and os.access(path, os.R_OK):
+            settings = glimpse(path)
+        elif path is None and FOLDER.is_dir() and not is_called_sendmail:
+            settings = embedded(FOLDER)
+        else:
+            return Place(DEFAULT_RUN_DIR / "submit.sock", socket.getfqdn().lower())
     except ConfigError as error:
         raise Fault(str(error), os.EX_CONFIG) from error
     return Place(settings.submit_socket, settings.hostname)
@@ -126,7 +137,7 @@ def _submit(path: Path, envelope: dict[str, Any], message: bytes) -> dict[str, A
     """:raise Fault: with the exit status that says whether to come back."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-            channel.connect(str(path))
+            channel.connect(address_of(path))
             said = _exchange(channel, json.dumps(envelope).encode("ascii") + b"\n" + message)
     except (OSError, ValueError) as error:
         # Whatever stands between us and the service may be gone in a while.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +23,6 @@ from .model import (
     SmtpListener,
     Tls,
 )
-
-_SOCKET_PATH_OCTETS: Final = 107
-"""What ``sun_path`` of Linux holds, its closing NUL left out."""
 
 _LISTENERS: Final = (SmtpListener, HttpListener)
 
@@ -69,11 +65,6 @@ def of_settings(settings: Settings) -> Iterator[tuple[str, str]]:
     for key, folder in (("state_dir", settings.state_dir), ("run_dir", settings.run_dir)):
         if folder.exists() and not folder.is_dir():
             yield key, f'wanted a folder, got the file "{folder}"'
-    octets = len(os.fsencode(settings.control_socket))
-    if octets > _SOCKET_PATH_OCTETS:
-        most = _SOCKET_PATH_OCTETS - len("/control.sock")
-        got = f'got "{settings.run_dir}" ({octets - len("/control.sock")})'
-        yield "run_dir", f"wanted a path of {most} octets at most, for its sockets' sake, {got}"
 
 
 def completed(tables: list[Any]) -> tuple[Any, ...]:

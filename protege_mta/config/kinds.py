@@ -34,11 +34,15 @@ class Unfit(Exception):
     :ivar wanted: words that fit behind "wanted".
     :ivar is_later: whether a later version will take it; ``wanted`` is then the whole sentence.
     :ivar item: the item of an array that is at fault; None where the whole value is.
+    :ivar note: more about what there is; empty where the value says it all.
     """
 
-    def __init__(self, wanted: str, *, is_later: bool = False, item: object = None) -> None:
+    def __init__(
+        self, wanted: str, *, is_later: bool = False, item: object = None, note: str = ""
+    ) -> None:
         super().__init__(wanted)
         self.wanted = wanted
+        self.note = note
         self.item = item
         self.is_later = is_later
 
@@ -232,7 +236,7 @@ class FilePath:
     wanted: str = "a path"
 
     def read(self, raw: object, folder: Path) -> Path:
-        return folder / Path(_text(raw, self.wanted)).expanduser()
+        return folder / Path(_text(raw, self.wanted))
 
 
 @attrs.frozen
@@ -258,12 +262,12 @@ class ReadableFile:
     def read(self, raw: object, folder: Path) -> Path | None:
         if raw == "" and self.is_optional:
             return None
-        path = folder / Path(_text(raw, self.wanted)).expanduser()
+        path = folder / Path(_text(raw, self.wanted))
         try:
             with path.open("rb") as file:
                 file.read(1)
         except OSError as error:
-            raise Unfit(f"{self.wanted} ({path}: {error.strerror})") from error
+            raise Unfit(self.wanted, note=f"{path}: {error.strerror}") from error
         return path
 
 
@@ -293,7 +297,7 @@ class Cidr:
                 meant = ipaddress.ip_network(text, strict=False)
             except ValueError:
                 raise Unfit(self.wanted) from error
-            raise Unfit(f"a network without host bits (perhaps {meant})") from error
+            raise Unfit(f"a network without host bits, such as {meant}") from error
 
 
 @attrs.frozen
@@ -453,7 +457,7 @@ class ListOf:
         try:
             return self.item.read(raw, folder)
         except Unfit as unfit:
-            raise Unfit(unfit.wanted, item=raw) from unfit
+            raise Unfit(unfit.wanted, item=raw, note=unfit.note) from unfit
 
 
 # --- tables --------------------------------------------------------------------------------------

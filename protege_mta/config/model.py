@@ -284,7 +284,7 @@ class Outbound:
         metadata=key(
             OneOf(
                 ("mx", "smarthost"),
-                {"tunnel": "the tunnel is not available in this version"},
+                {"tunnel": '"tunnel" is not available in this version'},
             ),
             '`"mx"` finds the hosts in the DNS (RFC 5321, section 5); `"smarthost"` hands all '
             "mail to one.",
@@ -479,7 +479,7 @@ class Settings:
             OneOf(
                 ("local",),
                 {
-                    "relay": 'mode "relay" comes with the tunnel, which is not built yet; '
+                    "relay": '"relay" comes with the tunnel, which is not built yet; '
                     'only "local" is available in this version'
                 },
             ),

@@ -147,8 +147,9 @@ class _Reader:
             return
         lines = text.split("\n")
         number = min(int(match[2]), len(lines))
-        got = _shown(lines[number - 1].strip())
-        self._complain(f"line {number}", f"wanted TOML, got {got} ({match[1]})")
+        line = lines[number - 1].strip()[:_GOT_CHARACTERS]
+        got = line if line.isprintable() else _shown(line)
+        self._complain(f"line {number}", f"wanted TOML, got: {got} ({match[1]})")
 
     def settings(self, document: dict[str, Any], path: Path) -> Settings:
         # Built even where a key was wrong, so that checks over several tables can complain too.
@@ -221,7 +222,8 @@ class _Reader:
                 self._complain(where.key(name), f'only with {kind.by} = "{word}"')
             else:
                 by = [kind.by] if isinstance(kind, Variant) else []
-                self._complain(where.key(name), _unknown(name, [*by, *keys]))
+                place = str(where.table(name)) if isinstance(value, dict) else where.key(name)
+                self._complain(place, _unknown(name, [*by, *keys]))
         for name, (key, field) in keys.items():
             if field.default is attrs.NOTHING and name not in raw:
                 self._complain(where.key(name), f"wanted {key.kind.wanted}, got nothing")
@@ -283,8 +285,9 @@ class _Reader:
         except Unfit as unfit:
             if unfit.is_later:
                 return self._complain(place, unfit.wanted)
-            got = raw if unfit.item is None else unfit.item
-            return self._complain(place, f"wanted {unfit.wanted}, got {_shown(got)}")
+            got = _shown(raw if unfit.item is None else unfit.item)
+            note = f" ({unfit.note})" if unfit.note else ""
+            return self._complain(place, f"wanted {unfit.wanted}, got {got}{note}")
 
     def _complain(self, place: str, text: str) -> None:
         self.complaints.append(Complaint(self._file, place, text))
@@ -326,8 +329,8 @@ def _unknown(name: str, known: list[str]) -> str:
     for table, keys in _KEYS_BY_TABLE.items():
         if name in keys:
             # TOML puts every key below a [table] line into that table: a common slip.
-            place = f"[{table}]" if table else "the top of the file, above the first [table]"
-            return f"unknown key; did you mean {name} in {place}?"
+            place = f"in [{table}]" if table else "at the top, above the first [table]"
+            return f"unknown key; did you mean {name} {place}?"
     return f"unknown key; known here: {', '.join(sorted(known))}"
 
 
