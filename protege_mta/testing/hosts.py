@@ -12,7 +12,12 @@ from typing import Final, cast
 import attrs
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, ITLSTransport, ITransport
+from twisted.internet.interfaces import (
+    IConnector,
+    IOpenSSLServerConnectionCreator,
+    ITLSTransport,
+    ITransport,
+)
 from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -202,6 +207,9 @@ class Call:
     bind: tuple[str, int] | None
 
 
+_NO_CONNECTOR: Final = cast(IConnector, None)  # nobody looks at it
+
+
 class HostNet(Clock):
     """A clock and a network of scripted hosts.
 
@@ -227,18 +235,20 @@ class HostNet(Clock):
         factory: ClientFactory,
         timeout: float = 30,
         bindAddress: tuple[str, int] | None = None,
-    ) -> object:
+    ) -> IConnector:
         self.dialled.append(Call(host, port, bindAddress))
         if host in self.silent:
-            return self.callLater(timeout, self._refuse, factory)
-        return self.callLater(0, self._connect, host, port, factory)
+            self.callLater(timeout, self._refuse, factory)
+        else:
+            self.callLater(0, self._connect, host, port, factory)
+        return _NO_CONNECTOR
 
     def connectUNIX(self, address: str, factory: ClientFactory, timeout: float = 30) -> object:
         self.dialled.append(Call(address, 0, None))
         return self.callLater(0, self._connect, address, 0, factory)
 
     def _refuse(self, factory: ClientFactory) -> None:
-        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))  # type: ignore[arg-type]
+        factory.clientConnectionFailed(_NO_CONNECTOR, Failure(ConnectionRefusedError()))
 
     def _connect(self, host: str, port: int, factory: ClientFactory) -> None:
         script = self.hosts.get((host, port))
@@ -257,14 +267,18 @@ class HostNet(Clock):
 
     def settle(self) -> None:
         """Move octets until all is quiet."""
-        moved = True
-        while moved:
-            before = len(self.dialled)
-            self.advance(0)
-            moved = len(self.dialled) != before
-            for near in list(self.ends):
-                for end in (near, near.peer):
-                    moved = self._move(end) or moved
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """Move one read's worth each way on each channel; returns whether there was anything."""
+        dialled = len(self.dialled)
+        self.advance(0)
+        moved = len(self.dialled) != dialled
+        for near in list(self.ends):
+            for end in (near, near.peer):
+                moved = self._move(end) or moved
+        return moved
 
     def _move(self, end: _End) -> bool:
         if end.is_lost:

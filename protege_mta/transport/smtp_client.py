@@ -172,6 +172,9 @@ class Connection(Protocol):
         if not self.is_open:
             self._channel.loseConnection()  # the answer to QUIT, or what else it had to say
             return
+        if self._transaction is None and self._opening is None:
+            self.drop()  # nobody asked; mostly 421, for having been idle too long
+            return
         try:
             self._take(self._parser.feed(data))
         except Exception:
@@ -246,9 +249,6 @@ class Connection(Protocol):
                 else:
                     self._ready(self._opening)
                     return
-            else:
-                # Idle: mostly 421, for having been idle too long.
-                break
         else:
             if replies:
                 if self._transaction is not None:
