@@ -21,8 +21,7 @@ from typing import Final
 import msgspec
 from twisted.logger import Logger
 
-Position = tuple[int, int]
-"""A place in the spool's log; later ones compare greater."""
+from ..model.ports import Position
 
 START: Final[Position] = (0, 0)
 
