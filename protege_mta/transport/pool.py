@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from ..model.tally import Tally
+from .sweep import NEVER, Sweep
 
 if TYPE_CHECKING:
     from .smtp_client import Connection
 
 SWEEP_S: Final = 1.0
-"""How late a time limit may strike."""
+"""Time limits strike up to twice as late."""
 
 
 class Pool:
@@ -25,13 +25,12 @@ class Pool:
     """
 
     def __init__(self, clock: IReactorTime, tally: Tally, *, idle_s: float, messages: int) -> None:
-        self.clock = clock
         self.tally = tally
+        self.sweep = Sweep(clock, period_s=SWEEP_S)
         self._idle_s = idle_s
         self._messages = messages
         self._all: set[Connection] = set()
         self._idle: dict[str, list[Connection]] = {}
-        self._sweep: IDelayedCall | None = None
         self._is_closing = False
         self._emptied: Callable[[], None] | None = None
 
@@ -45,10 +44,9 @@ class Pool:
 
     def opened(self, connection: Connection) -> None:
         self._all.add(connection)
+        self.sweep.add(connection)
         self.tally.connections_out += 1
         self.tally.connections_out_open += 1
-        if self._sweep is None:
-            self._sweep = self.clock.callLater(SWEEP_S, self._swept)
 
     def take(self, key: str) -> Connection | None:
         """The idle connection that was used last, or None."""
@@ -56,7 +54,7 @@ class Pool:
         if idle is None:
             return None
         connection = idle.pop()
-        connection.deadline = math.inf
+        connection.deadline = NEVER
         if not idle:
             del self._idle[key]
         return connection
@@ -68,7 +66,7 @@ class Pool:
         if self._is_closing or connection.messages >= self._messages or self._idle_s <= 0:
             connection.quit()
             return
-        connection.deadline = self.clock.seconds() + self._idle_s
+        connection.deadline = self.sweep.after(self._idle_s)
         self._idle.setdefault(connection.key, []).append(connection)
 
     def forget(self, connection: Connection) -> None:
@@ -83,13 +81,9 @@ class Pool:
         """The channel is gone."""
         self.forget(connection)
         self._all.discard(connection)
+        self.sweep.remove(connection)
         self.tally.connections_out_open -= 1
-        if self._all:
-            return
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        if self._emptied is not None:
+        if not self._all and self._emptied is not None:
             self._emptied()
 
     def close(self, emptied: Callable[[], None]) -> None:
@@ -99,12 +93,7 @@ class Pool:
         """
         self._is_closing = True
         self._emptied = emptied
+        self.sweep.close()
         for idle in list(self._idle.values()):
             for connection in list(idle):
                 connection.quit()
-
-    def _swept(self) -> None:
-        self._sweep = self.clock.callLater(SWEEP_S, self._swept)
-        now = self.clock.seconds()
-        for connection in [each for each in self._all if each.deadline <= now]:
-            connection.overdue()

@@ -6,7 +6,6 @@ call and what becomes of a message is :mod:`.relay`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Final, cast
 from typing import Protocol as Interface
@@ -32,6 +31,7 @@ from ..wire.opening import Opened, Opening
 from ..wire.replies import Fault, ReplyParser
 from ..wire.transaction import Transaction, Turn
 from .pool import Pool
+from .sweep import NEVER
 from .tls_client import facts_of, fault_of
 
 WHOLE_OCTETS: Final = 256 * 1024
@@ -77,7 +77,8 @@ class Connection(Protocol):
     :param tls: what to shake hands with; None where there will be no TLS.
     :param is_implicit: whether TLS comes before the greeting.
     :ivar messages: transactions it has carried.
-    :ivar deadline: when to lose patience, by the pool's clock.
+    :ivar deadline: see :class:`~.sweep.Expiring`; it moves only when a reply is complete, so that
+        dribbled octets buy no time.
     """
 
     log = Logger()
@@ -98,7 +99,7 @@ class Connection(Protocol):
         self.key = key
         self.contact = contact
         self.messages = 0
-        self.deadline = math.inf
+        self.deadline = NEVER
         self.is_open = False
         self.needs_reset = False
         self._pool = pool
@@ -196,7 +197,7 @@ class Connection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._pool.lost(self)
-        self.deadline = math.inf
+        self.deadline = NEVER
         if self._is_shaking:
             self._break(our_reply("4.7.5", f"TLS handshake failed: {fault_of(reason)}"))
         else:
@@ -261,7 +262,7 @@ class Connection(Protocol):
     def _ready(self, opening: Opening) -> None:
         owner, self._owner, self._opening = self._owner, None, None
         self._abilities = opening.abilities
-        self.deadline = math.inf
+        self.deadline = NEVER
         if owner is not None:
             owner.opened(self)
 
@@ -327,12 +328,12 @@ class Connection(Protocol):
     # --- ends -----------------------------------------------------------------------------------
 
     def _wait(self, awaited: Awaited) -> None:
-        self.deadline = self._pool.clock.seconds() + self._reply_s[awaited]
+        self.deadline = self._pool.sweep.after(self._reply_s[awaited])
 
-    def overdue(self) -> None:
+    def expired(self) -> None:
         """The deadline has passed."""
         if not self.is_open:  # QUIT, or a TLS goodbye, without an answer
-            self.deadline = math.inf
+            self.deadline = NEVER
             self._channel.abortConnection()
         elif self._transaction is not None:
             self._break(_timed_out(self._transaction.awaited))
@@ -345,7 +346,7 @@ class Connection(Protocol):
     def _end(self, transaction: Transaction, *, is_ahead: bool) -> None:
         owner, self._owner = self._owner, None
         self._transaction = self._prepared = self._content = None
-        self.deadline = math.inf
+        self.deadline = NEVER
         self.needs_reset = transaction.needs_reset
         if transaction.cause is not None or is_ahead:
             self.drop()

@@ -66,6 +66,7 @@ class ReuseTests(TransportTestCase):
         self.net.settle()
         self.assertEqual(script.commands[-1], "QUIT")
         self.assertEqual(self.tally.connections_out_open, 0)
+        self.net.advance(1)
         self.assertEqual(self.net.getDelayedCalls(), [])
 
     def test_quit_unanswered(self) -> None:
