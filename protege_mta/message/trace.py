@@ -7,7 +7,7 @@ import functools
 import re
 from typing import Final
 
-from ..model.address import Address
+from ..model.address import DOMAIN_OCTETS, Address
 from ..model.ids import QueueId
 from ..model.outcome import TlsFacts
 
@@ -59,7 +59,7 @@ def received(
 
     :param hostname: ours.
     :param at: when we took responsibility, POSIX seconds.
-    :param protocol: the WITH keyword, :func:`protocol` for SMTP.
+    :param protocol: the WITH keyword, :func:`protocol` for SMTP; empty where there was none.
     :param helo: the argument of HELO or EHLO; one that is neither a domain nor an address literal
         is left out.
     :param peer_address: IP address; empty for local doors, and then there is no FROM clause.
@@ -67,10 +67,11 @@ def received(
         is nobody's business (RFC 5321, 7.6).  One beyond US-ASCII is left out too, so that the
         field fits any hop.
     """
-    lines = f"by {hostname} with {protocol} id {id}"
+    with_protocol = f" with {protocol}" if protocol else ""
+    lines = f"by {hostname}{with_protocol} id {id}"
     if peer_address:
         literal = f"[IPv6:{peer_address}]" if ":" in peer_address else f"[{peer_address}]"
-        name = helo if _HELO.fullmatch(helo) else literal
+        name = helo if len(helo) <= DOMAIN_OCTETS and _HELO.fullmatch(helo) else literal
         lines = f"from {name} ({literal})\r\n\t{lines}"
     if tls is not None:
         lines += f"\r\n\t({tls.protocol} {tls.cipher})"

@@ -97,6 +97,7 @@ TABLE: Final[dict[str, Reply]] = {
     "delivered": _reply(250, "2.0.0", "delivered to the mailbox"),
     "mailbox-full": _reply(452, "4.2.2", "mailbox full"),
     "delivery-loop": _reply(554, "5.4.6", "delivered to this mailbox before, mail loop"),
+    "no-local-delivery": _reply(451, "4.3.5", "no delivery is configured for this domain"),
 }
 """One text for each meaning; constant, telling no secrets and never the peer's own octets.  Texts
 that carry our name or an id (greeting, EHLO, the final 250) are built where they are sent."""

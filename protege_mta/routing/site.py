@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 
-from ..model.hop import NextHop, Site
+from ..model.hop import HopKind, NextHop, Site
 from ..model.outcome import PermanentFailure, Scope, TransientFailure
 from ..model.reply import TABLE, Reply
 
@@ -41,19 +41,14 @@ def _with_detail(name: str, detail: str) -> Reply:
 class Locator:
     """Finds the site of any next hop, by its kind.
 
-    :param mx: finds those of kind ``mx``.
-    :param smarthost: finds the one of kind ``smarthost``.
-    :param lmtp: those of kind ``lmtp``, by domain.
+    :param by_kind: for each kind that has hosts; the others need no looking for.
     """
 
-    def __init__(self, mx: Locate, smarthost: Locate, lmtp: Mapping[str, Site]) -> None:
-        self._by_kind = {"mx": mx, "smarthost": smarthost}
-        self._lmtp = lmtp
+    def __init__(self, by_kind: Mapping[HopKind, Locate]) -> None:
+        self._by_kind = by_kind
 
     def __call__(self, hop: NextHop) -> Deferred[Located]:
         locate = self._by_kind.get(hop.kind)
         if locate is not None:
             return locate(hop)
-        if hop.kind == "lmtp":
-            return succeed(self._lmtp[hop.name])
         return succeed(Site(f"{hop.kind}:{hop.name}", hop.kind))

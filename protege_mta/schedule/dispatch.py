@@ -51,12 +51,15 @@ class Dispatcher:
 
     :param transports: by kind; every kind that ``hop`` names has one.
     :ivar scheduler: set once, before anything is accepted; it calls back into here.
-    :ivar hop: routing: the next hop of an address.  Like :attr:`retry` and :attr:`preparer`
-        replaced when the configuration is read again.
+    :ivar hop: routing: the next hop of an address.  Like :attr:`retry` and :attr:`preparer` set
+        before anything is accepted, and again when the configuration is read again.
     """
 
     log = Logger()
     scheduler: Scheduler
+    hop: Callable[[Address], NextHop]
+    retry: RetrySchedule
+    preparer: Preparer
 
     def __init__(
         self,
@@ -64,20 +67,14 @@ class Dispatcher:
         events: Events,
         ledger: Ledger,
         *,
-        hop: Callable[[Address], NextHop],
         transports: Mapping[HopKind, Transport],
-        preparer: Preparer,
-        retry: RetrySchedule,
         now: Callable[[], float],
         rng: random.Random,
     ) -> None:
         self._spool = spool
         self._events = events
         self._ledger = ledger
-        self.hop = hop
         self._transports = transports
-        self.preparer = preparer
-        self.retry = retry
         self._now = now
         self._rng = rng
 

@@ -142,8 +142,10 @@ class LocatorTests(SynchronousTestCase):
             return succeed(site)
 
         locator = Locator(
-            mx=lambda hop: answering(Site(f"by mx {hop.name}", "mx")),
-            smarthost=lambda hop: answering(Site(f"by smarthost {hop.name}", "smarthost")),
+            {
+                "mx": lambda hop: answering(Site(f"by mx {hop.name}", "mx")),
+                "smarthost": lambda hop: answering(Site(f"by smarthost {hop.name}", "smarthost")),
+            }
         )
         for hop, site in [
             (NextHop("mx", "b.test"), Site("by mx b.test", "mx")),

@@ -1,0 +1,503 @@
+"""The one file that knows everybody: makes the parts of a service from its settings.
+
+A :class:`House` is made once; what the configuration decides lies in its parts and is replaced by
+:meth:`House.configure` when it is read again.  Nothing is opened, bound or started here: that is
+:mod:`.tap`'s order of things.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from . import __version__
+from .clerk import Clerk
+from .config.model import Domain, LmtpDomain, MaildirDomain, Settings, Smarthost, SmtpListener
+from .dkim.keys import load as load_key
+from .dkim.sign import Signer
+from .http import health as http_health
+from .http import listener as http_listener
+from .http import metrics as http_metrics
+from .message import trace
+from .model.address import NULL
+from .model.envelope import Envelope, Origin
+from .model.hop import HopKind, NextHop
+from .model.ids import IdSource, QueueId
+from .model.ports import Intake, Peer, Transport
+from .model.reply import Reply
+from .model.tally import Tally
+from .observe.events import EventLines
+from .observe.health import Health, HealthLimits, ReactorLag
+from .observe.journal import FileJournal
+from .observe.metrics import Depth, Metrics
+from .policy.door import SmtpDoor
+from .policy.limits import Limits, LimitSettings
+from .policy.relaying import Mailboxes, Relaying
+from .routing.lmtp import LmtpRouter
+from .routing.mx import MxRouter
+from .routing.networks import OwnListeners, Prohibited
+from .routing.site import Located, Locator
+from .routing.smarthost import SmarthostRouter
+from .routing.table import RoutingTable, ascii_domain
+from .schedule.backoff import RetrySchedule
+from .schedule.bounces import Bounces
+from .schedule.desk import Desk
+from .schedule.dispatch import Dispatcher
+from .schedule.intake import Acceptance
+from .schedule.ledger import Ledger
+from .schedule.prepare import Preparer
+from .schedule.scheduler import Scheduler, SchedulerSettings
+from .spool.disk import DiskSpool
+from .spool.settings import SpoolSettings
+from .transport.addresses import has_global_ipv6, is_local
+from .transport.client_settings import ClientSettings
+from .transport.dns import DnsResolver
+from .transport.dns_system import HostsFile
+from .transport.maildir import MaildirTransport
+from .transport.maildir import resolver as maildir_resolver
+from .transport.relay import SmtpTransport
+from .transport.smtp_server import SmtpServerFactory
+from .transport.submit import Submission
+from .transport.tls_server import server_context
+from .transport.unix import Credentials as PeerCredentials
+from .wire.sasl_client import Credentials
+from .wire.settings import ServerSettings
+
+_T = TypeVar("_T")
+
+SIGNERS: Final = 2
+"""Threads that sign; RSA lets go of the interpreter, so that two sign twice as fast."""
+
+
+class House:
+    """The parts of one service.
+
+    :param reactor: Twisted's.
+    :ivar settings: those in force.
+    """
+
+    def __init__(self, reactor: Any, settings: Settings) -> None:
+        self.settings = settings
+        self.reactor = reactor
+        self.started_at = time.time()
+        self._rng = random.Random(secrets.randbits(64))
+        self.signers = ThreadPool(SIGNERS, SIGNERS, name="signer")
+
+        self.tally = Tally()
+        self.metrics = Metrics(self.tally, __version__)
+        self.journal = FileJournal(settings.events_log, failed=self._count_journal_error)
+        self.events = EventLines(time.time, self.journal.append, self.metrics.counts)
+        self.lag = ReactorLag(reactor)
+
+        self.spool = DiskSpool(
+            settings.state_dir / "spool",
+            _spool_settings(settings),
+            now=time.time,
+            in_reactor=reactor.callFromThread,
+            in_thread=self._in_thread,
+            journal=self.journal,
+            committed=self.metrics.committed,
+        )
+        self.health = Health(
+            settings.state_dir / "spool" / "healthz",
+            HealthLimits(settings.limits.free_octets, settings.limits.free_inodes),
+            clock=reactor,
+            in_thread=self._in_thread,
+            stats=self.spool.stats,
+            lag=self.lag,
+        )
+
+        self.own = OwnListeners(is_local)
+        self.resolver = DnsResolver(
+            reactor,
+            [(one.host, one.port) for one in settings.dns.nameservers] or None,
+            trust_ad=settings.dns.trust_ad,
+            rng=random.SystemRandom(),
+        )
+        self.bounces = Bounces(
+            self.events, hostname=settings.hostname, now=time.time, first_s=self._first_s
+        )
+        self.ledger = Ledger(self.spool, self.events, self.bounces)
+        self.transports: dict[HopKind, Transport] = {}
+        self.dispatcher = Dispatcher(
+            self.spool,
+            self.events,
+            self.ledger,
+            transports=self.transports,
+            now=time.time,
+            rng=self._rng,
+        )
+        self.scheduler = Scheduler(
+            clock=reactor,
+            now=time.time,
+            rng=self._rng,
+            locate=lambda hop: self._locator(hop),
+            start=self.dispatcher.start,
+            unlocated=self.dispatcher.unlocated,
+            expired=self.dispatcher.expired,
+            late=self.dispatcher.late,
+            settings=SchedulerSettings(),
+        )
+        self.dispatcher.scheduler = self.scheduler
+        self.ledger.accepted = self.dispatcher.accepted
+        self.acceptance = Acceptance(
+            self.spool,
+            self.events,
+            now=time.time,
+            new_id=IdSource(time.time, secrets.token_bytes),
+            first_s=self._first_s,
+            accepted=self.dispatcher.accepted,
+            took=self.metrics.accept_s.observe,
+        )
+        self.limits = Limits(_limit_settings(settings), time.monotonic)
+        self.door = SmtpDoor(_relaying(settings), self.limits, self.events, self._begin)
+        self.smtp: dict[str, SmtpServerFactory] = {}
+        self.desk = Desk(self.spool, self.ledger, time.time, self.scheduler)
+        self.configure(settings)
+        self.metrics.watch(depths=self._depths, stats=self.spool.stats, lag_s=self.lag.worst_s)
+
+    # --- what a reload replaces ------------------------------------------------------------------
+
+    def configure(self, settings: Settings) -> None:
+        """Put settings into force, listeners and folders aside; all of them or, where a file
+        cannot be used, none.
+
+        :raise ValueError, OSError: a key or certificate cannot be used.
+        """
+        tls = None
+        if settings.tls is not None:
+            tls = server_context(
+                settings.tls.certificate, settings.tls.private_key, settings.tls.min_version
+            )
+        signers = _signers(settings)
+        transports = self._transports(settings)
+        locator = self._new_locator(settings)
+        table = _routing_table(settings)
+
+        self.settings = settings
+        self._locator = locator
+        self.dispatcher.hop = table.hop
+        self.dispatcher.retry = _retry(settings)
+        self.dispatcher.preparer = Preparer(signers, self._in_signer)
+        self.door.relaying = _relaying(settings)
+        self.limits.settings = _limit_settings(settings)
+        self.server_settings = _server_settings(settings)
+        self.tls = tls
+        for factory in self.smtp.values():
+            factory.settings, factory.tls = self.server_settings, tls
+        old = list(self.transports.values())
+        self.transports.update(transports)
+        for transport in old:
+            transport.close()
+
+    def _transports(self, settings: Settings) -> dict[HopKind, Transport]:
+        outbound = settings.outbound
+        networks = Prohibited(map(str, outbound.prohibited_networks))
+
+        def is_own(address: str, port: int) -> bool:
+            return self.own.is_own(address, port)
+
+        def is_prohibited(address: str, port: int) -> bool:
+            return address in networks or self.own.is_own(address, port)
+
+        def smtp(client: ClientSettings, refuses: Callable[[str, int], bool]) -> SmtpTransport:
+            return SmtpTransport(
+                self.reactor,
+                client,
+                clock=self.reactor,
+                tally=self.tally,
+                is_prohibited=refuses,
+            )
+
+        name, sources = settings.hostname, outbound.source_addresses
+        found: dict[HopKind, Transport] = {
+            "mx": smtp(ClientSettings(name, source_addresses=sources), is_prohibited),
+            "lmtp": smtp(ClientSettings(name, protocol="lmtp", tls="none"), is_own),
+            "maildir": MaildirTransport(
+                maildir_resolver(_maildirs(settings)),
+                in_thread=self._in_thread,
+                hostname=name,
+                started_at=self.started_at,
+            ),
+        }
+        host = outbound.smarthost
+        if host is not None:
+            client = ClientSettings(
+                name,
+                tls=host.tls,
+                ca_file=str(host.ca_file or ""),
+                credentials=_credentials(host),
+                source_addresses=sources,
+            )
+            found["smarthost"] = smtp(client, is_own)
+        return found
+
+    def _new_locator(self, settings: Settings) -> Callable[[NextHop], Deferred[Located]]:
+        mx = MxRouter(
+            self.resolver,
+            own_names=(settings.hostname,),
+            own=self.own,
+            prohibited=Prohibited(map(str, settings.outbound.prohibited_networks)),
+            port=settings.outbound.mx_port,
+            rng=self._rng,
+            prefers_ipv6=has_global_ipv6,
+        )
+        smarthost = SmarthostRouter(
+            self.resolver,
+            HostsFile(self.reactor.seconds).addresses,
+            self.own,
+            rng=self._rng,
+            prefers_ipv6=has_global_ipv6,
+        )
+        lmtp = LmtpRouter(_lmtp_servers(settings), smarthost)
+        return Locator({"mx": mx, "smarthost": smarthost, "lmtp": lmtp})
+
+    # --- doors -----------------------------------------------------------------------------------
+
+    def smtp_factory(self, listener: SmtpListener) -> SmtpServerFactory:
+        """Serves one listener of kind ``smtp``."""
+        factory = self.smtp[listener.name] = SmtpServerFactory(
+            self.door,
+            self.server_settings,
+            listener=listener.name,
+            tally=self.tally,
+            clock=self.reactor,
+            new_session_id=_session_ids(),
+            tls=self.tls,
+        )
+        return factory
+
+    def http_site(self) -> Any:
+        """Serves every listener of kind ``http``."""
+        app = http_listener.new_app()
+        http_metrics.add(app, self.metrics)
+        http_health.add(app, self.health)
+        return http_listener.site(app, clock=self.reactor, limits=http_listener.HttpLimits())
+
+    def clerk(self, reload: Callable[[], Any]) -> Clerk:
+        """Carries out the commands of ``control.sock``."""
+        return Clerk(self.desk, self.status, reload)
+
+    def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
+        recipients = envelope.recipients
+
+        def received(id: QueueId, at: float) -> bytes:
+            return trace.received(
+                hostname=self.settings.hostname,
+                id=id,
+                at=at,
+                protocol=trace.protocol(
+                    is_esmtp=peer.is_esmtp,
+                    is_encrypted=peer.tls is not None,
+                    is_authenticated=bool(peer.identity),
+                    is_smtputf8=envelope.is_smtputf8,
+                ),
+                helo=peer.helo,
+                peer_address=peer.address,
+                tls=peer.tls,
+                recipient=recipients[0].address if len(recipients) == 1 else None,
+            )
+
+        return self.acceptance.begin(envelope, origin, received)
+
+    def submission(self, who: PeerCredentials, given: Submission) -> Intake | Reply:
+        """Opens the way for a message of one of the machine's own users, who may write to
+        anybody."""
+        origin = Origin("sendmail", identity=f"uid {who.uid}", may_sign=True)
+        hostname = self.settings.hostname
+        return self.acceptance.begin(
+            given.envelope,
+            origin,
+            lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
+        )
+
+    # --- threads ---------------------------------------------------------------------------------
+
+    def _in_thread(self, work: Callable[[], _T]) -> Deferred[_T]:
+        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), work)
+
+    def _in_signer(self, work: Callable[[], _T]) -> Deferred[_T]:
+        return deferToThreadPool(self.reactor, self.signers, work)
+
+    # --- figures ---------------------------------------------------------------------------------
+
+    def _first_s(self) -> float:
+        return self.settings.retry.first_s
+
+    def _count_journal_error(self) -> None:
+        self.metrics.journal_errors += 1
+
+    def _depths(self) -> Mapping[str, Depth]:
+        depth, now = self.scheduler.depth(), time.time()
+        oldest = now - depth.oldest_arrived_at if depth.oldest_arrived_at else 0.0
+        return {
+            "scheduled": Depth(depth.scheduled, oldest),
+            "deferred": Depth(depth.deferred, oldest),
+            "active": Depth(depth.active, oldest),
+            "held": Depth(depth.held, oldest),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """The one row of ``status``."""
+        depth, stats, now = self.scheduler.depth(), self.spool.stats(), time.time()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "hostname": self.settings.hostname,
+            "mode": self.settings.mode,
+            "uptime_s": now - self.started_at,
+            "configuration": str(self.settings.source or ""),
+            "queue": {
+                "messages": stats.messages,
+                "scheduled": depth.scheduled,
+                "active": depth.active,
+                "deferred": depth.deferred,
+                "held": depth.held,
+                "oldest_age_s": now - depth.oldest_arrived_at if depth.oldest_arrived_at else 0.0,
+                "sites": depth.sites,
+                "paused_sites": depth.paused_sites,
+            },
+            "spool": {
+                "content_octets": stats.content_octets,
+                "disk_octets": stats.disk_octets,
+                "free_octets": stats.free_octets,
+                "segments": stats.segments,
+                "corrupt": stats.corrupt,
+                "is_failed": stats.is_failed,
+            },
+            "connections": {
+                "in": self.tally.connections_in_open,
+                "out": self.tally.connections_out_open,
+            },
+        }
+
+
+# --- settings to parts ---------------------------------------------------------------------------
+
+
+def _domains(settings: Settings) -> dict[str, Domain]:
+    """Own domains by their A-label names, and the host's own, for postmaster's mail."""
+    domains = {ascii_domain(name): domain for name, domain in settings.domains.items()}
+    template = str(settings.state_dir / "mail" / "{domain}" / "{local_part}")
+    domains.setdefault(
+        ascii_domain(settings.hostname), MaildirDomain(maildir=template, recipients=())
+    )
+    return domains
+
+
+def _maildirs(settings: Settings) -> dict[str, str]:
+    """Where Maildirs are, by domain.  An LMTP domain has none."""
+    return {
+        name: domain.maildir
+        for name, domain in _domains(settings).items()
+        if isinstance(domain, MaildirDomain)
+    }
+
+
+def _relaying(settings: Settings) -> Relaying:
+    return Relaying(
+        domains={
+            name: Mailboxes(frozenset(local_part.lower() for local_part in domain.recipients))
+            for name, domain in _domains(settings).items()
+        },
+        relay_hosts={
+            listener.name: listener.relay_hosts
+            for listener in settings.listeners
+            if isinstance(listener, SmtpListener)
+        },
+        postmaster=settings.postmaster or NULL,
+    )
+
+
+def _routing_table(settings: Settings) -> RoutingTable:
+    outbound = NextHop("mx", "")
+    if settings.outbound.route == "smarthost":
+        host = settings.outbound.smarthost
+        assert host is not None  # the configuration was checked
+        name = f"[{host.host}]" if ":" in host.host else host.host
+        outbound = NextHop("smarthost", f"{name}:{host.port}")
+    kinds = {name: domain.deliver for name, domain in _domains(settings).items()}
+    return RoutingTable(kinds, outbound)
+
+
+def _lmtp_servers(settings: Settings) -> dict[str, str]:
+    return {
+        name: str(domain.lmtp)
+        for name, domain in _domains(settings).items()
+        if isinstance(domain, LmtpDomain)
+    }
+
+
+def _signers(settings: Settings) -> dict[str, list[Signer]]:
+    """The keys by From domain.  :raise ValueError, OSError: one cannot be used."""
+    return {
+        ascii_domain(domain): [
+            Signer(ascii_domain(domain), one.name, load_key(Path(one.private_key).read_bytes()))
+            for one in dkim.selectors
+        ]
+        for domain, dkim in settings.dkim.items()
+    }
+
+
+def _credentials(host: Smarthost) -> Credentials | None:
+    if not host.username:
+        return None
+    password = ""
+    if host.password_file is not None:
+        password = host.password_file.read_text("utf-8").split("\n", 1)[0]
+    return Credentials(host.username, password)
+
+
+def _retry(settings: Settings) -> RetrySchedule:
+    retry = settings.retry
+    return RetrySchedule(
+        first_s=retry.first_s,
+        factor=retry.factor,
+        max_interval_s=retry.max_interval_s,
+        jitter=retry.jitter,
+        max_age_s=retry.max_age_s,
+        bounce_max_age_s=retry.bounce_max_age_s,
+        delay_warning_s=retry.delay_warning_s,
+    )
+
+
+def _limit_settings(settings: Settings) -> LimitSettings:
+    limits = settings.limits
+    return LimitSettings(
+        limits.connections, limits.connections_per_ip, limits.messages_per_ip_per_minute
+    )
+
+
+def _server_settings(settings: Settings) -> ServerSettings:
+    return ServerSettings(
+        settings.hostname,
+        message_octets=settings.limits.message_octets,
+        recipients=settings.limits.recipients,
+    )
+
+
+def _spool_settings(settings: Settings) -> SpoolSettings:
+    return SpoolSettings(
+        free_octets=settings.limits.free_octets, free_inodes=settings.limits.free_inodes
+    )
+
+
+def _session_ids() -> Callable[[], str]:
+    """Names for connections in the log, unlike those of the last start."""
+    boot, count = secrets.token_hex(3), 0
+
+    def next_id() -> str:
+        nonlocal count
+        count += 1
+        return f"{boot}-{count}"
+
+    return next_id

@@ -1,0 +1,305 @@
+"""How the service starts and stops: twistd's plugin, and ``protege-mta run``.
+
+The order is twistd's: :func:`makeService` only parses, since twistd forks after it; sockets are
+bound while we may still be root; the spool is opened, and everything begins, after fork and setuid.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import (
+    FilteringLogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from .cli.faults import Fault
+from .cli.options import find_config
+from .compose import House
+from .config.embedded import FOLDER, embedded
+from .config.model import Settings, SmtpListener
+from .config.toml import ConfigError, load
+from .model.ports import SpoolLocked
+from .transport import fast
+from .transport.control import ControlFactory, ControlFault
+from .transport.listening import (
+    BoundSocket,
+    CannotBind,
+    bind,
+    inherited,
+    matching,
+    tell_systemd,
+)
+from .transport.submit import SubmitFactory, SubmitLimits
+from .transport.unix import SocketTaken, claim, endpoint
+
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long a thread keeps the interpreter from another; the spool's writer waits for it after each
+sync, and Python's own 5 ms would be ten times the sync itself."""
+
+CLOSE_S: Final = 5.0
+"""How long connections to other hosts get for their QUIT."""
+
+
+class CannotStart(Exception):
+    """Why there is no service, in words for whoever started it."""
+
+
+class Options(usage.Options):
+    """Options of ``twistd protege-mta``."""
+
+    synopsis = "[--config FILE]"
+    longdesc = (
+        "Without --config the file is $PROTEGE_MTA_CONFIG, ./protege-mta.toml or "
+        "/etc/protege-mta/protege-mta.toml; without any, an embedded default serves "
+        "localhost.test on 127.0.0.1:2525 with its data in ./protege-mta-data."
+    )
+    optParameters = [["config", "c", None, "The configuration (TOML)."]]  # noqa: RUF012
+
+    settings: Settings
+
+    def postOptions(self) -> None:
+        given = self["config"]
+        try:
+            self.settings = read_settings(Path(given) if given else None)
+        except ConfigError as error:
+            sys.stderr.write(f"{error}\n")
+            sys.exit(os.EX_CONFIG)
+        except Fault as fault:
+            raise usage.UsageError(str(fault)) from fault
+
+
+def read_settings(given: Path | None) -> Settings:
+    """The configuration that a start without more words means.
+
+    :raise ConfigError: with every complaint.  :raise Fault: a file was named that is not there.
+    """
+    path = find_config(given)
+    return embedded(FOLDER) if path is None else load(path)
+
+
+def makeService(options: Options) -> MailService:
+    """What twistd calls."""
+    from twisted.internet import reactor
+
+    return MailService(reactor, options.settings)
+
+
+class MailService(Service):
+    """The whole of it.
+
+    :param ready: called once everything listens.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, reactor: Any, settings: Settings, ready: Callable[[], None] = lambda: None
+    ) -> None:
+        self.setName("protege-mta")
+        self._reactor = reactor
+        self._settings = settings
+        self._ready = ready
+        self._sockets: list[BoundSocket] = []
+        self._ports: list[IListeningPort] = []
+        self._given = inherited(os.environ, os.getpid())
+        self._control: ControlFactory | None = None
+        self._house: House | None = None
+
+    # --- start -----------------------------------------------------------------------------------
+
+    def privilegedStartService(self) -> None:
+        """Bind, so that nobody else can; accept nothing yet."""
+        super().privilegedStartService()
+        for listener in self._settings.listeners:
+            found = matching(self._given, listener.name, listener.address, listener.port)
+            if found is None:
+                found = bind(listener.name, listener.address, listener.port)
+            self._sockets.append(found)
+        for left_over in self._given:
+            self.log.warn("systemd gave us a socket that no listener is named after")
+            left_over.close()
+
+    def startService(self) -> None:
+        """Lock and recover the spool, then open the doors."""
+        settings = self._settings
+        settings.state_dir.mkdir(0o700, parents=True, exist_ok=True)
+        settings.run_dir.mkdir(0o755, parents=True, exist_ok=True)
+        for path in (settings.control_socket, settings.submit_socket):
+            claim(path)
+        fast.install(self._reactor)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._reactor.suggestThreadPoolSize(16)
+        house = self._house = House(self._reactor, settings)
+        self._recover(house)
+        house.signers.start()
+        house.lag.start()
+        self._listen(house)
+        self._listen_locally(house)
+        signal.signal(signal.SIGHUP, self._hangup)
+        gc.collect()
+        gc.freeze()  # what lives from here to the end is never looked through again
+        super().startService()
+        tell_systemd(os.environ, f"READY=1\nMAINPID={os.getpid()}")
+        self._ready()
+
+    def _recover(self, house: House) -> None:
+        """Bring back what was there, and tell what a crash kept from the journal."""
+        house.spool.acquire()
+        house.journal.open()
+        count = 0
+        for found in house.spool.recover():
+            house.dispatcher.recovered(found)
+            count += 1
+        house.journal.recover(house.spool.recover_events(house.journal.synced()))
+        house.journal.start()
+        self.log.info("{count} messages were in the queue", count=count)
+
+    def _listen(self, house: House) -> None:
+        names = {listener.name: listener for listener in self._settings.listeners}
+        ports: dict[str, int] = {}
+        for bound in self._sockets:
+            listener = names[bound.name]
+            factory = (
+                house.smtp_factory(listener)
+                if isinstance(listener, SmtpListener)
+                else house.http_site()
+            )
+            address, port = bound.address
+            house.own.add(address, port)
+            ports[bound.name] = port
+            self._ports.append(bound.accept(self._reactor, factory))
+            self.log.info(
+                "{kind} on {address} port {port}", kind=listener.kind, address=address, port=port
+            )
+        self._sockets.clear()
+        path = self._settings.state_dir / "ports.json"
+        fresh = path.with_suffix(".tmp")
+        fresh.write_text(json.dumps(ports) + "\n", "utf-8")
+        fresh.replace(path)
+
+    def _listen_locally(self, house: House) -> None:
+        settings, reactor = self._settings, self._reactor
+        self._control = ControlFactory(house.clerk(self._reload).handlers(), reactor)
+        submit = SubmitFactory(
+            house.submission,
+            domain=settings.hostname,
+            limits=SubmitLimits(settings.limits.message_octets),
+            clock=reactor,
+        )
+        doors = (
+            (settings.control_socket, self._control, False),
+            (settings.submit_socket, submit, True),
+        )
+        for path, factory, is_public in doors:
+            listening = endpoint(reactor, path, is_public=is_public).listen(factory)
+            listening.addCallbacks(self._ports.append, self._not_listening)
+
+    def _not_listening(self, failure: Failure) -> None:
+        self.log.failure("a local socket is not there", failure=failure)
+
+    # --- reload ----------------------------------------------------------------------------------
+
+    def _hangup(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._reload_or_log)
+
+    def _reload_or_log(self) -> None:
+        maybeDeferred(self._reload).addErrback(lambda failure: failure.trap(ControlFault))
+
+    async def _reload(self) -> None:
+        """Read the configuration again; what cannot be used changes nothing.
+
+        :raise ControlFault: why it cannot.
+        """
+        house = self._house
+        if house is None:
+            return
+        tell_systemd(os.environ, "RELOADING=1")
+        try:
+            house.journal.reopen()
+            source = self._settings.source
+            if source is not None:
+                house.configure(load(source))
+        except (ConfigError, ValueError, OSError) as error:
+            self.log.error("the configuration stays as it was: {error}", error=error)
+            raise ControlFault("usage", str(error)) from error
+        finally:
+            tell_systemd(os.environ, "READY=1")
+        self.log.info("configuration read again")
+
+    # --- stop ------------------------------------------------------------------------------------
+
+    def stopService(self) -> Deferred[None]:
+        """Accept nothing more, let transfers end for ``drain_s``, close the spool."""
+        super().stopService()
+        tell_systemd(os.environ, "STOPPING=1")
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        house = self._house
+        for bound in self._sockets:
+            bound.close()
+        if house is None:
+            return
+        house.health.stopping()
+        if self._control is not None:
+            self._control.close()
+        await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
+        transfers = [factory.drain() for factory in house.smtp.values()]
+        transfers.append(house.scheduler.stop())
+        await self._within(house.settings.drain_s, transfers)
+        for factory in house.smtp.values():
+            factory.abort()
+        await self._within(CLOSE_S, [one.close() for one in house.transports.values()])
+        house.resolver.close()
+        house.lag.stop()
+        await house.spool.close()
+        house.journal.close()
+        house.signers.stop()
+        self.log.info("stopped")
+
+    async def _within(self, seconds: float, ending: Sequence[Deferred[None]]) -> None:
+        """Wait for all of these, but not for ever."""
+        together = DeferredList(ending, consumeErrors=True)
+        together.addTimeout(seconds, self._reactor, lambda result, waited: None)
+        await together
+
+
+def run_foreground(settings: Settings, ready: Callable[[], None]) -> int:
+    """The service in this process, until a signal ends it.
+
+    :param ready: called once everything listens.
+    :return: the exit status.
+    :raise CannotStart: with the reason.
+    """
+    from twisted.internet import reactor
+
+    observer = FilteringLogObserver(
+        textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.info)]
+    )
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    service = MailService(reactor, settings, ready)
+    try:
+        service.privilegedStartService()
+        service.startService()
+    except (CannotBind, SpoolLocked, SocketTaken, OSError, ValueError) as error:
+        raise CannotStart(str(error)) from error
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+    return os.EX_OK

@@ -1,0 +1,114 @@
+"""Listening sockets: bound while we may still be root, accepting only when everything is ready.
+
+Sockets come from systemd where it hands them over (``sd_listen_fds(3)``), else are made here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Mapping, MutableMapping
+
+import attrs
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorCore
+
+from . import fast
+
+_FIRST_FD = 3
+BACKLOG = 511
+
+
+class CannotBind(Exception):
+    """An address that is not ours, a port that is taken or not for us; the text says which."""
+
+
+@attrs.define
+class BoundSocket:
+    """A TCP socket with its address, not accepting yet."""
+
+    name: str
+    socket: socket.socket
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.socket.getsockname()[:2]
+        return str(host), int(port)
+
+    def accept(self, reactor: IReactorCore, factory: IProtocolFactory) -> IListeningPort:
+        """Begin to serve.  The socket belongs to the returned port from now on."""
+        self.socket.listen(BACKLOG)  # harmless where systemd has done it already
+        port = fast.adopt(reactor, self.socket, factory)
+        self.socket.close()  # the port has a descriptor of its own
+        return port
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def bind(name: str, address: str, port: int) -> BoundSocket:
+    """Make a socket.  :param port: 0 for any free one.  :raise CannotBind:"""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind((address, port))
+    except OSError as error:
+        made.close()
+        reason = {
+            errno.EADDRINUSE: "another program has this port",
+            errno.EADDRNOTAVAIL: "this machine does not have this address",
+            errno.EACCES: "ports under 1024 are for root or CAP_NET_BIND_SERVICE",
+        }.get(error.errno or 0, os.strerror(error.errno or 0))
+        raise CannotBind(f"listener {name}: cannot bind {address} port {port}: {reason}") from error
+    return BoundSocket(name, made)
+
+
+def inherited(environ: MutableMapping[str, str], pid: int) -> list[BoundSocket]:
+    """The sockets that systemd has handed over; none where it has not.
+
+    The variables are taken out of ``environ``, so that no child takes them for its own.
+    """
+    listen_pid = environ.pop("LISTEN_PID", "")
+    count = environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if listen_pid != str(pid) or not count.isdigit():
+        return []
+    found = []
+    for index in range(int(count)):
+        given = socket.socket(fileno=_FIRST_FD + index)
+        # A blocking one would hang the reactor in accept() when a client is gone again.
+        given.setblocking(False)
+        given.set_inheritable(False)
+        found.append(BoundSocket(names[index] if index < len(names) else "", given))
+    return found
+
+
+def matching(
+    given: list[BoundSocket], name: str, address: str, port: int
+) -> BoundSocket | None:
+    """Take from ``given`` the socket for one listener: the one of its name, else of its address."""
+    for one in given:
+        if one.name == name:
+            given.remove(one)
+            return one
+    for one in given:
+        if port and one.socket.family != socket.AF_UNIX and one.address == (address, port):
+            given.remove(one)
+            return BoundSocket(name, one.socket)
+    return None
+
+
+def tell_systemd(environ: Mapping[str, str], state: str) -> None:
+    """``sd_notify(3)``: ``READY=1``, ``RELOADING=1``, ``STOPPING=1``; nothing where nobody asked."""
+    path = environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    if path.startswith("@"):
+        path = "\0" + path[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        notify.connect(path)
+        notify.sendall(state.encode())
