@@ -137,7 +137,9 @@ class MxRouter:
         change with their luck or with ours.
         """
         groups = [list(group) for _, group in groupby(usable, lambda mx: mx.preference)]
-        key = ">".join(",".join(mx.name for mx in group) for group in groups)
+        # Hosts of other domains have any name that the DNS can hold; these separators are the ones
+        # that its text form escapes, so that no name looks like two.
+        key = ";".join(" ".join(mx.name for mx in group) for group in groups)
         prefers_ipv6 = self._prefers_ipv6()
         hosts: list[Host] = []
         room = ADDRESSES

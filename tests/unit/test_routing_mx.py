@@ -27,6 +27,8 @@ equal        MX     10 a.hosts
 equal-too    MX     5  b.hosts
              MX     5  a.hosts
              MX     99 c.hosts
+forged       MX     10 a.hosts.test\\;b.hosts.test\\032c.hosts
+a.hosts.test\\;b.hosts.test\\032c.hosts A 192.0.2.66
 twice        MX     10 a.hosts
              MX     20 a.hosts
 a.hosts      A      192.0.2.1
@@ -131,7 +133,7 @@ class OrderTests(Case):
         self.assertEqual(
             self.site("ordered.test"),
             Site(
-                "mx:a.hosts.test>b.hosts.test>c.hosts.test",
+                "mx:a.hosts.test;b.hosts.test;c.hosts.test",
                 "mx",
                 (
                     Host("a.hosts.test", ("192.0.2.1",), 2525),
@@ -154,13 +156,19 @@ class OrderTests(Case):
             },
         )
         self.assertEqual(
-            {site.key for site in sites}, {"mx:a.hosts.test,b.hosts.test>c.hosts.test"}
+            {site.key for site in sites}, {"mx:a.hosts.test b.hosts.test;c.hosts.test"}
         )
 
     def test_domains_with_the_same_hosts_are_one_site(self) -> None:
         """Whatever numbers their preferences are; another order is another site."""
         self.assertEqual(self.site("equal-too.test").key, self.site("equal.test").key)
         self.assertNotEqual(self.site("ordered.test").key, self.site("equal.test").key)
+
+    def test_no_host_name_looks_like_two(self) -> None:
+        """Else a name that somebody made for it would draw in the mail of others."""
+        self.assertEqual(
+            self.site("forged.test").key, "mx:a.hosts.test\\;b.hosts.test\\032c.hosts.test"
+        )
 
     def test_host_named_twice_counts_once(self) -> None:
         self.assertEqual(self.hosts("twice.test"), ["a.hosts.test"])
@@ -249,7 +257,7 @@ class RecordTests(Case):
         """It is passed over, and stays in the key."""
         site = self.site("half-dead.test")
         self.assertEqual([host.name for host in site.hosts], ["a.hosts.test"])
-        self.assertEqual(site.key, "mx:nowhere.test>a.hosts.test")
+        self.assertEqual(site.key, "mx:nowhere.test;a.hosts.test")
 
     def test_address_literal(self) -> None:
         """Straight to that address, with no question asked (RFC 5321, 4.1.3)."""

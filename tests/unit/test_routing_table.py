@@ -151,6 +151,6 @@ class LocatorTests(SynchronousTestCase):
             (NextHop("mx", "b.test"), Site("by mx b.test", "mx")),
             (NextHop("smarthost", "s:25"), Site("by smarthost s:25", "smarthost")),
             (NextHop("maildir", "local.test"), Site("maildir:local.test", "maildir")),
-            (NextHop("lmtp", "local.test"), Site("lmtp:local.test", "lmtp")),
+            (NextHop("lmtp", "local.test"), Site("lmtp:127.0.0.1:24", "lmtp")),
         ]:
             self.assertEqual(self.successResultOf(locator(hop)), site)
