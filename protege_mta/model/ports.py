@@ -172,6 +172,10 @@ class Spool(Protocol):
     def ids(self) -> Sequence[QueueId]:
         """Every queued message, oldest first."""
 
+    def corrupt_ids(self) -> Sequence[QueueId]:
+        """Those of :meth:`ids` whose content was found damaged; :meth:`recover` passes them over,
+        and only a person's ``remove`` ends them."""
+
     def stats(self) -> Stats: ...
 
     def close(self) -> Deferred[None]:
