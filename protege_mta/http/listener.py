@@ -7,6 +7,7 @@ that puts its routes on the app.
 from __future__ import annotations
 
 from collections import Counter
+from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -112,6 +113,9 @@ class _Request(Request):
     def _refuse(self) -> None:
         """Answer before the body is here, and hang up."""
         self._is_refused = True
+        if self.content is not None:
+            self.content.close()  # a file on disk, for big ones
+        self.content = BytesIO()
         self.requestHeaders.removeHeader(b"Expect")
         body = answer.problem(self, 413)
         self.setHeader(b"Content-Length", str(len(body)).encode("ascii"))

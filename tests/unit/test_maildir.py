@@ -134,6 +134,26 @@ class DeliveryTests(Case):
         self.assertEqual(message["Return-Path"], "<>")
         self.assertEqual(message.get_payload(), "hello\n")
 
+    def test_durable_before_it_is_told(self) -> None:
+        """Content is synced before it gets its name, and the name before anybody hears of it."""
+        (self.folder / "new").mkdir(parents=True)
+        (self.folder / "tmp").mkdir()
+        (self.folder / "cur").mkdir()
+        calls: list[str] = []
+
+        def noting(name: str, call: Callable[..., object]) -> Callable[..., None]:
+            def noted(*arguments: object) -> None:
+                call(*arguments)
+                path = os.readlink(f"/proc/self/fd/{arguments[0]}") if name != "rename" else ""
+                calls.append(f"{name} {path.removeprefix(str(self.folder))}".strip())
+
+            return noted
+
+        for name in ("fdatasync", "rename", "fsync"):
+            self.patch(os, name, noting(name, getattr(os, name)))
+        self.deliver(self.attempt("b@b.test"))
+        self.assertEqual(calls, [f"fdatasync /tmp/{NAME}", "rename", "fsync /new"])
+
     def test_several_recipients(self) -> None:
         outcomes = self.deliver(self.attempt("b@b.test", "C@b.test", '"../x y"@b.test'))
         self.assertTrue(all(isinstance(outcome, Delivered) for outcome in outcomes))
