@@ -25,6 +25,9 @@ _WELL_FORMED: Final = re.compile(
 )
 
 
+_RECEIVED: Final = (b"\r\nreceived:", b"\r\nreceived ", b"\r\nreceived\t")
+
+
 @attrs.frozen
 class Glance:
     """What is worth knowing of a message at the door.
@@ -63,7 +66,7 @@ def glance(head: bytes) -> Glance:
     return Glance(
         _plain(message_id[:_MESSAGE_ID_OCTETS]) if message_id else "",
         decoded(subject)[:SUBJECT_CHARACTERS] if subject else "",
-        lower.count(b"\r\nreceived:") + lower.count(b"\r\nreceived "),
+        sum(map(lower.count, _RECEIVED)),
         _find(lower, b"date") >= 0,
         not header.isascii(),
     )
