@@ -145,6 +145,12 @@ class ServerMachine:
         self._tally.replies_in[2] += 1
         self.out.append(offers.greeting(self._settings.hostname))
 
+    def refuse(self, reply: Reply) -> None:
+        """Say ``reply``, and have the channel closed behind it."""
+        self.say(reply)
+        self._question = None
+        self._mode = "closing"
+
     def feed(self, octets: bytes) -> None:
         """Take the next octets off the wire, cut anywhere."""
         self._lines.feed(octets)
@@ -402,8 +408,7 @@ class ServerMachine:
         return self._bad(TABLE["not-implemented"])
 
     def _quit(self, argument: bytes) -> Action | None:
-        self.say(TABLE["bye"])
-        self._mode = "closing"
+        self.refuse(TABLE["bye"])
         return self._drop_intake()
 
     # --- content ---------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""A house with nothing behind its door, for tests of SMTP servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+
+from ..model.address import domain_of
+from ..model.envelope import Envelope, Recipient
+from ..model.ports import Intake, MailCommand, Peer
+from ..model.reply import TABLE, Reply
+
+
+class FakeIntake:
+    """Keeps one message in memory.
+
+    :ivar fate: what ``finish`` gives back.
+    :ivar pauses: what the next calls of ``write`` give back, first come first served.
+    :ivar ended: ``finished`` or ``aborted`` once it is.
+    """
+
+    def __init__(self, envelope: Envelope) -> None:
+        self.envelope = envelope
+        self.pieces: list[bytes] = []
+        self.fate: Deferred[Reply] = succeed(TABLE["ok"])
+        self.pauses: list[Deferred[None]] = []
+        self.ended = ""
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def write(self, octets: bytes) -> Deferred[None] | None:
+        if self.ended:
+            raise RuntimeError(f"octets for a message that is {self.ended}")
+        self.pieces.append(octets)
+        return self.pauses.pop(0) if self.pauses else None
+
+    def finish(self) -> Deferred[Reply]:
+        self._end("finished")
+        return self.fate
+
+    def abort(self) -> None:
+        self._end("aborted")
+
+    def _end(self, how: str) -> None:
+        if self.ended:
+            raise RuntimeError(f"{how}, but it is {self.ended} already")
+        self.ended = how
+
+
+class FakeDoor:
+    """Takes everything, but for recipients whose domain is ``refused.example``.
+
+    Replace an attribute to be told otherwise: ``door.on_sender = lambda mail: Deferred()``.
+
+    :ivar peers: who is connected now.
+    :ivar intakes: every message that got as far as its content.
+    """
+
+    def __init__(self) -> None:
+        self.peers: list[Peer] = []
+        self.intakes: list[FakeIntake] = []
+        self.on_opened: Callable[[Peer], Reply | None] = lambda peer: None
+        self.on_sender: Callable[[MailCommand], Reply | Deferred[Reply]] = lambda mail: TABLE[
+            "sender-ok"
+        ]
+        self.on_recipient: Callable[[Recipient], Reply | Deferred[Reply]] = _judge
+        self.on_receive: Callable[[Envelope], FakeIntake | Reply] = FakeIntake
+
+    def opened(self, peer: Peer) -> Reply | None:
+        refusal = self.on_opened(peer)
+        if refusal is None:
+            self.peers.append(peer)
+        return refusal
+
+    def closed(self, peer: Peer) -> None:
+        self.peers.remove(peer)
+
+    def sender(self, peer: Peer, mail: MailCommand) -> Reply | Deferred[Reply]:
+        return self.on_sender(mail)
+
+    def recipient(
+        self, peer: Peer, mail: MailCommand, recipient: Recipient
+    ) -> Reply | Deferred[Reply]:
+        return self.on_recipient(recipient)
+
+    def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
+        intake = self.on_receive(envelope)
+        if isinstance(intake, FakeIntake):
+            self.intakes.append(intake)
+        return intake
+
+    @property
+    def messages(self) -> list[FakeIntake]:
+        """The intakes that were finished."""
+        return [intake for intake in self.intakes if intake.ended == "finished"]
+
+
+def _judge(recipient: Recipient) -> Reply:
+    is_refused = domain_of(recipient.address) == "refused.example"
+    return TABLE["no-relaying" if is_refused else "recipient-ok"]

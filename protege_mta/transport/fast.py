@@ -1,0 +1,236 @@
+"""Twisted's TCP with two short cuts, for connections that live on small writes.
+
+Eager writing: ``write`` tries ``send`` at once when nothing is buffered, and a connection that is
+closed with nothing left to send goes at the end of the read that led to it.  A reply so costs one
+system call, not four and a turn of the event loop.
+
+Lean dispatch: a socket that is ready is read without a log context around the call.
+
+Together they save 60 % of the CPU time of receiving a small message.  Both reach into Twisted's
+private parts, and this file is the only one that does.  What it touches is looked at first; where
+a release of Twisted has changed it, or another reactor runs, the stock classes serve.  Under TLS
+the channel's octets are not the protocol's, so eager writing stops where TLS starts.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+from select import EPOLLIN, EPOLLOUT
+from typing import Any, Final
+
+from twisted.internet import main, tcp
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.interfaces import (
+    IConnector,
+    IListeningPort,
+    IReactorFDSet,
+    IReactorSocket,
+    IReactorTCP,
+)
+from twisted.internet.posixbase import PosixReactorBase
+from twisted.internet.protocol import ClientFactory, ServerFactory
+from twisted.logger import Logger
+from twisted.python import log as legacy_log
+
+BACKLOG: Final = 1024
+
+_log = Logger()
+
+
+def _has_all(thing: object, *names: str) -> bool:
+    return all(hasattr(thing, name) for name in names)
+
+
+_HAS_SEAMS: Final = (
+    _has_all(tcp.Connection, "TLS", "dataBuffer", "disconnecting", "connected", "doRead", "write")
+    and _has_all(tcp.Connection, "_writeDisconnected", "producer", "streamingProducer")
+    and hasattr(FileDescriptor(reactor=object()), "_tempDataBuffer")  # type: ignore[arg-type]
+    and _has_all(tcp.Port, "transport", "_fromListeningDescriptor", "createInternetSocket")
+    and hasattr(tcp.Connector, "_makeTransport")
+)
+
+
+# --- eager writing -------------------------------------------------------------------------------
+
+
+class _Eager(tcp.Connection):
+    """Comes before a stock transport in the order of classes."""
+
+    _is_reading = False
+
+    def _has_free_way(self) -> bool:
+        """Whether nothing is between the protocol and the socket."""
+        return bool(
+            self.connected
+            and not self.TLS
+            and not self.dataBuffer
+            and not self._tempDataBuffer
+            and not self.disconnecting
+            and not self._writeDisconnected
+            # One that waits to be asked is only asked when a buffer has run empty.
+            and (self.producer is None or self.streamingProducer)
+        )
+
+    def write(self, data: bytes) -> None:
+        if not self._has_free_way():
+            super().write(data)
+            return
+        try:
+            sent = self.socket.send(data)
+        except OSError:
+            # Not now, or never more: the stock class will find out which.
+            sent = 0
+        if sent < len(data):
+            super().write(data[sent:])
+
+    def loseConnection(self) -> None:
+        if self._is_reading and self._has_free_way():
+            # Nothing to wait for: the end of this read is the end of the connection.
+            self.disconnecting = True
+        else:
+            super().loseConnection()
+
+    def doRead(self) -> Any:
+        self._is_reading = True
+        try:
+            why = super().doRead()
+        finally:
+            self._is_reading = False
+        if why is None and self.disconnecting:
+            if not self.dataBuffer and not self._tempDataBuffer:
+                return main.CONNECTION_DONE
+            self.stopReading()
+        return why
+
+
+class _EagerServer(_Eager, tcp.Server):
+    pass
+
+
+class _EagerClient(_Eager, tcp.Client):
+    pass
+
+
+class _EagerPort(tcp.Port):
+    transport = _EagerServer
+
+
+class _EagerConnector(tcp.Connector):
+    def _makeTransport(self) -> tcp.Client:
+        return _EagerClient(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+def bind(interface: str, port: int, backlog: int = BACKLOG) -> socket.socket:
+    """A socket that listens, from which nothing is accepted before :func:`adopt`.
+
+    :param interface: an IPv4 or IPv6 address.
+    :raise OSError: the address is in use, or not ours to use.
+    """
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((interface, port))
+        listening.listen(backlog)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def adopt(
+    reactor: IReactorSocket, listening: socket.socket, factory: ServerFactory[Any]
+) -> IListeningPort:
+    """Accept from a socket that listens, of :func:`bind` or inherited.
+
+    :param listening: ours from now on; made non-blocking, for a blocking one would hold up the
+        reactor whenever another process was quicker to accept.
+    """
+    listening.setblocking(False)
+    # Accepted sockets inherit it.  Replies to a pipelined group may come in parts.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with listening:
+        if not (_HAS_SEAMS and isinstance(reactor, PosixReactorBase)):
+            return reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
+        port: IListeningPort = _EagerPort._fromListeningDescriptor(
+            reactor, listening.fileno(), listening.family, factory
+        )
+        port.startListening()
+        return port
+
+
+def listen(
+    reactor: IReactorSocket,
+    interface: str,
+    port: int,
+    factory: ServerFactory[Any],
+    backlog: int = BACKLOG,
+) -> IListeningPort:
+    """:func:`bind` and :func:`adopt` in one."""
+    return adopt(reactor, bind(interface, port, backlog), factory)
+
+
+def connect(
+    reactor: IReactorTCP,
+    host: str,
+    port: int,
+    factory: ClientFactory[Any],
+    timeout: float = 30,
+    bindAddress: tuple[str, int] | None = None,
+) -> IConnector:
+    """As ``reactor.connectTCP``.
+
+    :param host: an IP address.
+    """
+    if not (_HAS_SEAMS and isinstance(reactor, PosixReactorBase)):
+        return reactor.connectTCP(host, port, factory, timeout, bindAddress)
+    connector = _EagerConnector(host, port, factory, timeout, bindAddress, reactor)
+    connector.connect()
+    return connector
+
+
+# --- lean dispatch -------------------------------------------------------------------------------
+
+
+def install(reactor: IReactorFDSet) -> bool:
+    """Give this one reactor the lean dispatch, running or not.
+
+    :return: whether it has it now; only the stock epoll reactor can.
+    """
+    has_seams = type(reactor) is EPollReactor and _has_all(
+        reactor, "_poller", "_selectables", "_disconnectSelectable", "_doReadOrWrite", "doPoll"
+    )
+    if has_seams:
+        reactor.doPoll = reactor.doIteration = functools.partial(_poll, reactor)  # type: ignore[attr-defined]
+    else:
+        _log.info("the reactor is not one that lean dispatch knows; it runs as it is")
+    return has_seams
+
+
+def _poll(reactor: Any, timeout: float | None) -> None:
+    """In place of ``EPollReactor.doPoll``: the same, but for the log context."""
+    selectables = reactor._selectables
+    # epoll takes up EINTR by itself (PEP 475).
+    for fd, event in reactor._poller.poll(-1 if timeout is None else timeout, len(selectables)):
+        selectable = selectables.get(fd)
+        if selectable is None:
+            continue
+        if event == EPOLLIN:
+            work = selectable.doRead
+        elif event == EPOLLOUT:
+            work = selectable.doWrite
+        else:
+            legacy_log.callWithLogger(selectable, reactor._doReadOrWrite, selectable, fd, event)
+            continue
+        try:
+            why = work()
+        except Exception as error:
+            _log.failure("a connection broke")
+            why = error
+        if why:
+            try:
+                reactor._disconnectSelectable(selectable, why, event == EPOLLIN)
+            except Exception:
+                _log.failure("a broken connection could not be closed")

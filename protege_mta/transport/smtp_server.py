@@ -1,0 +1,506 @@
+"""The Twisted shell around :class:`~..wire.server.ServerMachine`.
+
+It owns the transport and nothing else: framing, sequence and replies are the machine's, decisions
+are the door's, storage is the intake's.  While a question is open, what comes in is read once and
+no more: that is the back-pressure, and an ordinary client, which waits for its reply, costs no
+system call by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    IOpenSSLContextFactory,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IReactorTime,
+    ITransport,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..model.envelope import Envelope
+from ..model.ports import Door, Intake, Peer
+from ..model.reply import TABLE, Reply
+from ..model.tally import Tally
+from ..wire.actions import (
+    ABORT,
+    FINISH,
+    START_TLS,
+    Action,
+    AskRecipient,
+    AskSender,
+    OpenIntake,
+    Write,
+)
+from ..wire.server import ServerMachine
+from ..wire.settings import ServerSettings
+from .sweep import NEVER, Sweep
+from .tls_server import facts
+
+
+class Channel(Protocol):
+    """The part of a Twisted TCP transport that an SMTP server uses."""
+
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
+    def unregisterProducer(self) -> None: ...
+    def startTLS(self, contextFactory: IOpenSSLContextFactory) -> None: ...
+    def getHandle(self) -> SSL.Connection: ...
+
+
+@implementer(IProtocolFactory)
+class SmtpServerFactory:
+    """What the connections of one listener share.
+
+    :param listener: its name, for :attr:`Peer.listener`.
+    :param is_tls_first: whether TLS begins with the first octet (RFC 8314); ``tls`` is needed then.
+    :ivar settings: may be replaced; connections made later go by the new ones.
+    :ivar tls: the context for STARTTLS, None for none; may be replaced likewise.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        settings: ServerSettings,
+        *,
+        listener: str,
+        tally: Tally,
+        clock: IReactorTime,
+        new_session_id: Callable[[], str],
+        tls: IOpenSSLContextFactory | None = None,
+        is_tls_first: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.tls = tls
+        self.door = door
+        self.tally = tally
+        self.sweep = Sweep(clock)
+        self.is_tls_first = is_tls_first
+        self.is_draining = False
+        self._listener = listener
+        self._new_session_id = new_session_id
+        self._connections: set[SmtpConnection] = set()
+        self._drained: list[Deferred[None]] = []
+
+    def doStart(self) -> None:
+        self.sweep.open()
+
+    def doStop(self) -> None:
+        self.sweep.close()
+
+    def buildProtocol(self, addr: IAddress) -> SmtpConnection:
+        address = cast(IPv4Address, addr)
+        peer = Peer(address.host, address.port, self._listener, self._new_session_id())
+        return SmtpConnection(self, peer)
+
+    def drain(self) -> Deferred[None]:
+        """Take no more mail: 421 for idle connections now, for others once their transaction has
+        ended, for new ones instead of a greeting.
+
+        :return: fires when all connections are gone.
+        """
+        self.is_draining = True
+        for connection in list(self._connections):
+            connection.drain()
+        if not self._connections:
+            return succeed(None)
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        return drained
+
+    def abort(self) -> None:
+        """Cut what connections there are."""
+        for connection in list(self._connections):
+            connection.transport.abortConnection()
+
+    def joined(self, connection: SmtpConnection) -> None:
+        """A connection begins."""
+        self._connections.add(connection)
+        self.sweep.add(connection)
+        self.tally.connections_in += 1
+        self.tally.connections_in_open += 1
+
+    def left(self, connection: SmtpConnection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        self.sweep.remove(connection)
+        self.tally.connections_in_open -= 1
+        if not self._connections:
+            drained, self._drained = self._drained, []
+            for each in drained:
+                each.callback(None)
+
+
+@implementer(IProtocol, IHandshakeListener, IPushProducer)
+class SmtpConnection:
+    """Serve one SMTP client.
+
+    :ivar deadline: see :class:`~.sweep.Expiring`.  It moves only when the client gets on, so that
+        dribbled octets keep no connection open.
+    """
+
+    log = Logger()
+
+    __slots__ = (
+        "__weakref__",
+        "_door",
+        "_factory",
+        "_intake",
+        "_is_closing",
+        "_is_finishing",
+        "_is_handshaking",
+        "_is_open",
+        "_is_paused",
+        "_is_running",
+        "_is_stuck",
+        "_machine",
+        "_peer",
+        "_progress",
+        "_settings",
+        "_sweep",
+        "_tls",
+        "_waiting",
+        "deadline",
+        "transport",
+    )
+
+    def __init__(self, factory: SmtpServerFactory, peer: Peer) -> None:
+        self.transport: Channel
+        self.deadline = NEVER
+        self._factory = factory
+        self._door = factory.door
+        self._settings = factory.settings
+        self._tls = factory.tls
+        self._sweep = factory.sweep
+        self._peer = peer
+        self._machine = ServerMachine(
+            factory.settings, peer, factory.tally, has_tls=self._tls is not None
+        )
+        self._progress = 0
+        self._intake: Intake | None = None
+        self._waiting: Deferred[Any] | None = None
+        self._is_open = False  # the door knows of us
+        self._is_handshaking = False
+        self._is_running = False
+        self._is_finishing = False  # the message is complete, its fate is open
+        self._is_paused = False  # we read no more for now
+        self._is_stuck = False  # the client does not read its replies
+        self._is_closing = False
+
+    # --- what Twisted calls ----------------------------------------------------------------------
+
+    def makeConnection(self, transport: ITransport) -> None:
+        self.transport = cast(Channel, transport)
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        factory, machine = self._factory, self._machine
+        factory.joined(self)
+        self.deadline = self._sweep.after(self._settings.command_s)
+        self.transport.registerProducer(self, True)
+        refusal = TABLE["shutting-down"] if factory.is_draining else self._knock()
+        if refusal is not None:
+            factory.tally.connections_refused += 1
+            machine.refuse(refusal)
+        if not factory.is_tls_first:
+            if refusal is None:
+                machine.greet()
+            self._run()
+        elif refusal is None:
+            self._start_tls()
+        else:
+            self._close()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._is_closing:
+            return
+        self._machine.feed(data)
+        if self._waiting is None and not self._is_stuck:
+            self._run()
+        elif not self._is_paused:
+            self._is_paused = True
+            self.transport.pauseProducing()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._is_closing = True
+        if self._is_handshaking:
+            self._factory.tally.tls_failures_in += 1
+            self.log.info(
+                "TLS handshake failed session_id={session_id} peer={peer}: {reason}",
+                session_id=self._peer.session_id,
+                peer=self._peer.address,
+                reason=reason.getErrorMessage(),
+            )
+        # A message that is complete goes its way, though nobody will hear of it (RFC 1047).
+        if self._waiting is not None and not self._is_finishing:
+            self._waiting.cancel()
+        self._abort_intake()
+        if self._is_open:
+            self._is_open = False
+            try:
+                self._door.closed(self._peer)
+            except Exception:
+                self._complain("the door could not take leave")
+        self._factory.left(self)
+
+    def handshakeCompleted(self) -> None:
+        self._is_handshaking = False
+        self._factory.tally.tls_in += 1
+        is_first = self._peer.tls is None and not self._peer.helo
+        self._machine.encrypted(facts(self.transport.getHandle()))
+        self.deadline = self._sweep.after(self._settings.command_s)
+        if is_first and self._factory.is_tls_first:
+            self._machine.greet()
+        self._run()
+
+    def pauseProducing(self) -> None:
+        """The client does not read its replies: neither do we read what it sends."""
+        self._is_stuck = True
+
+    def resumeProducing(self) -> None:
+        self._is_stuck = False
+        if self._waiting is None and not self._is_closing:
+            self._run()
+            self._read_on()
+
+    def stopProducing(self) -> None:
+        """``connectionLost`` follows, and does what is to be done."""
+
+    # --- what the sweep and the factory call -----------------------------------------------------
+
+    def expired(self) -> None:
+        if self._is_handshaking or self._is_closing or self._is_stuck:
+            self.deadline = NEVER
+            self.transport.abortConnection()
+        else:
+            self._machine.say(TABLE["idle-too-long"])
+            self._run()
+
+    def drain(self) -> None:
+        """End as soon as no transaction is under way."""
+        if self._is_handshaking:
+            self._is_handshaking = False
+            self.transport.abortConnection()
+        elif not self._is_closing:
+            self._machine.shut_down()
+            if self._waiting is None:
+                self._run()
+
+    # --- the machine's orders --------------------------------------------------------------------
+
+    def _knock(self) -> Reply | None:
+        try:
+            refusal = self._door.opened(self._peer)
+        except Exception:
+            self._complain("the door could not be asked for a connection")
+            return TABLE["internal-error"]
+        self._is_open = refusal is None
+        return refusal
+
+    def _run(self) -> None:
+        """Let the machine go on with what is there.
+
+        A question that is answered at once does not come back into here, so that no number of
+        them deepens the stack.
+        """
+        if self._is_running:
+            return
+        self._is_running = True
+        machine = self._machine
+        try:
+            while self._waiting is None:
+                action = machine.next()
+                if action is None:
+                    break
+                self._act(action)
+                if self._is_closing:
+                    return
+        except Exception:
+            self._complain("a session broke")
+            machine.refuse(TABLE["internal-error"])
+            self._close()
+            return
+        finally:
+            self._is_running = False
+        self._write_out()
+        if machine.progress != self._progress and self._waiting is None:
+            self._progress = machine.progress
+            settings = self._settings
+            self.deadline = self._sweep.after(
+                settings.block_s if machine.is_in_content else settings.command_s
+            )
+
+    def _act(self, action: Action) -> None:
+        if isinstance(action, AskRecipient):
+            self._ask(self._door.recipient, self._peer, action.mail, action.recipient)
+        elif isinstance(action, Write):
+            self._hand_on(action.octets)
+        elif isinstance(action, AskSender):
+            self._ask(self._door.sender, self._peer, action.mail)
+        elif isinstance(action, OpenIntake):
+            self._open_intake(action.envelope)
+        elif action is FINISH:
+            self._finish()
+        elif action is ABORT:
+            self._abort_intake()
+        elif action is START_TLS:
+            self._write_out()
+            self._start_tls()
+        else:
+            self._close()
+
+    def _ask(self, question: Callable[..., Reply | Deferred[Reply]], *facts: object) -> None:
+        try:
+            answer = question(*facts)
+        except Exception:
+            self._complain("the door could not answer")
+            answer = TABLE["local-error"]
+        if isinstance(answer, Reply):
+            self._machine.answer(answer)
+        else:
+            self._wait(answer, self._answered, self._unanswered)
+
+    def _open_intake(self, envelope: Envelope) -> None:
+        try:
+            intake = self._door.receive(self._peer, envelope)
+        except Exception:
+            self._complain("the door could not open an intake")
+            intake = TABLE["local-error"]
+        if isinstance(intake, Reply):
+            self._machine.answer(intake)
+        else:
+            self._intake = intake
+            self._machine.opened()
+
+    def _hand_on(self, octets: bytes) -> None:
+        intake = cast(Intake, self._intake)
+        try:
+            pause = intake.write(octets)
+        except Exception:
+            self._complain("content could not be handed on")
+            self._spoil()
+        else:
+            if pause is not None:
+                self._wait(pause, self._written, self._unwritten)
+
+    def _finish(self) -> None:
+        intake, self._intake = cast(Intake, self._intake), None
+        self._is_finishing = True
+        try:
+            fate = intake.finish()
+        except Exception:
+            self._complain("a message could not be finished")
+            self._is_finishing = False
+            self._machine.answer(TABLE["local-error"])
+        else:
+            self._wait(fate, self._answered, self._unanswered)
+
+    def _spoil(self) -> None:
+        self._abort_intake()
+        self._machine.spoil(TABLE["local-error"])
+
+    def _abort_intake(self) -> None:
+        intake, self._intake = self._intake, None
+        if intake is not None:
+            try:
+                intake.abort()
+            except Exception:
+                self._complain("an intake could not be aborted")
+
+    def _start_tls(self) -> None:
+        self._is_handshaking = True
+        self.deadline = self._sweep.after(self._settings.handshake_s)
+        self.transport.startTLS(cast(IOpenSSLContextFactory, self._tls))
+
+    def _write_out(self) -> None:
+        out = self._machine.out
+        if out:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+
+    def _close(self) -> None:
+        self._is_closing = True
+        self.deadline = self._sweep.after(self._settings.close_s)
+        self._abort_intake()
+        self._write_out()
+        # A channel with a producer would wait for it.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    # --- waiting ---------------------------------------------------------------------------------
+
+    def _wait(
+        self,
+        waiting: Deferred[Any],
+        settled: Callable[[Any], None],
+        failed: Callable[[Failure], None],
+    ) -> None:
+        """Do nothing more before ``waiting`` has fired; it may have fired already."""
+        self._waiting = waiting
+        # The time it takes is ours, not the client's.
+        self.deadline = NEVER
+        self._progress = -1
+        waiting.addCallbacks(settled, failed).addErrback(self._broken)
+
+    def _answered(self, reply: Reply) -> None:
+        self._is_finishing = False
+        self._go_on(self._machine.answer, reply)
+
+    def _unanswered(self, failure: Failure) -> None:
+        if not self._is_cancelled(failure):
+            self._complain("a question found no answer", failure)
+        self._answered(TABLE["local-error"])
+
+    def _written(self, result: object) -> None:
+        self._go_on()
+
+    def _unwritten(self, failure: Failure) -> None:
+        if not self._is_cancelled(failure):
+            self._complain("content could not be handed on", failure)
+        self._spoil()
+        self._go_on()
+
+    def _go_on(self, settle: Callable[[Reply], None] | None = None, *reply: Reply) -> None:
+        self._waiting = None
+        if self._is_closing:
+            return
+        if settle is not None:
+            settle(*reply)
+        if not self._is_running:
+            self._run()
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if self._is_paused and self._waiting is None and not self._is_stuck:
+            self._is_paused = False
+            self.transport.resumeProducing()
+
+    def _is_cancelled(self, failure: Failure) -> bool:
+        return self._is_closing and failure.check(CancelledError) is not None
+
+    def _broken(self, failure: Failure) -> None:
+        self._complain("a session broke", failure)
+        self.transport.abortConnection()
+
+    def _complain(self, what: str, failure: Failure | None = None) -> None:
+        self.log.failure(
+            "{what} session_id={session_id}",
+            failure,
+            what=what,
+            session_id=self._peer.session_id,
+        )
