@@ -74,6 +74,16 @@ class GlanceTests(SynchronousTestCase):
         self.assertEqual(seen.subject, "a subject   that is   folded  over a line of white space")
         self.assertTrue(seen.has_date)
 
+    def test_space_before_the_colon(self) -> None:
+        """RFC 5322, 4.5: obsolete, and to be read."""
+        octets = message("obsolete-colon")
+        seen = glance(octets)
+        self.assertEqual(
+            (seen.message_id, seen.subject),
+            ("<obsolete-colon@example.org>", "The minutes of Monday"),
+        )
+        self.assertEqual(from_domain(octets[: header_end(octets)]), "example.org")
+
     def test_body_is_not_looked_at(self) -> None:
         seen = glance(b"From: a\r\n\r\nSubject: no\r\nDate: no\r\nReceived: no\r\n\xff")
         self.assertEqual(seen, Glance("", "", 0, False, False))
