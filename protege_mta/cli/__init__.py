@@ -95,4 +95,4 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output went away, as "head" does.  What is still buffered has nowhere
         # to go, and Python would complain of it while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return os.EX_OK
+        return 1

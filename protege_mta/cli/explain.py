@@ -20,14 +20,17 @@ from .terminal import duration, harmless, moment, until, write, write_json
 def command(id: str, config: Path | None, as_json: bool) -> None:
     """Say where a message stands, why, and when it will be tried next."""
     with connected(config) as desk:
-        shown, _ = rows_of(desk.request("queue.show", id=id))
-        standing, _ = rows_of(desk.request("explain", id=id))
+        rows, _ = rows_of(desk.request("explain", id=id))
+    row = rows[0]
     if as_json:
-        write_json({"message": shown[0], "standing": standing})
+        write_json(row)
         return
     now = time.time()
-    for line in [*_message(shown[0], now), *(text for one in standing for text in _part(one, now))]:
+    for line in _message(row, now):
         write(harmless(line))
+    for one in row["standing"]:
+        for line in _part(one, now):
+            write(harmless(line))
 
 
 def _message(row: Row, now: float) -> Iterator[str]:

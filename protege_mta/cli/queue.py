@@ -30,7 +30,7 @@ from .terminal import (
     write_table,
 )
 
-STATES: Final = ("incoming", "scheduled", "active", "deferred", "held", "corrupt")
+STATES: Final = ("scheduled", "active", "deferred", "held")
 
 _DONE: Final = {
     "retry": "to be tried now",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
-import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,72 +30,62 @@ def command(config: Path | None) -> int:
     """
     from ..config.embedded import FOLDER, embedded
     from ..config.toml import ConfigError, load
+    from ..tap import CannotStart, run_foreground
 
     path = find_config(config)
     try:
         settings = embedded(FOLDER) if path is None else load(path)
     except ConfigError as error:
         raise Fault(str(error), os.EX_CONFIG) from error
-    taken = list(_taken(settings))
-    if taken:
-        raise Fault("\n".join(taken), os.EX_UNAVAILABLE)
-    _greet(settings)
-    from ..tap import run_foreground
-
-    return run_foreground(path)
-
-
-def _taken(settings: Settings) -> Iterator[str]:
-    """A complaint for each port that cannot be had."""
-    for listener in settings.listeners:
-        family = socket.AF_INET6 if ":" in listener.address else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As Twisted will do it: connections in TIME_WAIT are no hindrance.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((listener.address, listener.port))
-                probe.listen(1)
-            except OSError as error:
-                yield f"{_where(listener)} ({listener.name}): {error.strerror}"
+    try:
+        return run_foreground(settings, lambda: _greet(settings))
+    except CannotStart as error:
+        raise Fault(str(error), os.EX_UNAVAILABLE) from error
 
 
 def _greet(settings: Settings) -> None:
-    write_facts(_facts(settings))
-    first = _first_message(settings)
+    ports = json.loads((settings.state_dir / "ports.json").read_text("utf-8"))
+    write_facts(facts_of(settings, ports))
+    first = first_message(settings, ports)
     if first:
-        write(f"\nA first message, from another terminal:\n\n{first}\n")
+        write(f"\nSend a first message from another terminal, and look at it:\n\n{first}\n")
+    sys.stdout.flush()
 
 
-def _facts(settings: Settings) -> Iterator[tuple[str, str]]:
+def facts_of(settings: Settings, ports: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Where everything is.
+
+    :param ports: those that listeners really have, by their names.
+    """
     yield "configuration", str(settings.source or "none: the embedded default")
     for listener in settings.listeners:
-        yield listener.name, _where(listener)
+        scheme = "http://" if listener.kind == "http" else ""
+        yield listener.name, f"{scheme}{_host(listener)}:{ports[listener.name]}"
     yield "data", str(settings.state_dir)
     for name, domain in settings.domains.items():
         yield name, domain.maildir if domain.deliver == "maildir" else str(domain.lmtp)
     yield "events", str(settings.events_log)
 
 
-def _where(listener: Listener) -> str:
-    address = f"[{listener.address}]" if ":" in listener.address else listener.address
-    port = listener.port or "a free port, see ports.json"
-    return f"http://{address}:{port}/" if listener.kind == "http" else f"{address}:{port}"
+def _host(listener: Listener) -> str:
+    return f"[{listener.address}]" if ":" in listener.address else listener.address
 
 
-def _first_message(settings: Settings) -> str:
-    """A command for any shell with Python, and one that looks at what came of it; empty where
-    this configuration has no Maildir or no fixed port for it."""
-    smtp = [each for each in settings.listeners if each.kind == "smtp" and each.port]
+def first_message(settings: Settings, ports: Mapping[str, int]) -> str:
+    """A command for any shell with Python 3, and one that shows what came of it; empty where this
+    configuration has no Maildir."""
+    smtp = [each for each in settings.listeners if each.kind == "smtp"]
     boxes = [(name, each) for name, each in settings.domains.items() if each.deliver == "maildir"]
     if not smtp or not boxes:
         return ""
     name, box = boxes[0]
     local_part = "agent" if "*" in box.recipients else box.recipients[0]
-    address = smtp[0].address.replace("0.0.0.0", "127.0.0.1")
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(smtp[0].address, smtp[0].address)
     recipient = f"{local_part}@{name}"
     program = (
-        f"import smtplib; smtplib.SMTP('{address}', {smtp[0].port}).sendmail('you@{name}', "
-        f"['{recipient}'], 'From: you@{name}\\nTo: {recipient}\\nSubject: First\\n\\nHello.')"
+        f"import smtplib; smtplib.SMTP('{address}', {ports[smtp[0].name]}).sendmail("
+        f"'you@{name}', '{recipient}', 'From: you@{name}\\nTo: {recipient}\\n"
+        "Subject: First\\n\\nHello.\\n')"
     )
     folder = box.maildir.replace("{domain}", name).replace("{local_part}", local_part.lower())
-    return f'  python3 -c "{program}"\n  cat {shlex.quote(folder)}/new/*'
+    return f'python3 -c "{program}"\ncat {shlex.quote(folder)}/new/*'

@@ -19,7 +19,7 @@ import attrs
 import click
 
 from ..config.sockets import address_of
-from ..model.address import NULL, Address, is_ascii, parse
+from ..model.address import NULL, Address, parse
 from .faults import Fault
 from .options import PLACES, find_config
 from .sendmail_options import Asked, NoSuchOption, parsed
@@ -84,8 +84,6 @@ def send(asked: Asked, text: bytes, place: Place) -> int:
         message = complete(message, author=author, hostname=place.hostname, now=time.time())
     except BadMessage as error:
         raise Fault(f"sendmail: {error}", os.EX_DATAERR) from error
-    header, _, _ = message.partition(b"\r\n\r\n")
-    addresses = [sender, *recipients]
     envelope = {
         "sender": sender,
         "recipients": list(dict.fromkeys(recipients)),
@@ -94,20 +92,11 @@ def send(asked: Asked, text: bytes, place: Place) -> int:
         "ret": asked.ret,
         "envid": asked.envid,
         "body": "7BIT" if message.isascii() else "8BITMIME",
-        "smtputf8": _is_utf8(header) or not all(map(is_ascii, addresses)),
     }
     said = _submit(place.socket, envelope, message)
     if asked.is_verbose:
         write(f"queued as {said['id']}")
     return os.EX_OK
-
-
-def _is_utf8(header: bytes) -> bool:
-    """Whether the header needs SMTPUTF8 (RFC 6532); other 8-bit text is none of its business."""
-    try:
-        return not header.isascii() and bool(header.decode("utf-8"))
-    except UnicodeDecodeError:
-        return False
 
 
 def _place(given: Path | None) -> Place:
