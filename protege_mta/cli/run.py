@@ -30,13 +30,14 @@ def command(config: Path | None) -> int:
     """
     from ..config.embedded import FOLDER, embedded
     from ..config.toml import ConfigError, load
-    from ..tap import CannotStart, run_foreground
 
     path = find_config(config)
     try:
         settings = embedded(FOLDER) if path is None else load(path)
     except ConfigError as error:
         raise Fault(str(error), os.EX_CONFIG) from error
+    from ..tap import CannotStart, run_foreground
+
     try:
         return run_foreground(settings, lambda: _greet(settings))
     except CannotStart as error:
