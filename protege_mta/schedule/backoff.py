@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import random
+from typing import TYPE_CHECKING
 
 import attrs
 from attrs import validators
+
+if TYPE_CHECKING:
+    import random
 
 
 @attrs.frozen(kw_only=True)

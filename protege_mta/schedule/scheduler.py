@@ -264,6 +264,7 @@ class Scheduler:
             hop = self._hops.get(entry.hop)
             if hop is None or hop.site is not queue:  # its hosts are others by now
                 self._offer(entry, self._now())
+                self._forget_site(queue)
                 continue
             self._begin(entry, queue)
             if hop.may_look and self._now() >= hop.fresh_until:
@@ -351,6 +352,10 @@ class Scheduler:
             queue.hops += 1
         if before is not None:
             before.hops -= 1
+            if not before.hops:  # nobody waits for its hosts any more; who waits here moves on
+                before.pause.end()
+                self._make_ready(before)
+                self._start_ready()
             self._forget_site(before)
 
     def _forget_site(self, queue: SiteQueue) -> None:

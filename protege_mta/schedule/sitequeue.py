@@ -147,8 +147,9 @@ class SiteQueue:
 
     @property
     def has_room(self) -> bool:
-        """Whether another attempt may start."""
-        return self.active < self.window.size and not self.pause.until
+        """Whether another attempt may start; where no hop leads here any more, whether those who
+        wait may move on."""
+        return (self.active < self.window.size and not self.pause.until) or not self.hops
 
     def is_idle(self, now: float) -> bool:
         """Whether nothing would be lost by forgetting it."""
