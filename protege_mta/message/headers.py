@@ -20,9 +20,7 @@ SUBJECT_CHARACTERS: Final = 200
 _MESSAGE_ID_OCTETS: Final = 998
 _SUBJECT_OCTETS: Final = 2000  # 200 characters in the wordiest encoding
 
-_WELL_FORMED: Final = re.compile(
-    rb"(?:[!-9;-~]+[ \t]*:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)*(?:\r\n)?"
-)
+_WELL_FORMED: Final = re.compile(rb"(?:[!-9;-~]+:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)*(?:\r\n)?")
 
 
 _RECEIVED: Final = (b"\r\nreceived:", b"\r\nreceived ", b"\r\nreceived\t")
@@ -109,7 +107,10 @@ def unfolded(value: bytes) -> bytes:
 
 
 def is_well_formed(header: bytes) -> bool:
-    """Whether every line is part of a field, so that all readers agree where the header ends."""
+    """Whether all readers agree about what the fields are, and where the header ends.
+
+    Not even obsolete syntax, white space before a colon (RFC 5322, 4.5), is read alike by all.
+    """
     return _WELL_FORMED.fullmatch(header) is not None
 
 
