@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..dkim.keys import SigningKey
 
 
+_KINDS: Final = click.Choice(["rsa", "ed25519"])
+
+
 @click.group("dkim")
 def command() -> None:
     """DKIM keys and their DNS records."""
@@ -24,8 +27,10 @@ def command() -> None:
 
 @command.command("keygen")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--type", "kind", type=click.Choice(["rsa", "ed25519"]), default="rsa")
-@click.option("--bits", type=click.IntRange(1024, 8192), default=2048, show_default=True)
+@click.option("--type", "kind", type=_KINDS, default="rsa", show_default=True, help="Of key.")
+@click.option(
+    "--bits", type=click.IntRange(1024, 8192), default=2048, show_default=True, help="RSA."
+)
 @click.option("--domain", metavar="D", default="example.org", help="For the record's name.")
 @click.option("--selector", metavar="S", default="", help="For the record's name.")
 @click.option("--force", "is_forced", is_flag=True, help="Overwrite what is there.")

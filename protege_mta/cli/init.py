@@ -8,7 +8,7 @@ import pwd
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,7 +20,7 @@ from .terminal import Column, write, write_json, write_table
 if TYPE_CHECKING:
     from .records import Record
 
-_CONFIG = """\
+_CONFIG: Final = """\
 # The configuration of protege-mta.  docs/reference/configuration.md describes every key;
 # "protege-mta check-config" says what is wrong.  Relative paths start at this file's folder.
 
@@ -75,6 +75,8 @@ selectors = [
 # connections_per_ip = 50
 """
 
+_PORT: Final = click.IntRange(0, 65535)
+
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
@@ -82,12 +84,8 @@ selectors = [
 @click.option("--hostname", metavar="H", help="Our name.  [default: mx. and the domain]")
 @click.option("--domain", metavar="D", default="local.test", show_default=True, help="Ours.")
 @click.option("--address", metavar="A", default="0.0.0.0", show_default=True, help="For SMTP.")
-@click.option(
-    "--smtp-port", type=click.IntRange(0, 65535), default=25, show_default=True, metavar="N"
-)
-@click.option(
-    "--http-port", type=click.IntRange(0, 65535), default=8026, show_default=True, metavar="N"
-)
+@click.option("--smtp-port", type=_PORT, default=25, show_default=True, help="For SMTP.")
+@click.option("--http-port", type=_PORT, default=8026, show_default=True, help="For metrics.")
 @click.option("--force", "is_forced", is_flag=True, help="Overwrite what is there.")
 @json_option
 def command(

@@ -306,7 +306,7 @@ def _owner(name: str, models: tuple[type, ...]) -> type | None:
 
 
 def _quoted(name: str) -> str:
-    return name if _BARE_KEY.match(name) else json.dumps(name, ensure_ascii=False)
+    return name if _BARE_KEY.match(name) else _json(name)
 
 
 def _shown(raw: object) -> str:
@@ -315,10 +315,16 @@ def _shown(raw: object) -> str:
         case dict():
             return "a table"
         case str() | bool() | int() | float() | list():
-            text = json.dumps(raw, ensure_ascii=False, default=str)
+            text = _json(raw)
         case _:
             text = str(raw)
     return text if len(text) <= _GOT_CHARACTERS else text[: _GOT_CHARACTERS - 3] + "..."
+
+
+def _json(value: object) -> str:
+    """On one line, and with nothing that could steer a terminal."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def _unknown(name: str, known: list[str]) -> str:
