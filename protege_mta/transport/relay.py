@@ -7,12 +7,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, cycle
-from typing import Final
+from typing import Final, cast
 from typing import Protocol as Interface
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IConnector, IReactorTime
+from twisted.internet.interfaces import IAddress, IConnector, IReactorTCP, IReactorTime
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,6 +25,7 @@ from ..model.tally import Tally
 from ..wire.client import our_reply
 from ..wire.opening import Opening
 from ..wire.transaction import Transaction, judged
+from . import fast
 from .client_settings import ClientSettings
 from .pool import Pool
 from .smtp_client import Connection
@@ -70,7 +71,7 @@ class SmtpTransport:
 
     Host addresses that begin with ``unix:`` are paths of sockets.
 
-    :param network: a reactor, or what makes faster connections than it.
+    :param network: the reactor.
     :param is_prohibited: whether an address and port may not be connected to.
     """
 
@@ -162,8 +163,13 @@ class SmtpTransport:
                 return our_reply("4.4.1", f"no source address for IPv{ip.version}")
             bind = (next(source), 0)
         factory = _Dialer(self, delivery, target, is_loopback=ip.is_loopback)
-        self._network.connectTCP(
-            address, target.host.port, factory, timeout=settings.connect_s, bindAddress=bind
+        fast.connect(
+            cast(IReactorTCP, self._network),
+            address,
+            target.host.port,
+            factory,
+            settings.connect_s,
+            bind,
         )
         return None
 
@@ -225,6 +231,23 @@ class _Delivery:
     Each step is begun by the one before it and none waits here, so that the ordinary case costs no
     Deferred but :attr:`done`.
     """
+
+    __slots__ = (
+        "_attempt",
+        "_failure",
+        "_has_spoken",
+        "_is_reused",
+        "_outcomes",
+        "_pending",
+        "_prepared",
+        "_prepared_for",
+        "_prohibited",
+        "_target",
+        "_targets",
+        "_transport",
+        "done",
+        "key",
+    )
 
     def __init__(self, transport: SmtpTransport, attempt: Attempt) -> None:
         self.done: Deferred[Sequence[tuple[int, Outcome]]] = Deferred()

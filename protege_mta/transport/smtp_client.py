@@ -6,7 +6,7 @@ call and what becomes of a message is :mod:`.relay`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, cast
 from typing import Protocol as Interface
 
@@ -28,7 +28,7 @@ from ..wire.abilities import Abilities
 from ..wire.client import Awaited, name_of, our_reply
 from ..wire.dotstuff import Stuffer
 from ..wire.opening import Opened, Opening
-from ..wire.replies import Fault, ReplyParser
+from ..wire.replies import ReplyParser
 from ..wire.transaction import Transaction, Turn
 from .pool import Pool
 from .sweep import NEVER
@@ -173,11 +173,14 @@ class Connection(Protocol):
         if not self.is_open:
             self._channel.loseConnection()  # the answer to QUIT, or what else it had to say
             return
-        if self._transaction is None and self._opening is None:
-            self.drop()  # nobody asked; mostly 421, for having been idle too long
-            return
         try:
-            self._take(self._parser.feed(data))
+            replies = self._parser.feed(data)
+            if self._transaction is not None:
+                self._converse(self._transaction, replies)
+            elif self._opening is not None:
+                self._open(self._opening, replies)
+            else:
+                self.drop()  # nobody asked; mostly 421, for having been idle too long
         except Exception:
             self.log.failure("outbound connection to {contact} failed", contact=self.contact)
             self._break(TABLE["local-error"])
@@ -205,59 +208,62 @@ class Connection(Protocol):
 
     # --- replies --------------------------------------------------------------------------------
 
-    def _take(self, replies: list[Reply | Fault]) -> None:
-        """Act on replies in order.
+    # What follows in the same octets a reply that makes us speak was said before we did: it answers
+    # nothing that we asked.  After STARTTLS such octets were sent in clear, by whoever could
+    # (RFC 3207, 6; CVE-2011-0411).
 
-        What follows in the same octets a reply that makes us speak was said before we did: it
-        answers nothing that we asked.  After STARTTLS such octets were sent in clear, by whoever
-        could (RFC 3207, 6; CVE-2011-0411).
-        """
-        last = len(replies) - 1
-        for position, reply in enumerate(replies):
-            if isinstance(reply, Fault):
-                self._break(our_reply("4.5.0", f"the server does not speak SMTP: {reply.reason}"))
-                return
+    def _open(self, opening: Opening, replies: Sequence[Reply]) -> None:
+        left = len(replies)
+        for reply in replies:
+            left -= 1
             self._replies_out[reply.code // 100] += 1
-            is_ahead = position < last or self._parser.is_midway
-            transaction = self._transaction
-            if transaction is not None:
-                step = transaction.reply(reply)
-                if step is Turn.WAIT:
-                    continue
-                if step is Turn.END:
-                    self._end(transaction, is_ahead=is_ahead)
-                    return
-                if is_ahead:
-                    break
-                if isinstance(step, bytes):
-                    self._channel.write(step)
-                else:
-                    self._send_content(transaction)
-                if self._transaction is None:
-                    return
-            elif self._opening is not None:
-                answer = self._opening.reply(reply)
-                if answer is Opened.REFUSED:
-                    self._refuse(self._opening, reply)
-                    return
-                if is_ahead:
-                    break
-                if isinstance(answer, bytes):
-                    self._channel.write(answer)
-                elif answer is Opened.START_TLS:
-                    self._start_tls()
-                    return
-                else:
-                    self._ready(self._opening)
-                    return
-        else:
-            if replies:
-                if self._transaction is not None:
-                    self._wait(self._transaction.awaited)
-                elif self._opening is not None:
-                    self._wait(self._opening.awaited)
-            return
-        self._break(our_reply("4.5.0", f"the server spoke out of turn: {reply.code}"))
+            answer = opening.reply(reply)
+            if answer is Opened.REFUSED:
+                self._refuse(opening, reply)
+                return
+            if left or self._parser.is_midway:
+                self._break(self._out_of_turn(reply))
+                return
+            if isinstance(answer, bytes):
+                self._channel.write(answer)
+                self._wait(opening.awaited)
+            elif answer is Opened.START_TLS:
+                self._start_tls()
+            else:
+                self._ready(opening)
+        self._check_fault()
+
+    def _converse(self, transaction: Transaction, replies: Sequence[Reply]) -> None:
+        left = len(replies)
+        counts = self._replies_out
+        for reply in replies:
+            left -= 1
+            counts[reply.code // 100] += 1
+            step = transaction.reply(reply)
+            if step is Turn.WAIT:
+                continue
+            is_ahead = left > 0 or self._parser.is_midway
+            if step is Turn.END:
+                self._end(transaction, is_ahead=is_ahead)
+                return
+            if is_ahead:
+                self._break(self._out_of_turn(reply))
+                return
+            if isinstance(step, bytes):
+                self._channel.write(step)
+            elif not self._send_content(transaction):
+                return
+        if replies:
+            self._wait(transaction.awaited)
+        self._check_fault()
+
+    def _check_fault(self) -> None:
+        fault = self._parser.fault
+        if fault is not None:
+            self._break(our_reply("4.5.0", f"the server does not speak SMTP: {fault.reason}"))
+
+    def _out_of_turn(self, reply: Reply) -> Reply:
+        return our_reply("4.5.0", f"the server spoke out of turn after {reply.code}")
 
     def _ready(self, opening: Opening) -> None:
         owner, self._owner, self._opening = self._owner, None, None
@@ -288,22 +294,24 @@ class Connection(Protocol):
 
     # --- content --------------------------------------------------------------------------------
 
-    def _send_content(self, transaction: Transaction) -> None:
+    def _send_content(self, transaction: Transaction) -> bool:
+        """:return: whether there is still a transaction."""
         prepared, content = self._prepared, self._content
         if prepared is None or content is None:
             raise RuntimeError("a transaction without content")
         if transaction.size_octets > WHOLE_OCTETS:
             self._pump = _Pump(self, _blocks(prepared, content, transaction.size_octets))
             self._channel.registerProducer(self._pump, False)
-            return
+            return self._transaction is not None
         try:
             octets = b"".join(_blocks(prepared, content, transaction.size_octets))
         except Exception:
             self.content_failed()
-            return
+            return False
         stuffer = Stuffer()
         self._channel.write(stuffer.feed(octets) + stuffer.finish())
         transaction.content_sent()
+        return True
 
     def block(self, octets: bytes, *, is_last: bool) -> None:
         """The pump's next octets."""

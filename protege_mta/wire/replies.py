@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -47,19 +48,34 @@ class _Line:
     is_last: bool
 
 
-@functools.lru_cache(maxsize=512)  # a server says the same few lines for every message
 def _parse(octets: bytes) -> _Line | None:
-    """One line without its end; None where it has no code."""
-    match = _SHAPE.match(octets.decode("latin-1"))
+    """One line without its LF; None where it has no code."""
+    match = _SHAPE.match((octets[:-1] if octets.endswith(b"\r") else octets).decode("latin-1"))
     if match is None:
         return None
     code, mark, text = match[1], match[2], (match[3] or "")[:TEXT_CHARACTERS]
-    text = _UNPRINTABLE.sub("?", text.replace("\t", " ")).rstrip()
+    if not (text.isascii() and text.isprintable()):
+        text = _UNPRINTABLE.sub("?", text.replace("\t", " "))
+    text = text.rstrip()
     enhanced = ""
     found = _ENHANCED.match(text)
     if found is not None and found[1][0] == code[0]:
         enhanced, text = found[1], text[found.end() :]
     return _Line(Reply(int(code), enhanced, (text,)), mark != "-")
+
+
+@functools.lru_cache(maxsize=1024)  # a server says the same few things for every message
+def _whole(chunk: bytes) -> tuple[Reply, ...] | None:
+    """A chunk that is replies of one line each and nothing else; None for any other."""
+    if not chunk.endswith(b"\n"):
+        return None
+    replies = []
+    for octets in chunk[:-1].split(b"\n"):
+        line = _parse(octets)
+        if line is None or not line.is_last:
+            return None
+        replies.append(line.reply)
+    return tuple(replies)
 
 
 @attrs.define(eq=False)
@@ -68,41 +84,48 @@ class ReplyParser:
 
     Texts come out as printable US-ASCII: tabs become spaces, any other octet a question mark.  The
     enhanced code is taken off the texts where its class agrees with the reply's first digit.
-    After a :class:`Fault` the parser is spent: it returns nothing more.
+
+    :ivar fault: set where the stream stopped being replies, after those that :meth:`feed` gave
+        back; then the parser is spent, and gives no more.
     """
 
+    fault: Fault | None = attrs.field(default=None, init=False)
     _pending: bytes = attrs.field(default=b"", init=False)
     _lines: list[Reply] = attrs.field(factory=list, init=False)
-    _is_spent: bool = attrs.field(default=False, init=False)
+    _is_between: bool = attrs.field(default=True, init=False)
 
     @property
     def is_midway(self) -> bool:
-        """Whether a reply has begun and not ended."""
-        return bool(self._pending or self._lines)
+        """Whether there is more than :meth:`feed` has given back: part of a reply, or a fault."""
+        return not self._is_between
 
-    def feed(self, chunk: bytes) -> list[Reply | Fault]:
-        """Take the next octets off the wire; returns what they completed, in order."""
-        if self._is_spent:
-            return []
-        lines = (self._pending + chunk).split(b"\n")
-        self._pending = lines.pop()
-        events: list[Reply | Fault] = []
-        for line in lines:
-            event = self._take(line)
-            if event is not None:
-                events.append(event)
-                if isinstance(event, Fault):
-                    self._is_spent = True
-                    return events
-        if len(self._pending) >= LINE_OCTETS:
-            self._is_spent = True
-            events.append(Fault("a reply line is too long"))
-        return events
+    def feed(self, chunk: bytes) -> Sequence[Reply]:
+        """Take the next octets off the wire; returns the replies that they completed, in order."""
+        if self._is_between and len(chunk) < LINE_OCTETS:
+            whole = _whole(chunk)
+            if whole is not None:
+                return whole
+        replies: list[Reply] = []
+        if self.fault is None:
+            lines = (self._pending + chunk).split(b"\n")
+            self._pending = lines.pop()
+            for line in lines:
+                reply = self._take(line)
+                if isinstance(reply, Fault):
+                    self.fault = reply
+                    break
+                if reply is not None:
+                    replies.append(reply)
+            else:
+                if len(self._pending) >= LINE_OCTETS:
+                    self.fault = Fault("a reply line is too long")
+            self._is_between = not (self._pending or self._lines or self.fault)
+        return replies
 
     def _take(self, octets: bytes) -> Reply | Fault | None:
         if len(octets) >= LINE_OCTETS:
             return Fault("a reply line is too long")
-        line = _parse(octets[:-1] if octets.endswith(b"\r") else octets)
+        line = _parse(octets)
         if line is None:
             return Fault("a reply line without a reply code")
         lines = self._lines

@@ -9,7 +9,6 @@ an outcome, or :attr:`Transaction.left_over` for the next transaction, or
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -79,8 +78,10 @@ class Transaction:
     unsettled: list[int] = attrs.field(factory=list, init=False)
     cause: Reply | None = attrs.field(default=None, init=False)
     is_answered: bool = attrs.field(default=False, init=False)
-    _commands: deque[tuple[Awaited, int]] = attrs.field(factory=deque, init=False)
-    _awaited: deque[tuple[Awaited, int]] = attrs.field(factory=deque, init=False)
+    # What is said in turn, and how much of it has been asked and answered.
+    _script: list[tuple[Awaited, int]] = attrs.field(factory=list, init=False)
+    _asked: int = attrs.field(default=0, init=False)
+    _heard: int = attrs.field(default=0, init=False)
     _accepted: list[int] = attrs.field(factory=list, init=False)
     _too_many: list[tuple[int, Reply]] = attrs.field(factory=list, init=False)
     _is_sender_ok: bool = attrs.field(default=False, init=False)
@@ -90,7 +91,7 @@ class Transaction:
     @property
     def awaited(self) -> Awaited:
         """What the next reply answers; BLOCK while the content is on its way."""
-        return self._awaited[0][0] if self._awaited else Awaited.BLOCK
+        return self._script[self._heard][0] if self._heard < self._asked else Awaited.BLOCK
 
     def begin(self) -> Step:
         """The first octets to send; END where the hop's abilities settle everything already."""
@@ -104,23 +105,26 @@ class Transaction:
             recipients = [index for index in recipients if self._is_sendable(index)]
             if not recipients:
                 return Turn.END
-        commands = self._commands
+        script = self._script
         if self.needs_reset:
-            commands.append((Awaited.RSET, -1))
-        commands.append((Awaited.MAIL, -1))
-        commands.extend((Awaited.RCPT, index) for index in recipients)
-        commands.append((Awaited.DATA, -1))
+            script.append((Awaited.RSET, -1))
+        script.append((Awaited.MAIL, -1))
+        script += [(Awaited.RCPT, index) for index in recipients]
+        script.append((Awaited.DATA, -1))
         return self._more()
 
     def reply(self, reply: Reply) -> Step:
         """Take the next reply."""
-        if not self._awaited:
+        heard = self._heard
+        if heard == self._asked:
             return self._interrupted(reply)
-        awaited, index = self._awaited.popleft()
-        if reply.code == 421:
+        awaited, index = self._script[heard]
+        self._heard = heard + 1
+        code = reply.code
+        if code == 421:
             return self._closing(awaited, index, reply)
         self.is_answered = True
-        kind = reply.code // 100
+        kind = code // 100
         if awaited is Awaited.RCPT:
             if kind == 2:
                 self._accepted.append(index)
@@ -134,7 +138,7 @@ class Transaction:
             elif kind == 3:
                 return self._out_of_step(reply)
             else:
-                self._commands.clear()
+                del self._script[self._asked :]
                 self._settle(self.recipients, judged(reply, Scope.MESSAGE, self.contact))
         elif awaited is Awaited.DATA:
             return self._answered_data(reply, kind)
@@ -152,9 +156,10 @@ class Transaction:
         """The final dot is on its way: from here on, silence is ambiguous."""
         self._is_sending, self._is_sent = False, True
         if self.is_lmtp:  # RFC 2033, 4.2
-            self._awaited.extend((Awaited.DOT, index) for index in self._accepted)
+            self._script += [(Awaited.DOT, index) for index in self._accepted]
         else:
-            self._awaited.append((Awaited.DOT, -1))
+            self._script.append((Awaited.DOT, -1))
+        self._asked = len(self._script)
 
     def content_failed(self, cause: Reply) -> None:
         """The content cannot be read, which no other host would change; the dot is never sent."""
@@ -192,24 +197,20 @@ class Transaction:
 
     def _more(self) -> bytes:
         """The next group: one command where the server does not pipeline (RFC 2920, 3.1)."""
-        commands, group = self._commands, []
-        room = GROUP if self.abilities.has_pipelining else 1
-        while commands and room:
-            command = commands.popleft()
-            self._awaited.append(command)
-            group.append(self._line(*command))
-            room -= 1
-        text = "".join(group)
+        asked = self._asked
+        group = self._script[asked : asked + (GROUP if self.abilities.has_pipelining else 1)]
+        self._asked = asked + len(group)
+        text = ""
+        for awaited, index in group:
+            if awaited is Awaited.RCPT:
+                text += self._rcpt(self.envelope.recipients[index])
+            elif awaited is Awaited.MAIL:
+                text += self._mail()
+            else:
+                text += f"{awaited.name}\r\n"
         if text.count("\n") != len(group) or text.count("\r") != len(group):
             raise RuntimeError("an envelope with a line end inside")
         return text.encode("utf-8")
-
-    def _line(self, awaited: Awaited, index: int) -> str:
-        if awaited is Awaited.MAIL:
-            return self._mail()
-        if awaited is Awaited.RCPT:
-            return self._rcpt(self.envelope.recipients[index])
-        return "DATA\r\n" if awaited is Awaited.DATA else "RSET\r\n"
 
     def _mail(self) -> str:
         envelope, abilities = self.envelope, self.abilities
@@ -253,14 +254,13 @@ class Transaction:
     # --- what is said ---------------------------------------------------------------------------
 
     def _next(self) -> Step:
-        if self._awaited:
+        asked = self._asked
+        if self._heard < asked:
             return Turn.WAIT
-        commands = self._commands
-        if not commands:
+        if asked == len(self._script):
             self._put_off()
             return Turn.END
-        if commands[0][0] is Awaited.DATA and not self._accepted:
-            commands.clear()
+        if self._script[asked][0] is Awaited.DATA and not self._accepted:
             self.needs_reset = True
             return Turn.END
         return self._more()
@@ -282,8 +282,9 @@ class Transaction:
         if kind == 3:
             if self.is_lmtp:
                 return self._out_of_step(reply)  # nobody would answer the dot
-            self._awaited.append((Awaited.EMPTY_DOT, -1))  # RFC 2920, 3.1
-            return EMPTY
+            self._script.append((Awaited.EMPTY_DOT, -1))
+            self._asked += 1
+            return EMPTY  # RFC 2920, 3.1
         # With nobody accepted this is what it has to say; the recipients have their outcomes.
         self.needs_reset = self._is_sender_ok
         self._settle(self._accepted, judged(reply, Scope.MESSAGE, self.contact))
@@ -298,9 +299,11 @@ class Transaction:
             self._settle(indexes, judged(reply, scope, self.contact))
             return
         delivered = Delivered(self.contact, reply)
+        has_dsn, recipients = self.abilities.has_dsn, self.envelope.recipients
         for each in indexes:
             outcome = delivered
-            if self.abilities.has_dsn and self.envelope.recipients[each].notify & Notify.SUCCESS:
+            notify = recipients[each].notify
+            if notify and has_dsn and Notify.SUCCESS in notify:
                 outcome = Delivered(self.contact, reply, is_relayed=True)
             self.outcomes.append((each, outcome))
         if self._too_many:

@@ -10,7 +10,9 @@ from protege_mta.wire.replies import Fault, ReplyParser
 
 
 def replies_of(stream: bytes) -> list[Reply | Fault]:
-    return ReplyParser().feed(stream)
+    parser = ReplyParser()
+    replies = parser.feed(stream)
+    return [*replies, *filter(None, [parser.fault])]
 
 
 class ReplyParserTests(SynchronousTestCase):
@@ -78,11 +80,10 @@ class ReplyParserTests(SynchronousTestCase):
 
     def test_nothing_after_a_fault(self) -> None:
         parser = ReplyParser()
-        self.assertEqual(
-            parser.feed(b"250 a\r\nnonsense\r\n250 b\r\n"),
-            [Reply(250, "", ("a",)), Fault("a reply line without a reply code")],
-        )
+        self.assertEqual(parser.feed(b"250 a\r\nnonsense\r\n250 b\r\n"), [Reply(250, "", ("a",))])
+        self.assertEqual(parser.fault, Fault("a reply line without a reply code"))
         self.assertEqual(parser.feed(b"250 c\r\n"), [])
+        self.assertTrue(parser.is_midway)
 
     def test_midway(self) -> None:
         parser = ReplyParser()
