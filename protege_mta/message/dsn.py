@@ -152,9 +152,9 @@ _WRAP_SENTENCE: Final = textwrap.TextWrapper(
     break_on_hyphens=False,
 )
 _OPENINGS: Final[dict[Kind, str]] = {
-    "failure": "Your message could not be delivered to everybody. For the recipients below we"
-    " have given up, and they have not received it.",
-    "delay": "Your message has not been delivered yet to the recipients below. You need not do"
+    "failure": "Your message could not be delivered to the {addresses} below. We have given up:"
+    " it will not arrive there.",
+    "delay": "Your message has not been delivered to the {addresses} below yet. You need not do"
     " anything: we keep trying, and tell you if we have to give up.",
     "success": "This is the report you asked for when you sent your message.",
 }
@@ -184,7 +184,9 @@ def _explanation(kind: Kind, message: Message, reports: Sequence[Report], hostna
     """The part that people read."""
     paragraphs = [
         _WRAP.fill(f"This is the mail system at {hostname}."),
-        _WRAP.fill(_OPENINGS[kind]),
+        _WRAP.fill(
+            _OPENINGS[kind].format(addresses="address" if len(reports) == 1 else "addresses")
+        ),
     ]
     for report in reports:
         lines = [f"  {report.recipient.address}", *_what_happened(report)]
