@@ -38,9 +38,7 @@ class BoundSocket:
     def accept(self, reactor: IReactorCore, factory: IProtocolFactory) -> IListeningPort:
         """Begin to serve.  The socket belongs to the returned port from now on."""
         self.socket.listen(BACKLOG)  # harmless where systemd has done it already
-        port = fast.adopt(reactor, self.socket, factory)
-        self.socket.close()  # the port has a descriptor of its own
-        return port
+        return fast.adopt(reactor, self.socket, factory)
 
     def close(self) -> None:
         self.socket.close()
