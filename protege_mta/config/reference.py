@@ -14,8 +14,8 @@ from typing import Any
 
 import attrs
 
-from .kinds import TABLES, Key, Named, Table, Tables, Variant
 from .model import Settings
+from .schema import TABLES, Key, Named, Table, Tables, Variant
 from .toml import keys_of
 
 _OPENING = """\

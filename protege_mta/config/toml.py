@@ -17,8 +17,9 @@ from typing import Any, Final
 import attrs
 
 from . import checks
-from .kinds import TABLES, FilePath, Key, Kind, Named, Table, Tables, Unfit, Variant
+from .kinds import FilePath, Kind, Unfit
 from .model import Settings
+from .schema import TABLES, Key, Named, Table, Tables, Variant
 
 _GOT_CHARACTERS: Final = 60
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+\Z")

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.config.checks import secret
+from protege_mta.config.credentials import secret
 from protege_mta.config.embedded import embedded
 from protege_mta.config.kinds import HostPort, UnixPath
 from protege_mta.config.model import (
-    PROHIBITED_NETWORKS,
     Dkim,
     DkimSelector,
     Dns,
@@ -29,6 +28,7 @@ from protege_mta.config.model import (
     Tls,
     Workers,
 )
+from protege_mta.config.networks import PROHIBITED_NETWORKS
 from protege_mta.config.sockets import address_of
 from protege_mta.config.toml import ConfigError, glimpse, load
 

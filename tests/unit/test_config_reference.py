@@ -7,9 +7,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.config.kinds import TABLES, Named, Table, Tables, Variant
 from protege_mta.config.model import Settings
 from protege_mta.config.reference import page
+from protege_mta.config.schema import TABLES, Named, Table, Tables, Variant
 from protege_mta.config.toml import keys_of
 
 PAGE = Path(__file__).parents[2] / "docs/reference/configuration.md"

@@ -1,0 +1,79 @@
+"""Certificates, keys and passwords: whether the named files hold what they should."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+from ..dkim import keys
+from .model import Smarthost, Tls
+
+
+def of_tls(tls: Tls) -> Iterator[tuple[str, str]]:
+    """Key and complaint for each fault of the certificate and its key."""
+    certificate = None
+    try:
+        certificate = x509.load_pem_x509_certificates(tls.certificate.read_bytes())[0]
+    except (OSError, ValueError) as error:
+        yield "certificate", f'wanted a PEM certificate, got "{tls.certificate}" ({_brief(error)})'
+    key = _private_key(tls.private_key)
+    if isinstance(key, str):
+        yield "private_key", key
+    elif certificate is not None and _public(key) != _public(certificate):
+        got = f'got "{tls.private_key}", which belongs to another'
+        yield "private_key", f'wanted the key of the certificate "{tls.certificate}", {got}'
+
+
+def of_dkim_key(path: Path) -> Iterator[tuple[str, str]]:
+    """Key and complaint where a file holds no key that can sign."""
+    try:
+        keys.load(path.read_bytes())
+    except (OSError, keys.BadKey) as error:
+        yield "private_key", f'wanted an RSA or Ed25519 key in PEM, got "{path}" ({_brief(error)})'
+
+
+def of_smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:
+    """Key and complaint for each fault of the files of a smarthost."""
+    if smarthost.password_file is not None and not secret(smarthost.password_file):
+        got = f'got "{smarthost.password_file}", whose first line is empty'
+        yield "password_file", f"wanted a file with a password in its first line, {got}"
+    if smarthost.ca_file is not None:
+        try:
+            x509.load_pem_x509_certificates(smarthost.ca_file.read_bytes())
+        except (OSError, ValueError) as error:
+            yield "ca_file", f'wanted PEM certificates, got "{smarthost.ca_file}" ({_brief(error)})'
+
+
+def secret(path: Path) -> bytes:
+    """The secret in a file: its first line without the line end.
+
+    :raise OSError: it cannot be read.
+    """
+    return path.read_bytes().partition(b"\n")[0].removesuffix(b"\r")
+
+
+def _private_key(path: Path) -> PrivateKeyTypes | str:
+    """The key in a file, or a complaint."""
+    try:
+        return serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except TypeError:  # what cryptography raises for a key under a passphrase
+        return f'wanted a private key without a passphrase, got "{path}"'
+    except Exception as error:
+        # UnsupportedAlgorithm and more of cryptography's own; whatever it is, the key is no use.
+        return f'wanted a private key in PEM, got "{path}" ({_brief(error)})'
+
+
+def _public(owner: PrivateKeyTypes | x509.Certificate) -> bytes:
+    return owner.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _brief(error: Exception) -> str:
+    """An error's text on one line; cryptography's may run over several sentences."""
+    text = " ".join(str(error).split())
+    return text.partition(". ")[0][:80] or type(error).__name__
