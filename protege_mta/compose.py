@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
@@ -181,11 +181,12 @@ class House:
         signers = _signers(settings)
         transports = self._transports(settings)
         locator = self._new_locator(settings)
-        table = _routing_table(settings)
+        kinds, outbound = _routes(settings)
 
+        is_rerouted = _routes(settings) != _routes(self.settings)
         self.settings = settings
         self._locator = locator
-        self.dispatcher.hop = table.hop
+        self.dispatcher.route_by(RoutingTable(kinds, outbound).hop)
         self.dispatcher.retry = _retry(settings)
         self.dispatcher.preparer = Preparer(signers, self._in_signer)
         self.door.relaying = _relaying(settings)
@@ -198,6 +199,9 @@ class House:
         self.transports.update(transports)
         for transport in old:
             transport.close()
+        if old and is_rerouted:  # what waits for a way that is no more finds the new one at once
+            for id in self.spool.ids():
+                self.scheduler.retry(id)
 
     def _transports(self, settings: Settings) -> dict[HopKind, Transport]:
         outbound = settings.outbound
@@ -418,15 +422,15 @@ def _relaying(settings: Settings) -> Relaying:
     )
 
 
-def _routing_table(settings: Settings) -> RoutingTable:
+def _routes(settings: Settings) -> tuple[dict[str, Literal["maildir", "lmtp"]], NextHop]:
+    """What is delivered here, and the way out for the rest."""
     outbound = NextHop("mx", "")
     if settings.outbound.route == "smarthost":
         host = settings.outbound.smarthost
         assert host is not None  # the configuration was checked
         name = f"[{host.host}]" if ":" in host.host else host.host
         outbound = NextHop("smarthost", f"{name}:{host.port}")
-    kinds = {name: domain.deliver for name, domain in _domains(settings).items()}
-    return RoutingTable(kinds, outbound)
+    return {name: domain.deliver for name, domain in _domains(settings).items()}, outbound
 
 
 def _lmtp_servers(settings: Settings) -> dict[str, str]:

@@ -49,17 +49,17 @@ _ALONE: Final = (0,)
 class Dispatcher:
     """Runs attempts and writes down what became of them.
 
-    :param transports: by kind; every kind that ``hop`` names has one.
+    :param transports: by kind; every kind that routing names has one.
     :ivar scheduler: set once, before anything is accepted; it calls back into here.
-    :ivar hop: routing: the next hop of an address.  Like :attr:`retry` and :attr:`preparer` set
-        before anything is accepted, and again when the configuration is read again.
+    :ivar retry: like :attr:`preparer` and the routing of :meth:`route_by` set before anything is
+        accepted, and again when the configuration is read again.
     """
 
     log = Logger()
     scheduler: Scheduler
-    hop: Callable[[Address], NextHop]
     retry: RetrySchedule
     preparer: Preparer
+    _hop: Callable[[Address], NextHop]
 
     def __init__(
         self,
@@ -78,6 +78,11 @@ class Dispatcher:
         self._now = now
         self._rng = rng
 
+    def route_by(self, hop: Callable[[Address], NextHop]) -> None:
+        """Routing: the next hop of an address.  What is queued follows when it is tried next."""
+        self._has_old_routes = hasattr(self, "_hop")
+        self._hop = hop
+
     # --- into the schedule -----------------------------------------------------------------------
 
     def accepted(self, message: Message, status: RecipientStatus) -> None:
@@ -85,12 +90,12 @@ class Dispatcher:
         recipients = message.envelope.recipients
         now = self._now()
         if len(recipients) == 1:
-            hop = self.hop(recipients[0].address)
+            hop = self._hop(recipients[0].address)
             self.scheduler.add(self._entry(message, hop, _ALONE, status, now))
             return
         by_hop: dict[NextHop, list[int]] = {}
         for index, recipient in enumerate(recipients):
-            by_hop.setdefault(self.hop(recipient.address), []).append(index)
+            by_hop.setdefault(self._hop(recipient.address), []).append(index)
         for hop, indexes in by_hop.items():
             self.scheduler.add(self._entry(message, hop, tuple(indexes), status, now))
 
@@ -99,7 +104,7 @@ class Dispatcher:
         groups: dict[tuple[NextHop, RecipientStatus], list[int]] = {}
         for index, status in enumerate(found.statuses):
             if status is not None:
-                hop = self.hop(found.message.envelope.recipients[index].address)
+                hop = self._hop(found.message.envelope.recipients[index].address)
                 groups.setdefault((hop, status), []).append(index)
         for (hop, status), indexes in groups.items():
             entry = self._entry(found.message, hop, tuple(indexes), status, status.due_at)
@@ -150,7 +155,13 @@ class Dispatcher:
     def unlocated(self, entry: Entry, failure: TransientFailure | PermanentFailure) -> None:
         """The scheduler's word that the next hop has no site, for now or for ever."""
         outcomes = [(index, failure) for index in entry.recipients]
-        self._open(entry, lambda content: self._settle(entry, None, content, outcomes))
+
+        def settle(content: Content) -> Deferred[None] | None:
+            if self._has_old_routes and self._is_rerouted(entry, content.message):
+                return None
+            return self._settle(entry, None, content, outcomes)
+
+        self._open(entry, settle)
 
     def _open(self, entry: Entry, go_on: Callable[[Content], Deferred[None] | None]) -> None:
         """Read the message and go on with it; whatever happens, the entry is given back."""
@@ -168,7 +179,9 @@ class Dispatcher:
 
         self._spool.open(entry.id).addCallback(opened).addErrback(self._unreadable, entry)
 
-    def _deliver(self, entry: Entry, site: Site, content: Content) -> Deferred[None]:
+    def _deliver(self, entry: Entry, site: Site, content: Content) -> Deferred[None] | None:
+        if self._has_old_routes and self._is_rerouted(entry, content.message):
+            return None
         attempt = Attempt(
             site,
             entry.hop.name,
@@ -186,6 +199,22 @@ class Dispatcher:
 
         delivered = self._transports[site.kind].deliver(attempt)
         return delivered.addErrback(broke).addCallback(ended)
+
+    def _is_rerouted(self, entry: Entry, message: Message) -> bool:
+        """Whether routing has changed since the entry was made, so that others take its place."""
+        if self.scheduler.order(entry) is not None:
+            return False
+        by_hop: dict[NextHop, list[int]] = {}
+        for index in entry.recipients:
+            hop = self._hop(message.envelope.recipients[index].address)
+            by_hop.setdefault(hop, []).append(index)
+        if list(by_hop) == [entry.hop]:
+            return False
+        self.scheduler.finished(entry, Report(Health.UNKNOWN))
+        now = status_of(entry)
+        for hop, indexes in by_hop.items():
+            self.scheduler.add(self._entry(message, hop, tuple(indexes), now, self._now()))
+        return True
 
     def _unreadable(self, failure: Failure, entry: Entry) -> None:
         """The content cannot be had, or a bug of ours stopped the attempt."""

@@ -80,7 +80,7 @@ class FlowCase(SynchronousTestCase):
             now=now,
             rng=rng,
         )
-        self.dispatcher.hop = lambda address: NextHop("mx", domain_of(address))
+        self.dispatcher.route_by(lambda address: NextHop("mx", domain_of(address)))
         self.dispatcher.retry = RETRY
         self.dispatcher.preparer = Preparer({}, lambda work: succeed(work()))
         self.scheduler = Scheduler(
@@ -238,6 +238,23 @@ class DeliveryTests(FlowCase):
         broken.errback(RuntimeError("bug"))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(self.events(id)[-1], ("deferred", "b@b.test"))
+
+
+class RoutingTests(FlowCase):
+    """A routing table that changes while mail waits."""
+
+    def test_waiting_mail_takes_the_new_way(self) -> None:
+        """At its next attempt, and each recipient by itself."""
+        self.transport.script.append({0: GREYLISTED, 1: GREYLISTED})
+        id = self.send("b@b.test", "c@b.test")
+        hops = {"b@b.test": NextHop("mx", "new.test"), "c@b.test": NextHop("mx", "b.test")}
+        self.dispatcher.route_by(hops.__getitem__)
+        self.turn(310)
+        self.assertEqual(
+            sorted((one.domain, one.recipients) for one in self.transport.attempts[1:]),
+            [("b.test", (1,)), ("new.test", (0,))],
+        )
+        self.assertEqual(sorted(e["id"] for e in self.told[-2:]), [f"{id}.0.2", f"{id}.1.2"])
 
 
 class BounceTests(FlowCase):
