@@ -29,7 +29,7 @@ from ..wire.client import Awaited, name_of, our_reply
 from ..wire.dotstuff import Stuffer
 from ..wire.opening import Opened, Opening
 from ..wire.replies import ReplyParser
-from ..wire.transaction import Transaction, Turn
+from ..wire.transaction import END, WAIT, Transaction
 from .pool import Pool
 from .sweep import NEVER
 from .tls_client import facts_of, fault_of
@@ -240,10 +240,10 @@ class Connection(Protocol):
             left -= 1
             counts[reply.code // 100] += 1
             step = transaction.reply(reply)
-            if step is Turn.WAIT:
+            if step is WAIT:
                 continue
             is_ahead = left > 0 or self._parser.is_midway
-            if step is Turn.END:
+            if step is END:
                 self._end(transaction, is_ahead=is_ahead)
                 return
             if is_ahead:
@@ -304,7 +304,7 @@ class Connection(Protocol):
             self._channel.registerProducer(self._pump, False)
             return self._transaction is not None
         try:
-            octets = b"".join(_blocks(prepared, content, transaction.size_octets))
+            octets = _whole(prepared, content, transaction.size_octets)
         except Exception:
             self.content_failed()
             return False
@@ -408,25 +408,32 @@ class _Pump:
 
 
 class _ShortContent(Exception):
-    """Content ended before its size."""
+    """Content ended before its size: a cut message must never be taken for a whole one."""
+
+
+def _whole(prepared: Prepared, content: Content, size_octets: int) -> bytes:
+    """What is to be sent, before dot-stuffing.  :raise _ShortContent:"""
+    head, rest = prepared.head, prepared.body
+    if rest is None:
+        rest = content.read(prepared.skip_octets, size_octets - len(head))
+    octets = head + rest if head else rest
+    if len(octets) != size_octets:
+        raise _ShortContent(f"{len(octets)} octets of {size_octets}")
+    return octets
 
 
 def _blocks(prepared: Prepared, content: Content, size_octets: int) -> Iterator[bytes]:
-    """What is to be sent, before dot-stuffing; no block is empty.
-
-    :raise _ShortContent: rather than let a cut message be taken for a whole one.
-    """
-    if prepared.head:
-        yield prepared.head
-    sent = len(prepared.head)
+    """The same in pieces, none of them empty."""
+    head = prepared.head
+    if head:
+        yield head
     if prepared.body is not None:
         for start in range(0, len(prepared.body), BLOCK_OCTETS):
             yield prepared.body[start : start + BLOCK_OCTETS]
         return
-    offset, end = prepared.skip_octets, prepared.skip_octets + size_octets - sent
-    step = BLOCK_OCTETS if size_octets > WHOLE_OCTETS else max(end - offset, 1)
+    offset, end = prepared.skip_octets, prepared.skip_octets + size_octets - len(head)
     while offset < end:
-        block = content.read(offset, min(step, end - offset))
+        block = content.read(offset, min(BLOCK_OCTETS, end - offset))
         if not block:
             raise _ShortContent(f"{offset} octets of {end}")
         offset += len(block)

@@ -40,16 +40,8 @@ class Fault:
     reason: str
 
 
-@attrs.frozen
-class _Line:
-    """:ivar is_last: whether a space or nothing followed the code."""
-
-    reply: Reply
-    is_last: bool
-
-
-def _parse(octets: bytes) -> _Line | None:
-    """One line without its LF; None where it has no code."""
+def _parse(octets: bytes) -> tuple[Reply, bool] | None:
+    """One line without its LF, and whether it is a reply's last; None where it has no code."""
     match = _SHAPE.match((octets[:-1] if octets.endswith(b"\r") else octets).decode("latin-1"))
     if match is None:
         return None
@@ -61,7 +53,7 @@ def _parse(octets: bytes) -> _Line | None:
     found = _ENHANCED.match(text)
     if found is not None and found[1][0] == code[0]:
         enhanced, text = found[1], text[found.end() :]
-    return _Line(Reply(int(code), enhanced, (text,)), mark != "-")
+    return Reply(int(code), enhanced, (text,)), mark != "-"
 
 
 @functools.lru_cache(maxsize=1024)  # a server says the same few things for every message
@@ -72,9 +64,9 @@ def _whole(chunk: bytes) -> tuple[Reply, ...] | None:
     replies = []
     for octets in chunk[:-1].split(b"\n"):
         line = _parse(octets)
-        if line is None or not line.is_last:
+        if line is None or not line[1]:
             return None
-        replies.append(line.reply)
+        replies.append(line[0])
     return tuple(replies)
 
 
@@ -128,17 +120,17 @@ class ReplyParser:
         line = _parse(octets)
         if line is None:
             return Fault("a reply line without a reply code")
-        lines = self._lines
-        if not lines and line.is_last:
-            return line.reply
-        if lines and lines[0].code != line.reply.code:
+        (reply, is_last), lines = line, self._lines
+        if not lines and is_last:
+            return reply
+        if lines and lines[0].code != reply.code:
             return Fault("the lines of a reply have different codes")
-        lines.append(line.reply)
-        if not line.is_last:
+        lines.append(reply)
+        if not is_last:
             return Fault("a reply has too many lines") if len(lines) >= LINES else None
         self._lines = []
         return Reply(
-            line.reply.code,
-            next(filter(None, (reply.enhanced for reply in lines)), ""),
-            tuple(text for reply in lines for text in reply.lines),
+            reply.code,
+            next(filter(None, (each.enhanced for each in lines)), ""),
+            tuple(text for each in lines for text in each.lines),
         )

@@ -43,6 +43,18 @@ class Turn(enum.Enum):
 
 Step = bytes | Turn
 
+# By a name of their own, for looking a member up in its Enum costs as much as all else about it.
+WAIT: Final = Turn.WAIT
+CONTENT: Final = Turn.CONTENT
+END: Final = Turn.END
+_RSET: Final = Awaited.RSET
+_MAIL: Final = Awaited.MAIL
+_RCPT: Final = Awaited.RCPT
+_DATA: Final = Awaited.DATA
+_BLOCK: Final = Awaited.BLOCK
+_DOT: Final = Awaited.DOT
+_EMPTY_DOT: Final = Awaited.EMPTY_DOT
+
 
 def judged(reply: Reply, scope: Scope, contact: Contact | None) -> Outcome:
     """What a 4yz or 5yz reply comes to."""
@@ -91,7 +103,7 @@ class Transaction:
     @property
     def awaited(self) -> Awaited:
         """What the next reply answers; BLOCK while the content is on its way."""
-        return self._script[self._heard][0] if self._heard < self._asked else Awaited.BLOCK
+        return self._script[self._heard][0] if self._heard < self._asked else _BLOCK
 
     def begin(self) -> Step:
         """The first octets to send; END where the hop's abilities settle everything already."""
@@ -100,17 +112,17 @@ class Transaction:
         if refusal is not None:
             failure = PermanentFailure(Scope.MESSAGE, refusal, self.contact)
             self.outcomes.extend((index, failure) for index in recipients)
-            return Turn.END
+            return END
         if not self.abilities.has_smtputf8:
             recipients = [index for index in recipients if self._is_sendable(index)]
             if not recipients:
-                return Turn.END
+                return END
         script = self._script
         if self.needs_reset:
-            script.append((Awaited.RSET, -1))
-        script.append((Awaited.MAIL, -1))
-        script += [(Awaited.RCPT, index) for index in recipients]
-        script.append((Awaited.DATA, -1))
+            script.append((_RSET, -1))
+        script.append((_MAIL, -1))
+        script += [(_RCPT, index) for index in recipients]
+        script.append((_DATA, -1))
         return self._more()
 
     def reply(self, reply: Reply) -> Step:
@@ -125,14 +137,14 @@ class Transaction:
             return self._closing(awaited, index, reply)
         self.is_answered = True
         kind = code // 100
-        if awaited is Awaited.RCPT:
+        if awaited is _RCPT:
             if kind == 2:
                 self._accepted.append(index)
             elif kind == 3:
                 return self._out_of_step(reply)
             elif self._is_sender_ok:
                 self._refused(index, reply)
-        elif awaited is Awaited.MAIL:
+        elif awaited is _MAIL:
             if kind == 2:
                 self._is_sender_ok = True
             elif kind == 3:
@@ -140,13 +152,13 @@ class Transaction:
             else:
                 del self._script[self._asked :]
                 self._settle(self.recipients, judged(reply, Scope.MESSAGE, self.contact))
-        elif awaited is Awaited.DATA:
+        elif awaited is _DATA:
             return self._answered_data(reply, kind)
-        elif awaited is Awaited.DOT:
+        elif awaited is _DOT:
             if kind == 3:
                 return self._out_of_step(reply)
             self._answered_dot(index, reply, kind)
-        elif awaited is Awaited.RSET:
+        elif awaited is _RSET:
             if kind != 2:
                 return self._out_of_step(reply)
             self.needs_reset = False
@@ -156,9 +168,9 @@ class Transaction:
         """The final dot is on its way: from here on, silence is ambiguous."""
         self._is_sending, self._is_sent = False, True
         if self.is_lmtp:  # RFC 2033, 4.2
-            self._script += [(Awaited.DOT, index) for index in self._accepted]
+            self._script += [(_DOT, index) for index in self._accepted]
         else:
-            self._script.append((Awaited.DOT, -1))
+            self._script.append((_DOT, -1))
         self._asked = len(self._script)
 
     def content_failed(self, cause: Reply) -> None:
@@ -202,12 +214,12 @@ class Transaction:
         self._asked = asked + len(group)
         text = ""
         for awaited, index in group:
-            if awaited is Awaited.RCPT:
+            if awaited is _RCPT:
                 text += self._rcpt(self.envelope.recipients[index])
-            elif awaited is Awaited.MAIL:
+            elif awaited is _MAIL:
                 text += self._mail()
             else:
-                text += f"{awaited.name}\r\n"
+                text += "DATA\r\n" if awaited is _DATA else "RSET\r\n"
         if text.count("\n") != len(group) or text.count("\r") != len(group):
             raise RuntimeError("an envelope with a line end inside")
         return text.encode("utf-8")
@@ -256,13 +268,13 @@ class Transaction:
     def _next(self) -> Step:
         asked = self._asked
         if self._heard < asked:
-            return Turn.WAIT
+            return WAIT
         if asked == len(self._script):
             self._put_off()
-            return Turn.END
-        if self._script[asked][0] is Awaited.DATA and not self._accepted:
+            return END
+        if self._script[asked][0] is _DATA and not self._accepted:
             self.needs_reset = True
-            return Turn.END
+            return END
         return self._more()
 
     def _refused(self, index: int, reply: Reply) -> None:
@@ -278,18 +290,18 @@ class Transaction:
             return self._out_of_step(reply)
         if kind == 3 and self._accepted:
             self._is_sending = True
-            return Turn.CONTENT
+            return CONTENT
         if kind == 3:
             if self.is_lmtp:
                 return self._out_of_step(reply)  # nobody would answer the dot
-            self._script.append((Awaited.EMPTY_DOT, -1))
+            self._script.append((_EMPTY_DOT, -1))
             self._asked += 1
             return EMPTY  # RFC 2920, 3.1
         # With nobody accepted this is what it has to say; the recipients have their outcomes.
         self.needs_reset = self._is_sender_ok
         self._settle(self._accepted, judged(reply, Scope.MESSAGE, self.contact))
         self._put_off()
-        return Turn.END
+        return END
 
     def _answered_dot(self, index: int, reply: Reply, kind: int) -> None:
         self.needs_reset = False
@@ -311,12 +323,12 @@ class Transaction:
 
     def _closing(self, awaited: Awaited, index: int, reply: Reply) -> Step:
         """421: the server closes the channel, whatever it was asked (RFC 5321, 3.8)."""
-        if awaited is Awaited.DOT and index >= 0:
+        if awaited is _DOT and index >= 0:
             self._settle([index], TransientFailure(Scope.HOST, reply, self.contact))
-        elif awaited is Awaited.DOT:
+        elif awaited is _DOT:
             self._is_sent = False  # a plain no: nothing ambiguous about it
         self.broken(reply)
-        return Turn.END
+        return END
 
     def _interrupted(self, reply: Reply) -> Step:
         """A reply while the content is on its way, from a server that has heard enough."""
@@ -324,15 +336,15 @@ class Transaction:
             self.cause = reply
             self._settle(self._accepted, judged(reply, Scope.MESSAGE, self.contact))
             self._put_off()
-            return Turn.END
+            return END
         if reply.code == 421:
             self.broken(reply)
-            return Turn.END
+            return END
         return self._out_of_step(reply)
 
     def _out_of_step(self, reply: Reply) -> Step:
         self.broken(our_reply("4.5.0", f"the server is out of step: it said {reply.code}"))
-        return Turn.END
+        return END
 
     def _settle(self, indexes: Sequence[int], outcome: Outcome) -> None:
         if self.outcomes:
