@@ -246,7 +246,7 @@ def _status(message: Message, reports: Sequence[Report], hostname: str) -> bytes
     """The message/delivery-status part (RFC 3464, 2.1), global where it must be (RFC 6533, 3)."""
     lines = []
     if message.envelope.envid:
-        lines.append(f"Original-Envelope-Id: {_unxtext(message.envelope.envid)}")
+        lines.append(f"Original-Envelope-Id: {_clean(_unxtext(message.envelope.envid))}")
     lines.append(f"Reporting-MTA: dns; {hostname}")
     lines.append(f"Arrival-Date: {date(int(message.arrived_at))}")
     is_global = False
