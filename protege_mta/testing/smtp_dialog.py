@@ -15,11 +15,28 @@ from ..wire.settings import ServerSettings
 from .doors import FakeDoor
 
 
-class Client:
-    """A client whose server is ``mx.test``, connected from 192.0.2.1.
+class Wire(StringTransport):
+    """The server's end of a connection.
 
-    :ivar transport: the server's end; ``transport.value()`` is what it said.
+    :ivar writes: each write by itself.
+    :ivar is_aborted: whether it was cut.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.is_aborted = False
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+        super().write(data)
+
+    def abortConnection(self) -> None:
+        self.is_aborted = True
+
+
+class Client:
+    """A client whose server is ``mx.test``, connected from 192.0.2.1."""
 
     def __init__(
         self,
@@ -37,7 +54,7 @@ class Client:
             clock=self.clock,
             new_session_id=lambda: "s1",
         )
-        self.transport = StringTransport()
+        self.transport = Wire()
         self.connection = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1025))
         self.connection.makeConnection(self.transport)
 
