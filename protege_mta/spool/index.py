@@ -15,7 +15,7 @@ import attrs
 from ..model.ids import QueueId
 from ..model.status import RecipientStatus
 from . import states as packed
-from .segment import Segment
+from .segment import Kind, Segment
 from .states import States
 
 _PLACE: Final = struct.Struct("<III")
@@ -35,7 +35,8 @@ class Use:
     :ivar dead: whose content is here but is not (any more) what the queue needs: while it is here,
         whatever says so must be kept, lest recovery believes it.
     :ivar is_sealed: nothing is appended any more.
-    :ivar is_stuck: reading it found damage; it stays.
+    :ivar is_damaged: recovery found damage, and has set it aside.
+    :ivar is_stuck: it was found damaged since; it stays until the next recovery.
     """
 
     segment: Segment
@@ -44,12 +45,14 @@ class Use:
     live_octets: int = 0
     dead: set[QueueId] = attrs.field(factory=set)
     is_sealed: bool = False
+    is_damaged: bool = False
     is_stuck: bool = False
 
 
 class Index:
     """:ivar uses: by the segment's number.
     :ivar big: name and size of each queued message's big file.
+    :ivar has_emptied: a sealed segment has lost its last live message; whoever acts on it clears it.
     """
 
     def __init__(self) -> None:
@@ -60,6 +63,8 @@ class Index:
         self.big: dict[QueueId, tuple[str, int]] = {}
         self.big_octets = 0
         self.live_octets = 0
+        self.has_emptied = False
+        self._last: dict[Kind, Use] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -94,6 +99,27 @@ class Index:
         if found is None:
             found = self.uses[segment.number] = Use(segment)
         return found
+
+    def written(self, segment: Segment, end: int) -> bool:
+        """``segment`` has been written up to ``end``, and its predecessor of the same kind is
+        sealed.  :return: whether it is new."""
+        use = self.use(segment)
+        use.end = end
+        last = self._last.get(segment.kind)
+        if last is use:
+            return False
+        self._last[segment.kind] = use
+        if last is not None:
+            last.is_sealed = True
+        return True
+
+    def remove(self, segment: Segment) -> None:
+        """The segment is gone, its dead with it."""
+        del self.uses[segment.number]
+
+    def is_dead_elsewhere(self, id: QueueId, number: int) -> bool:
+        """Whether content of ``id`` that is not needed lies in another segment than ``number``."""
+        return any(id in use.dead for at, use in self.uses.items() if at != number)
 
     def put(self, id: QueueId, place: Place, states: States) -> None:
         """A message is there, or is there now, its earlier place being out of date."""
@@ -156,4 +182,6 @@ class Index:
         use.live -= 1
         use.live_octets -= octets
         use.dead.add(id)
+        if not use.live and use.is_sealed:
+            self.has_emptied = True
         self.live_octets -= octets

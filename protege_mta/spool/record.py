@@ -214,29 +214,41 @@ end_meta: Final = msgspec.msgpack.Decoder(EndMeta).decode
 commit_meta: Final = msgspec.msgpack.Decoder(CommitMeta).decode
 
 
+def _clean(text: str) -> str:
+    """Text that has octets; lone surrogates, which have none, become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _message_octets(message: Message) -> bytes:
+    try:
+        return _encode(_stored(message))
+    except UnicodeEncodeError:
+        it = _stored(message)
+        it.sub, it.mid, it.cmp, it.tnt = map(_clean, (it.sub, it.mid, it.cmp, it.tnt))
+        return _encode(it)
+
+
+def _stored(message: Message) -> _Message:
     envelope, origin = message.envelope, message.origin
-    return _encode(
-        _Message(
-            envelope.sender,
-            [_Recipient(one.address, int(one.notify), one.orcpt) for one in envelope.recipients],
-            message.arrived_at,
-            message.size_octets,
-            origin.source,
-            envelope.body,
-            envelope.is_smtputf8,
-            envelope.ret,
-            envelope.envid,
-            origin.identity,
-            origin.peer_address,
-            origin.may_sign,
-            origin.tenant,
-            origin.campaign,
-            message.header_message_id,
-            message.subject,
-            message.is_eight_bit,
-            message.is_urgent,
-        )
+    return _Message(
+        envelope.sender,
+        [_Recipient(one.address, int(one.notify), one.orcpt) for one in envelope.recipients],
+        message.arrived_at,
+        message.size_octets,
+        origin.source,
+        envelope.body,
+        envelope.is_smtputf8,
+        envelope.ret,
+        envelope.envid,
+        origin.identity,
+        origin.peer_address,
+        origin.may_sign,
+        origin.tenant,
+        origin.campaign,
+        message.header_message_id,
+        message.subject,
+        message.is_eight_bit,
+        message.is_urgent,
     )
 
 

@@ -57,7 +57,10 @@ def standing(recipients: tuple[int, ...] | None, status: RecipientStatus) -> Sta
         status.due_at,
         status.transitions,
         status.is_warned,
-        status.cause,
+        # What has no octets (lone surrogates) becomes question marks.
+        status.cause
+        if status.cause.isascii()
+        else status.cause.encode("utf-8", "replace").decode("utf-8"),
     )
 
 

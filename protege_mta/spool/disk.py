@@ -1,0 +1,501 @@
+"""The spool on disk: a log of segments, one writer, group commit.
+
+Two threads.  The *reactor's* owns what is queued (index, cache, quota, reclaimer, content coming
+in); it turns batches into records, puts them in line, and does them to the index once they are
+durable, or at once if they are lazy.  The *writer's* owns the open segments; it takes what is in
+line, writes it, syncs it once, and reports.  Cold content and big files are read and written in
+whatever threads ``in_thread`` has.
+
+``docs/explanation/spool.md`` tells the format, and what is durable when.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..model.batch import Append, Batch, BigFile, End, Operation, Update
+from ..model.ids import QueueId
+from ..model.ports import (
+    Content,
+    Damaged,
+    Incoming,
+    Journal,
+    NoSuchMessage,
+    Position,
+    Recovered,
+    SpoolFailed,
+    SpoolFull,
+    Stats,
+)
+from . import record as records
+from .big import BigStore, InThread
+from .content import Cache, MemoryContent
+from .corrupt import Corrupt
+from .fetch import Fetched, Fetcher, Mismatch
+from .files import Files
+from .index import Index
+from .line import DirectLine, Line, LineMaker, ThreadLine, Worker
+from .lock import lock
+from .quota import Quota
+from .reclaim import Reclaimer
+from .recovery import remove_orphans, replay
+from .scan import SegmentReader
+from .segment import Segment
+from .settings import SpoolSettings
+from .states import initial
+from .writer import Item, Maker, Writer
+
+_READERS: Final = 16
+
+
+def direct(worker: Worker, lazy_s: float) -> Line:
+    """For ``line``: no thread; :meth:`DiskSpool.commit` itself writes and syncs."""
+    return DirectLine(worker)
+
+
+@attrs.define(eq=False)
+class _Close:
+    """The last task in line."""
+
+    spool: DiskSpool
+
+    def run(self, writer: Writer) -> None:
+        writer.close()
+
+    def done(self, error: Exception | None) -> None:
+        self.spool._closed()
+
+
+class DiskSpool:
+    """:class:`~..model.ports.Spool` in a folder, one folder a shard below it.
+
+    :param now: POSIX seconds; only differences are used.
+    :param in_reactor: calls a function in the reactor's thread, in the order of the calls, as
+        ``reactor.callFromThread`` does.
+    :param in_thread: does blocking work in some thread.
+    :param journal: gets the events of durable batches.
+    :param committed: told, in the writer's thread, of each sync: its seconds and its operations.
+    :param files: stands between us and the disk.
+    :param line: :class:`~.line.ThreadLine`, or :func:`direct`.
+    :param random_octets: a source of that many octets that nobody can foresee.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: SpoolSettings,
+        *,
+        now: Callable[[], float],
+        in_reactor: Callable[..., object],
+        in_thread: InThread,
+        journal: Journal | None = None,
+        committed: Callable[[float, int], None] | None = None,
+        files: Files | None = None,
+        line: LineMaker = ThreadLine,
+        random_octets: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._root = folder
+        self._settings = settings
+        self._now = now
+        self._in_reactor = in_reactor
+        self._in_thread = in_thread
+        self._journal = journal
+        self._committed = committed
+        self._files = files or Files()
+        self._make_line = line
+        self._random_octets = random_octets
+
+        self._index = Index()
+        self._cache = Cache(settings.cache_octets)
+        self._in_flight: deque[Item] = deque()  # what is not lazy, in the order of the calls
+        self._commits = 0
+        self._operations = 0
+        self._failure: SpoolFailed | None = None
+        self._closing: Deferred[None] | None = None
+        self._is_preparing = False
+        self._last_recovered = 0  # number of the last segment that recovery found
+
+        # What acquire and recover make.
+        self._lock = -1
+        self._folder = folder
+        self._quota: Quota | None = None
+        self._big: BigStore | None = None
+        self._corrupt: Corrupt | None = None
+        self._maker: Maker | None = None
+        self._line: Line | None = None
+        self._reclaimer: Reclaimer | None = None
+        self._fetcher = Fetcher(self._files, folder)
+
+    # --- start and end ---------------------------------------------------------------------------
+
+    def acquire(self, shard: int = 0) -> None:
+        if self._lock >= 0:
+            raise RuntimeError("a shard has been acquired already")
+        files, folder = self._files, self._root / str(shard)
+        files.make_folder(folder)
+        self._lock = lock(files, folder / "lock")
+        files.make_folder(folder / "big")
+        self._corrupt = Corrupt(files, folder / "corrupt")
+        for changed in (folder, self._root, self._root.parent):
+            files.sync_folder(changed)
+        self._folder = folder
+        self._fetcher = Fetcher(files, folder)
+        self._quota = quota = Quota(files, folder, self._settings, self._now)
+        self._big = BigStore(
+            files,
+            folder / "big",
+            self._settings,
+            boot=self._random_octets(8).hex(),
+            quota=quota,
+            in_thread=self._in_thread,
+        )
+
+    def recover(self, shard: int = 0) -> Iterator[Recovered]:
+        if self._corrupt is None:
+            raise RuntimeError("recover comes after acquire")
+        if self._line is not None:
+            raise RuntimeError("recover comes once")
+        files, folder, index = self._files, self._folder, self._index
+        replayed = replay(files, folder, index, self._corrupt)
+        index.sort()
+        present = set(remove_orphans(files, folder / "big", index))
+        for id, (name, _) in index.big.items():
+            if name not in present:
+                self.log.error("the content of {id}, big/{name}, is missing", id=id, name=name)
+                self._corrupt.found(id)
+        self._corrupt.ids.intersection_update(index)
+        self._last_recovered = replayed.number
+        synced = (0, 0) if self._journal is None else self._journal.synced()
+        self._maker = Maker(
+            files,
+            folder,
+            segment_octets=self._settings.segment_octets,
+            # Positions never go back, not even behind a journal that outlived its spool.
+            next_number=max(replayed.number, synced[0]) + 1,
+            random_octets=self._random_octets,
+        )
+        writer = Writer(
+            files,
+            folder,
+            self._maker,
+            sequence=replayed.sequence,
+            now=self._now,
+            in_reactor=self._in_reactor,
+            listener=self,
+            journal=self._journal,
+            committed=self._committed,
+        )
+        self._line = line = self._make_line(writer, self._settings.lazy_s)
+        self._reclaimer = Reclaimer(
+            index,
+            put=line.put,
+            in_flight=self._changing,
+            journal=self._journal,
+            segment_octets=self._settings.segment_octets,
+            now=self._now,
+        )
+        self._prepare()
+        return self._recovered()
+
+    def _recovered(self) -> Iterator[Recovered]:
+        readers: dict[int, SegmentReader] = {}
+        try:
+            for id in self.ids():
+                place = self._index.place(id)
+                if place is None or id in self._corrupt_ids():
+                    continue
+                if place[0] not in readers:
+                    if len(readers) >= _READERS:
+                        readers.pop(next(iter(readers))).close()
+                    segment = self._index.uses[place[0]].segment
+                    readers[place[0]] = SegmentReader(self._files, self._folder, segment)
+                found = readers[place[0]].record(place[1])
+                if found is None or found.id != id:
+                    self._found_damage(id)
+                    continue
+                message = records.message_of(id, records.content_meta(found.meta))
+                yield Recovered(message, self._index.statuses(id))
+        finally:
+            for reader in readers.values():
+                reader.close()
+
+    def recover_events(self, after: Position) -> Iterator[tuple[Sequence[bytes], Position]]:
+        first = after[0]
+        uses = [
+            use
+            for number, use in sorted(self._index.uses.items())
+            if first <= number <= self._last_recovered and use.segment.kind == "fresh"
+        ]
+        for use in uses:
+            reader = SegmentReader(self._files, self._folder, use.segment)
+            try:
+                for group in reader.groups():
+                    commit = group.commit
+                    if commit is None or not commit.body_octets:
+                        continue
+                    position = (use.segment.number, commit.end)
+                    if position <= after:
+                        continue
+                    body = reader.body(commit)
+                    if body is None:
+                        self.log.error(
+                            "events in {name} at {offset} are damaged",
+                            name=use.segment.name,
+                            offset=commit.offset,
+                        )
+                        continue
+                    yield [line + b"\n" for line in body.split(b"\n")[:-1]], position
+            finally:
+                reader.close()
+
+    def close(self) -> Deferred[None]:
+        if self._closing is not None:
+            raise RuntimeError("close comes once")
+        closing: Deferred[None] = Deferred()
+        self._closing = closing
+        if self._line is None or self._reclaimer is None:
+            self._closed()
+        else:
+            self._reclaimer.stop()
+            self._line.put(_Close(self))
+        return closing
+
+    def _closed(self) -> None:
+        if self._lock >= 0:
+            self._files.close(self._lock)
+            self._lock = -1
+        if self._closing is not None:
+            self._closing.callback(None)
+
+    # --- batches ---------------------------------------------------------------------------------
+
+    def receive(self) -> Incoming:
+        if self._big is None:
+            raise RuntimeError("receive comes after acquire")
+        return self._big.receive()
+
+    def check_room(self, size_octets: int) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._quota is not None:
+            self._quota.check(size_octets)
+
+    def commit(self, batch: Batch) -> Deferred[None]:
+        line, quota = self._line, self._quota
+        if line is None or quota is None:
+            raise RuntimeError("commit comes after recover")
+        if self._failure is not None:
+            return defer.fail(self._failure)
+        if self._closing is not None:
+            return defer.fail(SpoolFailed("the spool is closed"))
+        try:
+            drafts = [records.draft(operation) for operation in batch.operations]
+        except ValueError:
+            return defer.fail()
+        octets = sum(draft.octets for draft in drafts) + sum(map(len, batch.events))
+        if any(draft.kind == records.CONTENT for draft in drafts):
+            try:
+                quota.check(octets)
+            except SpoolFull as error:
+                self._unlink_unused(batch)
+                return defer.fail(error)
+        quota.accept(octets)
+        self._operations += len(drafts)
+        item = Item(batch.operations, drafts, batch.events, octets, None)
+        if batch.is_lazy and all(
+            isinstance(operation, End) and operation.id in self._index
+            for operation in batch.operations
+        ):
+            for operation in batch.operations:
+                self._do(operation, item)
+            line.put(item, is_lazy=True)
+            return defer.succeed(None)
+        answer: Deferred[None] = Deferred()
+        item.deferred = answer
+        self._in_flight.append(item)
+        line.put(item)
+        return answer
+
+    def written(self, items: Sequence[Item], segment: Segment, end: int) -> None:
+        """The writer's word that a group is durable."""
+        index = self._index
+        is_new = index.written(segment, end)
+        self._commits += 1
+        for item in items:
+            deferred = item.deferred
+            if deferred is not None:
+                self._in_flight.popleft()
+                for operation in item.operations:
+                    self._do(operation, item)
+            for name in item.unlinks:
+                if self._big is not None:
+                    self._big.unlink(name)
+            if deferred is not None:
+                deferred.callback(None)
+        if is_new:
+            self._prepare()
+        if self._reclaimer is not None:
+            self._reclaimer.turn(has_sealed=is_new)
+
+    def refused(self, items: Sequence[Item], error: SpoolFull | SpoolFailed) -> None:
+        """The writer's word that nobody may rely on these."""
+        for item in items:
+            if item.deferred is not None:
+                self._in_flight.popleft()
+                item.deferred.errback(error)
+
+    def failed(self, error: Exception) -> None:
+        """The writer's word that it has stopped."""
+        self._failure = SpoolFailed(f"the spool has stopped: {error}")
+
+    def _do(self, operation: Operation, item: Item) -> None:
+        """Do to the index what an operation says."""
+        index = self._index
+        match operation:
+            case Append(message=message, content=content, status=status):
+                states = initial(len(message.envelope.recipients), status)
+                index.put(message.id, item.places.pop(0), states)
+                if isinstance(content, BigFile):
+                    index.put_big(message.id, content.name, content.size_octets)
+                else:
+                    self._cache.put(message.id, MemoryContent(message, content))
+            case Update(id=id, recipients=recipients, status=status):
+                index.update(id, recipients, status)
+            case End(id=id, recipients=recipients):
+                if index.end(id, recipients):
+                    self._cache.drop(id)
+                    self._corrupt_ids().discard(id)
+                    name = index.pop_big(id)
+                    if name is not None:
+                        item.unlinks.append(name)
+
+    def _changing(self) -> set[QueueId]:
+        return {
+            operation.id
+            for item in self._in_flight
+            for operation in item.operations
+            if not isinstance(operation, Append)
+        }
+
+    def _unlink_unused(self, batch: Batch) -> None:
+        for operation in batch.operations:
+            if (
+                isinstance(operation, Append)
+                and isinstance(operation.content, BigFile)
+                and self._big is not None
+            ):
+                self._big.unlink(operation.content.name)
+
+    def _prepare(self) -> None:
+        """Have the next segment made, so that the writer need not."""
+        if self._maker is None or self._maker.has_ahead or self._is_preparing:
+            return
+        self._is_preparing = True
+
+        def prepared(result: Failure | None) -> None:
+            self._is_preparing = False
+            if result is not None:
+                # The writer will try for itself, and say so if it fails.
+                self.log.failure("cannot make a segment ahead of time", result)
+
+        self._in_thread(self._maker.prepare).addBoth(prepared)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def open(self, id: QueueId) -> Deferred[Content]:
+        found = self._cache.get(id)
+        if found is not None:
+            return defer.succeed(found)
+        return self._fetch(id, self._fetcher.content).addCallback(lambda it: it.content)
+
+    def statuses(self, id: QueueId) -> Deferred[Recovered]:
+        found = self._cache.get(id)
+        if found is not None:
+            return defer.succeed(Recovered(found.message, self._index.statuses(id)))
+
+        def recovered(it: Fetched) -> Recovered:
+            if id not in self._index:
+                raise NoSuchMessage(id)
+            return Recovered(it.content.message, self._index.statuses(id))
+
+        return self._fetch(id, self._fetcher.header).addCallback(recovered)
+
+    def ids(self) -> Sequence[QueueId]:
+        return list(self._index)
+
+    def corrupt_ids(self) -> Sequence[QueueId]:
+        return sorted(self._corrupt_ids())
+
+    def stats(self) -> Stats:
+        index = self._index
+        room = None if self._quota is None else self._quota.room()
+        return Stats(
+            messages=len(index),
+            content_octets=index.live_octets + index.big_octets,
+            disk_octets=sum(use.end for use in index.uses.values()) + index.big_octets,
+            free_octets=0 if room is None else room.free_octets,
+            free_inodes=0 if room is None else room.free_inodes,
+            segments=len(index.uses),
+            corrupt=0 if self._corrupt is None else self._corrupt.count,
+            commits=self._commits,
+            operations=self._operations,
+            is_failed=self._failure is not None,
+        )
+
+    def _fetch(
+        self, id: QueueId, how: Callable[[Segment, int, int, QueueId], Fetched]
+    ) -> Deferred[Fetched]:
+        place = self._index.place(id)
+        if place is None:
+            return defer.fail(NoSuchMessage(id))
+        if id in self._corrupt_ids() and how == self._fetcher.content:
+            return defer.fail(Damaged(id))
+        segment = self._index.uses[place[0]].segment
+
+        def refused(failure: Failure) -> Deferred[Fetched]:
+            error = failure.value
+            if not isinstance(error, Mismatch) and not (
+                # Others, such as too many open files, say nothing about the content.
+                isinstance(error, OSError) and error.errno in {errno.EIO, errno.ENOENT}
+            ):
+                failure.raiseException()
+            if self._index.place(id) != place:
+                return self._fetch(id, how)  # carried forward, or gone, in the meantime
+            self.log.error("{id} is damaged: {error}", id=id, error=error)
+            octets = error.octets if isinstance(error, Mismatch) else b""
+            return self._found_damage(id, octets).addCallback(lambda _: _raise(Damaged(id)))
+
+        work = self._in_thread(partial(how, segment, place[1], place[2], id))
+        work.addErrback(refused)
+        return work
+
+    def _found_damage(self, id: QueueId, octets: bytes = b"") -> Deferred[object]:
+        """Content of ``id`` is damaged: keep what there is of it, and offer it to nobody."""
+        if self._corrupt is None:
+            raise RuntimeError("damage was found before anything was acquired")
+        self._corrupt.found(id)
+        kept = self._in_thread(partial(self._corrupt.save, id, octets))
+        return kept.addErrback(
+            lambda failure: self.log.failure("cannot keep corrupt/{id}", failure, id=id)
+        )
+
+    def _corrupt_ids(self) -> set[QueueId]:
+        return set() if self._corrupt is None else self._corrupt.ids
+
+
+def _raise(error: Exception) -> Fetched:
+    raise error

@@ -1,0 +1,91 @@
+"""The line of jobs between the reactor's thread, which puts them in, and the writer's.
+
+What came in while the last sync ran is taken out together: that is group commit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from .writer import Job
+
+
+class Worker(Protocol):
+    is_closed: bool
+
+    def turn(self, jobs: Sequence[Job]) -> None: ...
+
+
+class Line(Protocol):
+    def put(self, job: Job, *, is_lazy: bool = False) -> None:
+        """Put a job in line.  Reactor's thread.
+
+        :param is_lazy: it may wait for the next one that is not, for a while.
+        """
+
+
+class ThreadLine:
+    """A line with a thread at its other end, from construction until the worker is closed."""
+
+    def __init__(self, worker: Worker, lazy_s: float) -> None:
+        self._worker = worker
+        self._lazy_s = lazy_s
+        self._jobs: deque[Job] = deque()  # appended here, popped there; both are atomic
+        self._is_urgent = False  # set here, cleared there before it looks into the deque
+        # Held while there is nothing to do; the reactor's thread alone releases it.
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        threading.Thread(target=self._run, name="spool-writer", daemon=True).start()
+
+    def put(self, job: Job, *, is_lazy: bool = False) -> None:
+        self._jobs.append(job)
+        if is_lazy:
+            # Only the first one that waits wakes the thread, which then waits on their behalf.
+            if len(self._jobs) > 1:
+                return
+        else:
+            self._is_urgent = True
+        if self._bell.locked():
+            self._bell.release()
+
+    def _run(self) -> None:
+        worker, jobs, bell = self._worker, self._jobs, self._bell
+        while not worker.is_closed:
+            bell.acquire()
+            if not self._is_urgent:
+                bell.acquire(timeout=self._lazy_s)
+            self._is_urgent = False
+            taken = []
+            while jobs:
+                taken.append(jobs.popleft())
+            if taken:
+                worker.turn(taken)
+
+
+class DirectLine:
+    """A line without a thread: jobs are done inside :meth:`put`, for tests and short programs."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._jobs: deque[Job] = deque()
+        self._is_running = False
+
+    def put(self, job: Job, *, is_lazy: bool = False) -> None:
+        self._jobs.append(job)
+        # What is put in by what a job calls is done by the loop further out.
+        if is_lazy or self._is_running:
+            return
+        self._is_running = True
+        try:
+            while self._jobs:
+                taken = list(self._jobs)
+                self._jobs.clear()
+                self._worker.turn(taken)
+        finally:
+            self._is_running = False
+
+
+LineMaker = Callable[[Worker, float], Line]

@@ -1,0 +1,51 @@
+"""The floors: how much of the file system must stay free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ..model.ports import SpoolFull
+from .files import Files, Room
+from .settings import SpoolSettings
+
+_LOOK_S: Final = 1.0
+_LOOK_OCTETS: Final = 16 * 2**20
+
+
+class Quota:
+    """Looks at the file system at most once a second, or once for each 16 MiB accepted."""
+
+    def __init__(
+        self, files: Files, folder: Path, settings: SpoolSettings, now: Callable[[], float]
+    ) -> None:
+        self._files = files
+        self._folder = folder
+        self._settings = settings
+        self._now = now
+        self._room = Room(0, 0)
+        self._looked_at = float("-inf")
+        self._accepted = 0
+
+    def room(self) -> Room:
+        """What is free, as of the last look."""
+        now = self._now()
+        if not 0 <= now - self._looked_at < _LOOK_S or self._accepted > _LOOK_OCTETS:
+            self._room = self._files.room(self._folder)
+            self._looked_at = now
+            self._accepted = 0
+        return self._room
+
+    def check(self, octets: int) -> None:
+        """:raise SpoolFull: so much more would cross a floor."""
+        room = self.room()
+        free = room.free_octets - self._accepted - octets
+        if free < self._settings.free_octets:
+            raise SpoolFull(f"{free} octets would be free, below free_octets")
+        if room.free_inodes < self._settings.free_inodes:
+            raise SpoolFull(f"{room.free_inodes} inodes are free, below free_inodes")
+
+    def accept(self, octets: int) -> None:
+        """So much more has been taken."""
+        self._accepted += octets
