@@ -6,10 +6,12 @@ import grp
 import os
 import pwd
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import click
 
 from .faults import Fault
@@ -86,6 +88,7 @@ _PORT: Final = click.IntRange(0, 65535)
 @click.option("--address", metavar="A", default="0.0.0.0", show_default=True, help="For SMTP.")
 @click.option("--smtp-port", type=_PORT, default=25, show_default=True, help="For SMTP.")
 @click.option("--http-port", type=_PORT, default=8026, show_default=True, help="For metrics.")
+@click.option("--user", metavar="U", help="Whose the service is.  [default: ours]")
 @click.option("--force", "is_forced", is_flag=True, help="Overwrite what is there.")
 @json_option
 def command(
@@ -96,6 +99,7 @@ def command(
     address: str,
     smtp_port: int,
     http_port: int,
+    user: str | None,
     is_forced: bool,
     as_json: bool,
 ) -> None:
@@ -119,16 +123,17 @@ def command(
         smtp_port=smtp_port,
         http_port=http_port,
     )
-    files = {config: NewFile(text.encode("utf-8")), **_made(folder, hostname)}
+    owner = Owner.named(user)
+    files = {config: NewFile(text.encode("utf-8")), **_made(folder, hostname, owner)}
     write_files(files, is_forced=is_forced)
+    if owner.uid != os.geteuid():
+        _give(folder, files, owner)
     try:
         settings = load(config)
     except ConfigError as error:
         raise Fault(str(error), os.EX_CONFIG) from error
     records = records_of(settings)
     if as_json:
-        import attrs
-
         write_json(
             {
                 "config": str(config),
@@ -145,8 +150,6 @@ def command(
 
 
 def _print_records(records: list[Record]) -> None:
-    import attrs
-
     write_table(
         [
             Column("NAME", lambda row: row["name"]),
@@ -157,20 +160,49 @@ def _print_records(records: list[Record]) -> None:
     )
 
 
-def _made(folder: Path, hostname: str) -> dict[Path, NewFile]:
+@attrs.frozen
+class Owner:
+    """The user that the service runs as."""
+
+    uid: int
+    gid: int
+    user: str
+    group: str
+
+    @classmethod
+    def named(cls, user: str | None) -> Owner:
+        """:raise Fault: there is no such user."""
+        try:
+            account = pwd.getpwuid(os.geteuid()) if user is None else pwd.getpwnam(user)
+            group = grp.getgrgid(account.pw_gid).gr_name
+        except KeyError as error:
+            if user is not None:
+                raise Fault(f"--user: there is no user {user!r}", os.EX_NOUSER) from error
+            # A container's user may have a number and nothing else.
+            return cls(os.geteuid(), os.getegid(), str(os.geteuid()), str(os.getegid()))
+        return cls(account.pw_uid, account.pw_gid, account.pw_name, group)
+
+
+def _give(folder: Path, files: Iterable[Path], owner: Owner) -> None:
+    """Make the owner's what we have made."""
+    made = {folder, *files, *(path.parent for path in files)}
+    try:
+        for path in made:
+            os.chown(path, owner.uid, owner.gid)
+    except OSError as error:
+        text = f"{error.filename}: cannot be given to {owner.user}: {error.strerror}"
+        raise Fault(text, os.EX_NOPERM) from error
+
+
+def _made(folder: Path, hostname: str, owner: Owner) -> dict[Path, NewFile]:
     """Keys, certificate and unit."""
     from ..dkim import keys
     from .certificate import self_signed
     from .unit import in_folder
 
     certificate, key = self_signed(hostname, datetime.now(UTC))
-    account = pwd.getpwuid(os.getuid())
-    unit = in_folder(
-        str(Path(sys.executable).with_name("twistd")),
-        str(folder),
-        account.pw_name,
-        grp.getgrgid(account.pw_gid).gr_name,
-    )
+    twistd = Path(sys.executable).with_name("twistd")
+    unit = in_folder(str(twistd), str(folder), owner.user, owner.group)
     return {
         folder / "keys/rsa.pem": NewFile(keys.generate_rsa(), is_secret=True),
         folder / "keys/ed25519.pem": NewFile(keys.generate_ed25519(), is_secret=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import stat
 import subprocess
@@ -92,6 +93,21 @@ class InitTests(SynchronousTestCase):
             ran = run("init", str(self.folder), *arguments)
             self.assertEqual((ran.code, ran.out), (64, ""))
             self.assertFalse(self.folder.exists())
+
+    def test_another_user(self) -> None:
+        """Root may make a service for somebody else, who then owns all of it."""
+        if os.geteuid() != 0:
+            raise SkipTest("needs root, to give files away")
+        ran = run("init", str(self.folder), "--user", "nobody")
+        self.assertEqual((ran.code, ran.err), (0, ""))
+        nobody = pwd.getpwnam("nobody").pw_uid
+        owners = {path.stat().st_uid for path in [self.folder, *self.folder.rglob("*")]}
+        self.assertEqual(owners, {nobody})
+        self.assertIn("\nUser=nobody\n", (self.folder / "protege-mta.service").read_text())
+
+    def test_no_such_user(self) -> None:
+        ran = run("init", str(self.folder), "--user", "no such")
+        self.assertEqual((ran.code, ran.out, self.folder.exists()), (67, "", False))
 
     def test_folder_that_cannot_be_made(self) -> None:
         self.folder.write_text("a file")
