@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -34,14 +33,11 @@ class Glance:
     :ivar subject: the Subject field's value, decoded, at most 200 characters, none of them a
         control character.
     :ivar received_count: Received fields, for loop detection (RFC 5321, 6.3).
-    :ivar is_eight_bit: whether the header section itself has an octet above 127.
     """
 
     message_id: str
     subject: str
     received_count: int
-    has_date: bool
-    is_eight_bit: bool
 
 
 def header_end(octets: bytes) -> int:
@@ -65,32 +61,12 @@ def glance(head: bytes) -> Glance:
         _plain(message_id[:_MESSAGE_ID_OCTETS]) if message_id else "",
         decoded(subject)[:SUBJECT_CHARACTERS] if subject else "",
         sum(map(lower.count, _RECEIVED)),
-        _find(lower, b"date") >= 0,
-        not header.isascii(),
     )
 
 
-def fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each field as lower-case name and raw value: what follows the colon, folds included, without
-    the last CRLF.  Lines that are no field are passed over; a blank line ends.
-    """
-    start, size = 0, len(header)
-    while start < size:
-        end = header.find(b"\r\n", start)
-        while end >= 0 and header[end + 2 : end + 3] in (b" ", b"\t"):
-            end = header.find(b"\r\n", end + 2)
-        if end < 0:
-            end = size
-        if end == start:
-            return
-        name, colon, value = header[start:end].partition(b":")
-        if colon:
-            yield name.rstrip(b" \t").lower(), value
-        start = end + 2
-
-
 def values(header: bytes, name: bytes) -> list[bytes]:
-    """The unfolded values of every field of that lower-case name, in order."""
+    """The values of every field of that lower-case name, in order; without their folds and the
+    white space around them (RFC 5322, 2.2.3)."""
     header = b"\r\n" + header
     lower = header.lower()
     found = []
@@ -99,11 +75,6 @@ def values(header: bytes, name: bytes) -> list[bytes]:
         found.append(_value(header, at))
         at = _find(lower, name, at)
     return found
-
-
-def unfolded(value: bytes) -> bytes:
-    """A raw value without its folds and the white space around it (RFC 5322, 2.2.3)."""
-    return value.replace(b"\r\n", b"").strip(b" \t")
 
 
 def is_well_formed(header: bytes) -> bool:
@@ -261,4 +232,5 @@ def _value(header: bytes, at: int) -> bytes:
     end = header.find(b"\r\n", at)
     while end >= 0 and header[end + 2 : end + 3] in (b" ", b"\t"):
         end = header.find(b"\r\n", end + 2)
-    return unfolded(header[at:end] if end >= 0 else header[at:])
+    value = header[at:end] if end >= 0 else header[at:]
+    return value.replace(b"\r\n", b"").strip(b" \t")
