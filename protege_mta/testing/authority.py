@@ -1,0 +1,75 @@
+"""A certificate authority for tests, with P-256 keys, valid for a day."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+class Authority:
+    """Issues certificates into a folder.
+
+    :ivar ca_file: its own certificate, PEM.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name("a test authority")
+        builder = _builder(self._name, self._name, self._key.public_key())
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        own = builder.add_extension(constraints, critical=True).sign(self._key, hashes.SHA256())
+        self.ca_file = folder / "ca.pem"
+        self.ca_file.write_bytes(own.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, *names: str) -> tuple[Path, Path]:
+        """A certificate and its key for host names and IP addresses, as two PEM files."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(_name(names[0]), self._name, key.public_key())
+        alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+        issued = builder.add_extension(alternatives, critical=False).sign(
+            self._key, hashes.SHA256()
+        )
+        stem = names[0].replace(":", "_")
+        certificate, private_key = self._folder / f"{stem}.pem", self._folder / f"{stem}.key"
+        certificate.write_bytes(issued.public_bytes(serialization.Encoding.PEM))
+        private_key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return certificate, private_key
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

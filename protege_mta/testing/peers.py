@@ -1,0 +1,200 @@
+"""Real servers for tests to deliver to, each on loopback in a folder of its own.
+
+A program that is not installed raises :class:`unittest.SkipTest` with its name.  Only processes
+started here are ended, by their ids.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+from unittest import SkipTest
+
+ADDRESS: Final = "127.0.0.1"
+START_S: Final = 10.0
+
+
+class _Peer:
+    """A process that listens.
+
+    :ivar port: where.
+    """
+
+    port: int
+
+    def __init__(self, name: str) -> None:
+        path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
+        program = shutil.which(name, path=path)
+        if program is None:
+            raise SkipTest(f"{name} is not installed")
+        self.program = program
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _start(self, *arguments: str) -> None:
+        output = (self.folder / "output").open("wb")
+        with output:
+            self._process = process = subprocess.Popen(
+                [self.program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+            )
+        give_up_at = time.monotonic() + START_S
+        while process.poll() is None and time.monotonic() < give_up_at:
+            try:
+                socket.create_connection((ADDRESS, self.port), 1).close()
+            except OSError:
+                time.sleep(0.01)
+            else:
+                return
+        words = self.log()
+        self.stop()
+        raise RuntimeError(f"{self.program} does not listen: {words}")
+
+    def log(self) -> str:
+        """What it has written of itself."""
+        texts = [
+            path.read_text("utf-8", "replace")
+            for path in (self.folder / "output", self.folder / "log")
+            if path.exists()
+        ]
+        return "\n".join(texts)
+
+    def stop(self) -> None:
+        """End it and remove its folder; harmless when done before."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class SmtpSink(_Peer):
+    """Postfix's smtp-sink(1).  :param flags: before the address."""
+
+    def __init__(self, *flags: str) -> None:
+        super().__init__("smtp-sink")
+        self.port = free_port()
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        self._start(*user, *flags, f"{ADDRESS}:{self.port}", "64")
+
+
+_DOVECOT: Final = """\
+protocols = lmtp
+base_dir = {folder}/run
+state_dir = {folder}/state
+log_path = {folder}/log
+default_internal_user = {user}
+default_internal_group = {group}
+default_login_user = {user}
+default_vsz_limit = 0
+first_valid_uid = 0
+first_valid_gid = 0
+mail_location = maildir:%h
+mail_plugins = quota
+ssl = {ssl}
+{certificate}
+passdb {{
+  driver = static
+  args = nopassword=y
+}}
+userdb {{
+  driver = passwd-file
+  args = {folder}/users
+}}
+plugin {{
+  quota = count:User quota
+  quota_vsizes = yes
+}}
+service anvil {{
+  chroot =
+}}
+service stats {{
+  chroot =
+}}
+service lmtp {{
+  user = {user}
+  unix_listener {folder}/lmtp {{
+    mode = 0600
+  }}
+  inet_listener lmtp {{
+    address = {address}
+    port = {port}
+  }}
+}}
+"""
+
+
+class DovecotLmtp(_Peer):
+    """Dovecot's LMTP server.
+
+    :param users: addresses it has mailboxes for, with their quota in octets; 0 for none.
+    :param certificate: PEM files of a chain and a key, for STARTTLS.
+    :ivar path: of its socket, beside its port.
+    """
+
+    def __init__(self, users: dict[str, int], certificate: tuple[Path, Path] | None = None) -> None:
+        super().__init__("dovecot")
+        if not Path("/usr/lib/dovecot/lmtp").exists() and not shutil.which("lmtp"):
+            self.stop()
+            raise SkipTest("dovecot-lmtpd is not installed")
+        self.port = free_port()
+        self.path = self.folder / "lmtp"
+        uid, gid = os.geteuid(), os.getegid()
+        (self.folder / "home").mkdir()
+        if uid == 0:  # mail never belongs to root
+            nobody = pwd.getpwnam("nobody")
+            uid, gid = nobody.pw_uid, nobody.pw_gid
+            self.folder.chmod(0o755)
+            os.chown(self.folder / "home", uid, gid)
+        lines = []
+        for address, quota in users.items():
+            rule = f"userdb_quota_rule=*:bytes={quota}" if quota else ""
+            lines.append(f"{address}::{uid}:{gid}::{self._home(address)}::{rule}\n")
+        (self.folder / "users").write_text("".join(lines), "utf-8")
+        files = ""
+        if certificate is not None:
+            files = f"ssl_cert = <{certificate[0]}\nssl_key = <{certificate[1]}\n"
+        (self.folder / "dovecot.conf").write_text(
+            _DOVECOT.format(
+                folder=self.folder,
+                user=pwd.getpwuid(os.geteuid()).pw_name,
+                group=grp.getgrgid(os.getegid()).gr_name,
+                ssl="yes" if certificate else "no",
+                certificate=files,
+                address=ADDRESS,
+                port=self.port,
+            ),
+            "utf-8",
+        )
+        self._start("-F", "-c", str(self.folder / "dovecot.conf"))
+
+    def _home(self, address: str) -> Path:
+        return self.folder / "home" / address
+
+    def mailbox(self, address: str) -> list[bytes]:
+        """The messages that have come for an address."""
+        return [path.read_bytes() for path in sorted((self._home(address) / "new").glob("*"))]
+
+
+def free_port() -> int:
+    """A TCP port that is free at this moment."""
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        port: int = probe.getsockname()[1]
+        return port
