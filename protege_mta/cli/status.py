@@ -49,4 +49,4 @@ def _flat(prefix: str, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             case float():
                 yield prefix + name, f"{value:.3f}"
             case _:
-                yield prefix + name, str(value)
+                yield prefix + name, str(value) or "none"

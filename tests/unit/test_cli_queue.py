@@ -182,7 +182,7 @@ class QueueTests(SynchronousTestCase):
             "state": "deferred",
             "attempts": 2,
             "next_attempt_at": NOW + 1000,
-            "why": "next attempt at 12:00:00",
+            "why": "waits for its turn",
         }
         row = ROW | {"standing": [standing]}
         answers = {"explain": [{"row": row}, {"done": {}}]}
@@ -193,7 +193,7 @@ class QueueTests(SynchronousTestCase):
                 f"{ID} from a@local.test came 2 h ago, by smtp.",
                 "done@b.test: done with; the event log has its fate.",
                 "c@b.test: failed 2 times, the last time with: 451 4.3.0 later",
-                "c@b.test by mx to b.test: next attempt at 12:00:00.",
+                "c@b.test by mx to b.test: waits for its turn.",
             ],
         )
         self.assertRegex(ran.out.splitlines()[4], r"^Next attempt: .*Z \(in 16 min\)\.$")
@@ -201,12 +201,18 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual(ran.json(), row)
 
     def test_status(self) -> None:
-        facts = {"version": "0.1.0", "queue": {"held": 1}, "ports": [25, 8026], "load": 0.5}
+        facts = {
+            "version": "0.1.0",
+            "queue": {"held": 1},
+            "ports": [25, 8026],
+            "load": 0.5,
+            "x": "",
+        }
         answers = {"status": [{"row": facts}, {"done": {}}]}
         ran, _ = self.ask(answers, "status")
         self.assertEqual(
             ran.out,
-            "version:    0.1.0\nqueue.held: 1\nports:      25, 8026\nload:       0.500\n",
+            "version:    0.1.0\nqueue.held: 1\nports:      25, 8026\nload:       0.500\nx:          none\n",
         )
         ran, _ = self.ask(answers, "status", "--json")
         self.assertEqual(ran.json(), {"is_running": True, **facts})
