@@ -84,8 +84,16 @@ def _spf(settings: Settings, domain: str) -> str:
     smarthost = settings.outbound.smarthost
     if settings.outbound.route == "smarthost" and smarthost is not None:
         # Others see the smarthost's address; where it has several, its own SPF record knows.
-        return f"v=spf1 {own} a:{smarthost.host} -all"
+        return f"v=spf1 {own} {_mechanism(smarthost.host)} -all"
     return f"v=spf1 {own} -all"
+
+
+def _mechanism(host: str) -> str:
+    """The SPF mechanism for a host name or an IP address (RFC 7208, 5)."""
+    try:
+        return f"ip{ipaddress.ip_address(host).version}:{host}"
+    except ValueError:
+        return f"a:{host}"
 
 
 def _dkim(domain: str, dkim: Dkim | None) -> Iterator[Record]:

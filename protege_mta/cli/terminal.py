@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -99,7 +99,9 @@ def _write_rich_table(columns: Sequence[Column], texts: list[list[str]]) -> None
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column.title, justify="right" if column.is_right else "left")
+        # Folded and never cut: somebody may copy a key from here.
+        justify: Literal["left", "right"] = "right" if column.is_right else "left"
+        table.add_column(column.title, justify=justify, overflow="fold")
     for line in texts:
         table.add_row(
             *(

@@ -213,12 +213,25 @@ class DnsTests(SynchronousTestCase):
 
     def test_smarthost(self) -> None:
         """Its address is the one that others see."""
-        text = self.records(
-            'hostname = "a.test"\n[domains."a.test"]\ndeliver = "lmtp"\nlmtp = "unix:/x"\n'
-            '[outbound]\nroute = "smarthost"\nsmarthost = {host = "out.b.test"}\n',
-            "--zone",
-        )
-        self.assertIn('a.test. IN TXT "v=spf1 mx a:out.b.test -all"\n', text)
+        for host, mechanism in {
+            "out.b.test": "a:out.b.test",
+            "192.0.2.1": "ip4:192.0.2.1",
+            "2001:db8::1": "ip6:2001:db8::1",
+        }.items():
+            text = self.records(
+                'hostname = "a.test"\n[domains."a.test"]\ndeliver = "lmtp"\nlmtp = "unix:/x"\n'
+                f'[outbound]\nroute = "smarthost"\nsmarthost = {{host = "{host}"}}\n',
+                "--zone",
+            )
+            self.assertIn(f'a.test. IN TXT "v=spf1 mx {mechanism} -all"\n', text)
+
+    def test_nothing_is_cut(self) -> None:
+        """A key can be copied from a narrow terminal, in pieces."""
+        folder = Path(self.mktemp()).absolute()
+        run("init", str(folder))
+        arguments = ("dns", "records", "--config", str(folder / "protege-mta.toml"))
+        narrow = run(*arguments, is_terminal=True, environment={"COLUMNS": "80"})
+        self.assertNotIn("\u2026", narrow.out)
 
 
 class RunTests(SynchronousTestCase):
