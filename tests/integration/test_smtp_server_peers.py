@@ -1,0 +1,229 @@
+"""The ESMTP server on loopback, over Twisted's stock TCP and over ours, with and without TLS.
+
+smtplib, or a bare socket in a thread  -- loopback -->  SmtpServerFactory, FakeDoor
+"""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from select import select
+from typing import Any, TypeVar, cast
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from protege_mta.model.outcome import TlsFacts
+from protege_mta.model.ports import Peer
+from protege_mta.model.reply import Reply
+from protege_mta.model.tally import Tally
+from protege_mta.testing.authority import Authority
+from protege_mta.testing.doors import FakeDoor
+from protege_mta.transport import fast
+from protege_mta.transport.smtp_server import SmtpServerFactory
+from protege_mta.transport.tls_server import ServerContext, server_context
+from protege_mta.wire.settings import ServerSettings
+
+BODY = b"Subject: x\r\n\r\n" + b".a dot and more\r\n" * 20_000
+
+Result = TypeVar("Result")
+
+
+class Case(TestCase):
+    """Over our TCP and the lean dispatch."""
+
+    timeout = 30
+    is_fast = True
+
+    def setUp(self) -> None:
+        self.door = FakeDoor()
+        self.tally = Tally()
+        self.peers: list[Peer] = []
+        self.door.on_opened = self.peers.append
+        if self.is_fast:
+            fast.install(cast(Any, _reactor))
+            self.addCleanup(self.uninstall)
+
+    def uninstall(self) -> None:
+        for name in ("doPoll", "doIteration"):
+            _reactor.__dict__.pop(name, None)
+
+    def listen(self, factory: SmtpServerFactory) -> IListeningPort:
+        if self.is_fast:
+            return fast.listen(cast(Any, _reactor), "127.0.0.1", 0, cast(Any, factory))
+        return cast(IReactorTCP, _reactor).listenTCP(0, cast(Any, factory), interface="127.0.0.1")
+
+    def context(self) -> ServerContext:
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        authority = Authority(folder)
+        self.trusting = ssl.create_default_context(cafile=str(authority.ca_file))
+        return server_context(*authority.issue("127.0.0.1"))
+
+    async def serve(
+        self, talk: Callable[[int], Result], tls: ServerContext | None = None, **options: Any
+    ) -> Result:
+        """What ``talk`` has to tell after it has spoken, in a thread, to our port."""
+        self.factory = factory = SmtpServerFactory(
+            self.door,
+            ServerSettings("mx.test", handshake_s=5.0),
+            listener="mx",
+            tally=self.tally,
+            clock=cast(IReactorTime, _reactor),
+            new_session_id=lambda: "s1",
+            tls=tls,
+            **options,
+        )
+        port = self.listen(factory)
+        try:
+            return cast(Result, await deferToThread(talk, cast(IPv4Address, port.getHost()).port))
+        finally:
+            await cast(Deferred[None], port.stopListening())
+            await factory.drain()
+
+
+def converse(port: int, *says: bytes, until: bytes = b"") -> bytes:
+    """Say each after something was heard, then hear the rest."""
+    with socket.create_connection(("127.0.0.1", port), 10) as channel:
+        heard = b""
+        for say in says:
+            heard += channel.recv(65536)
+            channel.sendall(say)
+        while piece := channel.recv(65536):
+            heard += piece
+        return heard
+
+
+class PlainTests(Case):
+    async def test_smtplib_sends_many_messages_over_one_connection(self) -> None:
+        def talk(port: int) -> None:
+            with smtplib.SMTP("127.0.0.1", port, "client.test", 10) as client:
+                for _ in range(3):
+                    client.sendmail("a@b.example", ["c@d.example", "e@f.example"], BODY)
+
+        await self.serve(talk)
+        self.assertEqual([message.content for message in self.door.messages], [BODY] * 3)
+        self.assertEqual(self.peers[0].helo, "client.test")
+        self.assertEqual((self.tally.connections_in, self.tally.connections_in_open), (1, 0))
+
+    async def test_a_farewell_reaches_the_client(self) -> None:
+        heard = await self.serve(lambda port: converse(port, b"NOOP\r\nQUIT\r\n"))
+        self.assertEqual(
+            heard,
+            b"220 mx.test ESMTP ready\r\n250 2.0.0 ok\r\n221 2.0.0 closing channel\r\n",
+        )
+
+    async def test_an_answer_that_comes_later_is_sent_then(self) -> None:
+        def later(recipient: object) -> Deferred[Reply]:
+            answer: Deferred[Reply] = Deferred()
+            reply = Reply(450, "4.2.1", ("later",))
+            cast(IReactorTime, _reactor).callLater(0.01, answer.callback, reply)
+            return answer
+
+        self.door.on_recipient = later
+        group = b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nRCPT TO:<a@b>\r\nQUIT\r\n"
+        heard = await self.serve(lambda port: converse(port, group))
+        self.assertEqual(heard.count(b"450 4.2.1 later\r\n"), 2)
+        self.assertTrue(heard.endswith(b"later\r\n221 2.0.0 closing channel\r\n"))
+
+    async def test_who_does_not_read_is_not_read_from_and_loses_nothing(self) -> None:
+        def talk(port: int) -> tuple[int, int]:
+            with socket.create_connection(("127.0.0.1", port), 0.3) as channel:
+                sent = 0
+                with contextlib.suppress(TimeoutError):
+                    # 76 octets come back for each 6: the channel is full before long.
+                    while sent < 20_000_000:
+                        sent += channel.send(b"HELP\r\n" * 10_000)
+                # The last command may have been cut in the middle.
+                tail = b"HELP\r\n"[sent % 6 :] + b"QUIT\r\n"
+                replies = 0
+                while piece := channel.recv(1 << 20):
+                    replies += piece.count(b"\n")
+                    if tail and select([], [channel], [], 0)[1]:
+                        tail = tail[channel.send(tail) :]
+                return replies - 2, sent // 6 + 1
+
+        replies, commands = await self.serve(talk)
+        self.assertEqual(replies, commands)
+        self.assertGreater(commands, 10_000)
+        self.assertLess(commands, 20_000_000 // 6)
+
+
+class TlsTests(Case):
+    async def test_smtplib_sends_over_starttls(self) -> None:
+        def talk(port: int) -> tuple[bool, bool]:
+            with smtplib.SMTP("127.0.0.1", port, "client.test", 10) as client:
+                client.ehlo("plain.test")
+                was_offered = client.has_extn("starttls")
+                client.starttls(context=self.trusting)
+                client.ehlo("client.test")
+                client.sendmail("a@b.example", ["c@d.example"], BODY)
+                return was_offered, client.has_extn("starttls")
+
+        context = self.context()
+        self.assertEqual(await self.serve(talk, context), (True, False))
+        self.assertEqual([message.content for message in self.door.messages], [BODY])
+        (peer,) = self.peers
+        self.assertEqual(peer.tls, TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
+        self.assertEqual(peer.helo, "client.test")
+        self.assertEqual((self.tally.tls_in, self.tally.tls_failures_in), (1, 0))
+
+    async def test_what_was_learnt_in_plaintext_is_forgotten(self) -> None:
+        def talk(port: int) -> int:
+            with smtplib.SMTP("127.0.0.1", port, "client.test", 10) as client:
+                client.ehlo("plain.test")
+                client.starttls(context=self.trusting)
+                return client.docmd("MAIL FROM:<a@b.example>")[0]
+
+        context = self.context()
+        self.assertEqual(await self.serve(talk, context), 503)
+        self.assertEqual(self.peers[0].helo, "")
+
+    async def test_tls_from_the_first_octet(self) -> None:
+        def talk(port: int) -> None:
+            with smtplib.SMTP_SSL(
+                "127.0.0.1", port, "client.test", timeout=10, context=self.trusting
+            ) as client:
+                client.sendmail("a@b.example", ["c@d.example"], BODY)
+
+        context = self.context()
+        await self.serve(talk, context, is_tls_first=True)
+        self.assertEqual([message.content for message in self.door.messages], [BODY])
+        assert self.peers[0].tls is not None
+
+    async def test_octets_behind_starttls_end_the_session(self) -> None:
+        group = b"EHLO x\r\nSTARTTLS\r\nMAIL FROM:<a@b.example>\r\n"
+        heard = await self.serve(lambda port: converse(port, group), self.context())
+        self.assertTrue(
+            heard.endswith(b"421 4.7.0 octets behind STARTTLS, closing channel\r\n"), heard
+        )
+
+    async def test_a_handshake_that_fails_is_counted_and_no_error(self) -> None:
+        def talk(port: int) -> bytes:
+            return converse(port, b"EHLO x\r\n", b"STARTTLS\r\n", b"this is no handshake\r\n" * 10)
+
+        heard = await self.serve(talk, self.context())
+        self.assertIn(b"220 2.0.0 ready to start TLS\r\n", heard)
+        self.assertEqual((self.tally.tls_in, self.tally.tls_failures_in), (0, 1))
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(self.door.peers, [])
+
+
+class StockPlainTests(PlainTests):
+    """The same over Twisted's stock TCP and dispatch."""
+
+    is_fast = False
+
+
+class StockTlsTests(TlsTests):
+    """The same over Twisted's stock TCP and dispatch."""
+
+    is_fast = False
