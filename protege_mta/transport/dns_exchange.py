@@ -110,12 +110,12 @@ def _silent(_: object, waited_s: float) -> Useless:
 def _by_datagram(
     network: Network, server: Server, question: Question, trust_ad: bool
 ) -> Deferred[Reading]:
+    clock = cast(IReactorTime, network.reactor)
     answered: Deferred[Reading] = Deferred()
     try:
         opened = network.open_socket(server)
     except OSError as error:  # no descriptors, no IPv6
-        answered.callback(Useless(f"no socket: {error.strerror}"))
-        return answered
+        return answered.addTimeout(0, clock, _useless(f"no socket: {error.strerror}"))
     datagram = _Datagram(opened, answered, question, trust_ad)
     network.reactor.addReader(datagram)
     answered.addBoth(_closed, datagram, network.reactor)
@@ -123,8 +123,14 @@ def _by_datagram(
         opened.connect(server)
         opened.send(question.octets)
     except OSError as error:  # no route
-        datagram.settle(Useless(f"unreachable: {error.strerror}"))
-    return answered.addTimeout(DATAGRAM_S, cast(IReactorTime, network.reactor), _silent)
+        return answered.addTimeout(0, clock, _useless(f"unreachable: {error.strerror}"))
+    return answered.addTimeout(DATAGRAM_S, clock, _silent)
+
+
+def _useless(cause: str) -> Callable[[object, float], Useless]:
+    """Trouble that is known at once waits for the reactor's next turn: who waits for a turn of his
+    own would else be answered from within the answer before his, and so on, thousands deep."""
+    return lambda _result, _waited_s: Useless(cause)
 
 
 def _closed(result: _T, datagram: _Datagram, reactor: Reactor) -> _T:

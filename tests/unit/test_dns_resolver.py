@@ -303,9 +303,10 @@ class TroubleTests(Case):
             raise OSError(errno.EMFILE, "Too many open files")
 
         resolver = DnsResolver(self.servers, [FIRST], rng=random.Random(1), open_socket=fail)
+        waiting = resolver.lookup("a.test", "A")
+        self.servers.advance(0)
         self.assertEqual(
-            self.successResultOf(resolver.lookup("a.test", "A")),
-            TryAgain("192.0.2.1: no socket: Too many open files"),
+            self.successResultOf(waiting), TryAgain("192.0.2.1: no socket: Too many open files")
         )
 
     def test_whole_lookup_is_bounded(self) -> None:
@@ -418,6 +419,26 @@ class WaitingTests(Case):
         self.servers.deliver()
         for each in waiting:
             self.assertEqual(self.successResultOf(each), NoSuchName())
+
+    def test_sockets_run_out_with_thousands_waiting(self) -> None:
+        """One failure after the other does not deepen the stack."""
+
+        def open_socket(server: Server) -> Socket:
+            if opened:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return self.servers.open_socket(server)
+
+        opened: list[str] = []
+        resolver = DnsResolver(self.servers, [FIRST], rng=random.Random(1), open_socket=open_socket)
+        self.servers.datagrams[FIRST] = saying(rcode=dns.rcode.NXDOMAIN)
+        waiting = [resolver.lookup(f"n{number}.test", "A") for number in range(3000)]
+        opened.append("enough")
+        self.servers.deliver()
+        for _ in range(20):
+            self.servers.advance(0)
+        answers = [self.successResultOf(each) for each in waiting]
+        self.assertEqual(answers.count(NoSuchName()), 200)
+        self.assertEqual(answers.count(TryAgain("192.0.2.1: no socket: Too many open files")), 2800)
 
     def test_closing_answers_all(self) -> None:
         waiting = [self.resolver.lookup(f"n{number}.test", "A") for number in range(300)]
