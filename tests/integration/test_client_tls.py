@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IListeningPort,
     IOpenSSLContextFactory,
@@ -158,11 +157,11 @@ class HandshakeTests(TestCase):
         self.assertFalse(self.verified(outcome))
 
     async def test_server_that_cannot(self) -> None:
-        """It says 220 and then no TLS: opportunistic mail goes in clear, on another connection."""
-        self.script.tls = None
+        """It says 220 and has no certificate: opportunistic mail goes in clear, on another
+        connection."""
+        self.script.tls = CertificateOptions()
         self.script.answers = {"EHLO": OFFER, "STARTTLS": GO}
-        delivered: Deferred[Outcome] = Deferred.fromCoroutine(self.deliver(self.serve()))
-        outcome = await delivered
+        outcome = await self.deliver(self.serve())
         assert isinstance(outcome, Delivered)
         self.assertIsNone(outcome.contact.tls)
         self.assertEqual(self.script.commands.count("CONNECT"), 2)
