@@ -15,22 +15,15 @@ import os
 import socket
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ..config.sockets import address_of
-from .faults import Fault
+from .faults import EXIT_CODES, Fault
 from .options import glimpse_from, settings_from
 
 Row = dict[str, Any]
 Answer = Generator[Row, None, Row]
 """Yields rows, and returns the summary that ends them."""
-
-_EXIT_CODES: Final = {
-    "usage": os.EX_USAGE,
-    "not-found": os.EX_NOINPUT,
-    "unavailable": os.EX_TEMPFAIL,
-    "internal": os.EX_SOFTWARE,
-}
 
 
 class Connection(Protocol):
@@ -73,7 +66,7 @@ def _answer(lines: Iterator[bytes]) -> Answer:
             done: Row = said["done"]
             return done
         else:
-            code = _EXIT_CODES.get(said.get("kind", ""), os.EX_SOFTWARE)
+            code = EXIT_CODES.get(said.get("kind", ""), os.EX_SOFTWARE)
             raise Fault(str(said.get("error", "the service gave no reason")), code)
     raise ConnectionError("it closed the connection before its answer was complete")
 
@@ -90,7 +83,7 @@ def connected(config: Path | None) -> Iterator[Connection]:
         with channel:
             yield Online(channel)
         return
-    from ..compose import offline_desk
+    from .offline import offline_desk
 
     with offline_desk(settings_from(config)) as desk:
         yield desk

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
+
+EXIT_CODES: Final = {
+    "usage": os.EX_USAGE,
+    "not-found": os.EX_NOINPUT,
+    "unavailable": os.EX_TEMPFAIL,
+    "internal": os.EX_SOFTWARE,
+}
+"""By the kind of error that the service answers with."""
 
 
 class Fault(Exception):

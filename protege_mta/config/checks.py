@@ -7,6 +7,7 @@ short command has.
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -73,7 +74,7 @@ def of_tables(tables: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, str, str
 def of_settings(settings: Settings) -> Iterator[tuple[str, str]]:
     """Place and complaint for each fault of the whole."""
     for key, folder in (("state_dir", settings.state_dir), ("run_dir", settings.run_dir)):
-        if folder.exists() and not folder.is_dir():
+        if os.path.exists(folder) and not os.path.isdir(folder):  # never raise, unlike Path's
             yield key, f'wanted a folder, got the file "{folder}"'
 
 
