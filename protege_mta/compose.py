@@ -12,7 +12,6 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -100,7 +99,7 @@ class House:
 
         self.spool = DiskSpool(
             settings.state_dir / "spool",
-            _spool_settings(settings),
+            spool_settings(settings),
             now=time.time,
             in_reactor=reactor.callFromThread,
             in_thread=self._in_thread,
@@ -442,14 +441,15 @@ def _lmtp_servers(settings: Settings) -> dict[str, str]:
 
 
 def _signers(settings: Settings) -> dict[str, list[Signer]]:
-    """The keys by From domain.  :raise ValueError, OSError: one cannot be used."""
-    return {
-        ascii_domain(domain): [
-            Signer(ascii_domain(domain), one.name, load_key(Path(one.private_key).read_bytes()))
-            for one in dkim.selectors
+    """The keys by From domain, in either spelling.  :raise ValueError, OSError: one is unfit."""
+    found = {}
+    for domain, dkim in settings.dkim.items():
+        name = ascii_domain(domain)
+        signers = [
+            Signer(name, one.name, load_key(one.private_key.read_bytes())) for one in dkim.selectors
         ]
-        for domain, dkim in settings.dkim.items()
-    }
+        found[name] = found[domain.lower()] = signers
+    return found
 
 
 def _credentials(host: Smarthost) -> Credentials | None:
@@ -489,7 +489,8 @@ def _server_settings(settings: Settings) -> ServerSettings:
     )
 
 
-def _spool_settings(settings: Settings) -> SpoolSettings:
+def spool_settings(settings: Settings) -> SpoolSettings:
+    """The spool's floors."""
     return SpoolSettings(
         free_octets=settings.limits.free_octets, free_inodes=settings.limits.free_inodes
     )
