@@ -27,12 +27,7 @@ Answer = Generator[Row, None, Row]
 
 
 class Connection(Protocol):
-    """Somebody who knows the queue.
-
-    :ivar is_running: whether it is the service itself.
-    """
-
-    is_running: bool
+    """Somebody who knows the queue."""
 
     def request(self, command: str, **arguments: object) -> Answer:
         """:raise Fault: it could not be done."""
@@ -40,8 +35,6 @@ class Connection(Protocol):
 
 class Online:
     """A running service."""
-
-    is_running = True
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
