@@ -12,16 +12,18 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
+    IAddress,
     IDelayedCall,
+    IProtocolFactory,
     IReactorTime,
     IReadDescriptor,
     ITCPTransport,
 )
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as StreamProtocol
-from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -199,13 +201,25 @@ async def _by_stream(
     # In spite of its name it hands an address of either family straight to the reactor.
     endpoint = TCP4ClientEndpoint(cast(Any, network.reactor), *server, timeout=STREAM_S)
     try:
-        await connectProtocol(endpoint, protocol)
+        await endpoint.connect(cast(IProtocolFactory, _Quiet(protocol)))
     except ConnectError as error:
         return Useless(f"by TCP: {error}")
     try:
         return await protocol.answered
     finally:
         cast(ITCPTransport, protocol.transport).abortConnection()
+
+
+class _Quiet(Factory):
+    """Of one protocol; does not tell the log."""
+
+    noisy = False
+
+    def __init__(self, protocol: StreamProtocol) -> None:
+        self._only = protocol
+
+    def buildProtocol(self, addr: IAddress | None) -> StreamProtocol:
+        return self._only
 
 
 class _Stream(StreamProtocol):
