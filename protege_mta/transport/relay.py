@@ -311,7 +311,10 @@ class _Delivery:
             self.fail(TransientFailure(scope, cause, contact))
         elif self._prohibited:
             text = f"address is prohibited: {', '.join(self._prohibited[:5])}"
-            self.fail(PermanentFailure(Scope.SITE, Reply(550, "5.4.4", (text,))))
+            if self._attempt.site.kind == "mx":
+                self.fail(PermanentFailure(Scope.SITE, Reply(550, "5.4.4", (text,))))
+            else:  # not the sender's fault but that of our configuration
+                self.fail(TransientFailure(Scope.SITE, our_reply("4.4.4", text)))
         else:
             cause = our_reply("4.4.4", "no address to deliver to")
             self.fail(TransientFailure(Scope.SITE, cause))

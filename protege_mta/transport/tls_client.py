@@ -101,4 +101,9 @@ def fault_of(reason: Failure) -> str:
 
 
 def _is_name(host: str) -> bool:
-    return bool(host) and host.isascii() and not (isIPAddress(host) or isIPv6Address(host))
+    return (
+        bool(host)
+        and host.isascii()
+        and host[0] != "["
+        and not (isIPAddress(host) or isIPv6Address(host))
+    )

@@ -310,13 +310,13 @@ class Transaction:
             scope = Scope.MESSAGE if index < 0 else Scope.RECIPIENT
             self._settle(indexes, judged(reply, scope, self.contact))
             return
-        delivered = Delivered(self.contact, reply)
+        delivered = Delivered(self.contact, reply, is_final=self.is_lmtp)
         has_dsn, recipients = self.abilities.has_dsn, self.envelope.recipients
         for each in indexes:
             outcome = delivered
             notify = recipients[each].notify
             if notify and has_dsn and Notify.SUCCESS in notify:
-                outcome = Delivered(self.contact, reply, is_relayed=True)
+                outcome = attrs.evolve(delivered, is_relayed=True)
             self.outcomes.append((each, outcome))
         if self._too_many:
             self.left_over, self._too_many = self._too_many, []

@@ -120,7 +120,7 @@ class SmtpSinkTests(PeerTestCase):
                 transport = self.transport()
                 for _ in range(2):
                     [(_, outcome)] = await self.outcomes(transport, to(sink.port))
-                    self.assertIsInstance(outcome, failure, (flag, command))
+                    self.assertIsInstance(outcome, failure, f"{flag} {command}")
                     assert not isinstance(outcome, Delivered)
                     self.assertIs(outcome.scope, scope, (flag, command))
 

@@ -480,6 +480,14 @@ class HostOrderTests(TransportTestCase):
             ),
         )
 
+    def test_prohibited_by_our_own_configuration(self) -> None:
+        """A smarthost that is ourselves is a mistake that somebody mends, and mail waits."""
+        self.prohibited = {(A, 25)}
+        self.assertEqual(
+            self.outcome(make_attempt(ONE, kind="smarthost")),
+            TransientFailure(Scope.SITE, Reply(451, "4.4.4", (f"address is prohibited: {A}",))),
+        )
+
     def test_some_prohibited_and_the_rest_dead(self) -> None:
         self.prohibited = {(A, 25)}
         outcome = self.outcome(make_attempt(ONE, TWO))
@@ -700,7 +708,7 @@ class LmtpTests(TransportTestCase):
         self.assertEqual(
             self.outcomes(attempt),
             {
-                0: Delivered(contact, TAKEN),
+                0: Delivered(contact, TAKEN, is_final=True),
                 1: TransientFailure(Scope.RECIPIENT, Reply(452, "4.2.2", ("full",)), contact),
             },
         )

@@ -420,7 +420,7 @@ class LmtpTests(SynchronousTestCase):
             transaction.outcomes,
             [
                 (1, PermanentFailure(Scope.RECIPIENT, HARD, MX)),
-                (0, Delivered(MX, OK)),
+                (0, Delivered(MX, OK, is_final=True)),
                 (2, TransientFailure(Scope.RECIPIENT, full, MX)),
             ],
         )
@@ -432,7 +432,7 @@ class LmtpTests(SynchronousTestCase):
         transaction.broken(LOST)
         self.assertEqual(
             transaction.outcomes,
-            [(0, Delivered(MX, OK)), (1, TransientFailure(Scope.HOST, LOST, MX))],
+            [(0, Delivered(MX, OK, is_final=True)), (1, TransientFailure(Scope.HOST, LOST, MX))],
         )
         self.assertEqual(transaction.unsettled, [])
 
