@@ -162,7 +162,7 @@ class House:
         self.smtp: dict[str, SmtpServerFactory] = {}
         self.desk = Desk(self.spool, self.ledger, time.time, self.scheduler)
         self.configure(settings)
-        self.metrics.watch(depths=self._depths, stats=self.spool.stats, lag_s=self.lag.worst_s)
+        self.metrics.watch(depth=self._depth, stats=self.spool.stats, lag_s=self.lag.worst_s)
 
     # --- what a reload replaces ------------------------------------------------------------------
 
@@ -339,33 +339,33 @@ class House:
     def _count_journal_error(self) -> None:
         self.metrics.journal_errors += 1
 
-    def _depths(self) -> Mapping[str, Depth]:
-        depth, now = self.scheduler.depth(), time.time()
-        oldest = now - depth.oldest_arrived_at if depth.oldest_arrived_at else 0.0
-        return {
-            "scheduled": Depth(depth.scheduled, oldest),
-            "deferred": Depth(depth.deferred, oldest),
-            "active": Depth(depth.active, oldest),
-            "held": Depth(depth.held, oldest),
+    def _depth(self) -> Depth:
+        depth = self.scheduler.depth()
+        entries = {
+            "scheduled": depth.scheduled,
+            "active": depth.active,
+            "deferred": depth.deferred,
+            "held": depth.held,
         }
+        return Depth(entries, self._age_s(depth.oldest_arrived_at))
+
+    def _age_s(self, arrived_at: float) -> float:
+        return time.time() - arrived_at if arrived_at else 0.0
 
     def status(self) -> dict[str, Any]:
         """The one row of ``status``."""
-        depth, stats, now = self.scheduler.depth(), self.spool.stats(), time.time()
+        depth, stats = self.scheduler.depth(), self.spool.stats()
         return {
             "version": __version__,
             "pid": os.getpid(),
             "hostname": self.settings.hostname,
             "mode": self.settings.mode,
-            "uptime_s": now - self.started_at,
+            "uptime_s": time.time() - self.started_at,
             "configuration": str(self.settings.source or ""),
             "queue": {
                 "messages": stats.messages,
-                "scheduled": depth.scheduled,
-                "active": depth.active,
-                "deferred": depth.deferred,
-                "held": depth.held,
-                "oldest_age_s": now - depth.oldest_arrived_at if depth.oldest_arrived_at else 0.0,
+                **self._depth().entries,
+                "oldest_age_s": self._age_s(depth.oldest_arrived_at),
                 "sites": depth.sites,
                 "paused_sites": depth.paused_sites,
             },

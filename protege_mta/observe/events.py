@@ -109,7 +109,6 @@ class EventLines:
             self._counts.messages[origin.source] += 1
             self._counts.octets[origin.source] += message.size_octets
         event = self._about(message, recipient, 0, "received", "", self._now())
-        event.header_message_id = message.header_message_id
         event.subject = message.subject
         event.peer_address = origin.peer_address
         return _line(event)
@@ -211,6 +210,7 @@ class EventLines:
             tenant=origin.tenant,
             campaign=origin.campaign,
             route=route,
+            header_message_id=message.header_message_id,
         )
 
     def _tell(self, event: Event, outcome: Outcome) -> None:

@@ -75,12 +75,13 @@ class Histogram:
 
 @attrs.frozen
 class Depth:
-    """How many recipients are in one state.
+    """How much is queued.
 
-    :ivar oldest_age_s: how long ago the oldest of them arrived; 0 where there is none.
+    :ivar entries: by state; an entry is one message for one next hop.
+    :ivar oldest_age_s: how long ago the oldest arrived; 0 where there is none.
     """
 
-    recipients: int
+    entries: Mapping[str, int]
     oldest_age_s: float = 0.0
 
 
@@ -124,7 +125,7 @@ class Metrics(Collector):
         self.commit_s = Histogram(_LATENCY_S)
         self.commit_operations = Histogram(_OPERATIONS)
         self.journal_errors = 0
-        self._depths: Callable[[], Mapping[str, Depth]] | None = None
+        self._depth: Callable[[], Depth] | None = None
         self._stats: Callable[[], Stats] | None = None
         self._lag_s: Callable[[], float] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
@@ -135,16 +136,16 @@ class Metrics(Collector):
     def watch(
         self,
         *,
-        depths: Callable[[], Mapping[str, Depth]],
+        depth: Callable[[], Depth],
         stats: Callable[[], Stats],
         lag_s: Callable[[], float],
     ) -> None:
         """Name the sources of what is read at a scrape only, once they are there.
 
-        :param depths: queue depth by state.
+        :param depth: of the queue.
         :param lag_s: how late the reactor was.
         """
-        self._depths, self._stats, self._lag_s = depths, stats, lag_s
+        self._depth, self._stats, self._lag_s = depth, stats, lag_s
 
     def committed(self, took_s: float, operations: int) -> None:
         """The spool made ``operations`` durable in one sync; called on its writer's thread."""
@@ -164,8 +165,8 @@ class Metrics(Collector):
         """What prometheus_client asks for at a scrape."""
         yield from self._collect_events()
         yield from self._collect_smtp()
-        if self._depths is not None:
-            yield from _collect_depths(self._depths())
+        if self._depth is not None:
+            yield from _collect_depth(self._depth())
         if self._stats is not None:
             yield from _collect_spool(self._stats())
         yield _histogram("spool_commit_seconds", "Group commits, sync included.", self.commit_s)
@@ -255,18 +256,12 @@ class Metrics(Collector):
         )
 
 
-def _collect_depths(depths: Mapping[str, Depth]) -> Iterator[Metric]:
+def _collect_depth(depth: Depth) -> Iterator[Metric]:
     yield _gauges(
-        "queue_recipients",
-        "Queued recipients.",
-        "state",
-        {state: depth.recipients for state, depth in depths.items()},
+        "queue_entries", "Queued messages, once for each next hop.", "state", depth.entries
     )
-    yield _gauges(
-        "queue_oldest_age_seconds",
-        "Age of the oldest queued recipient.",
-        "state",
-        {state: depth.oldest_age_s for state, depth in depths.items()},
+    yield _gauge(
+        "queue_oldest_age_seconds", "Age of the oldest queued message.", depth.oldest_age_s
     )
 
 

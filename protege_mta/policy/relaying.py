@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final
 
 import attrs
 
@@ -13,6 +14,10 @@ from ..model.ports import Peer
 from ..model.reply import TABLE, Reply
 
 Network = IPv4Network | IPv6Network
+
+
+KNOWN: Final = 10_000
+"""So many peers' answers are remembered; looking into networks takes longer than all the rest."""
 
 
 @attrs.frozen
@@ -46,6 +51,7 @@ class Relaying:
     domains: Mapping[str, Mailboxes]
     relay_hosts: Mapping[str, Sequence[Network]]
     postmaster: Address
+    _known: dict[tuple[str, str], bool] = attrs.field(factory=dict, init=False, eq=False)
 
     def may_relay(self, peer: Peer) -> bool:
         """Whether the peer may name any recipient, and any of our From domains."""
@@ -54,11 +60,16 @@ class Relaying:
         networks = self.relay_hosts.get(peer.listener)
         if not networks:
             return False
-        address = ip_address(peer.address)
-        mapped = getattr(address, "ipv4_mapped", None)
-        if mapped is not None:
-            address = mapped
-        return any(address in network for network in networks)
+        asked = (peer.listener, peer.address)
+        known = self._known.get(asked)
+        if known is None:
+            address = ip_address(peer.address)
+            address = getattr(address, "ipv4_mapped", None) or address
+            known = any(address in network for network in networks)
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[asked] = known
+        return known
 
     def judge(self, peer: Peer, address: Address) -> Reply:
         """The answer to RCPT."""

@@ -36,7 +36,7 @@ class MetricsTests(SynchronousTestCase):
         self.tally = Tally()
         self.metrics = Metrics(self.tally, "1.2.3")
         self.metrics.watch(
-            depths=lambda: {"deferred": Depth(7, 90.5), "held": Depth(0)},
+            depth=lambda: Depth({"deferred": 7, "held": 0}, 90.5),
             stats=lambda: STATS,
             lag_s=lambda: 0.002,
         )
@@ -64,8 +64,8 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(self.value("tls_failures_total", {"direction": "out"}), 1)
 
     def test_queue_and_spool(self) -> None:
-        self.assertEqual(self.value("queue_recipients", {"state": "deferred"}), 7)
-        self.assertEqual(self.value("queue_oldest_age_seconds", {"state": "deferred"}), 90.5)
+        self.assertEqual(self.value("queue_entries", {"state": "deferred"}), 7)
+        self.assertEqual(self.value("queue_oldest_age_seconds"), 90.5)
         self.assertEqual(self.value("spool_content_octets"), 12_288)
         self.assertEqual(self.value("spool_failed"), 0)
         self.assertEqual(self.value("reactor_lag_seconds"), 0.002)
@@ -87,7 +87,7 @@ class MetricsTests(SynchronousTestCase):
     def test_before_the_service_runs(self) -> None:
         """A scrape during start shows what is there."""
         _, octets = Metrics(Tally(), "1").render("")
-        self.assertNotIn(b"queue_recipients", octets)
+        self.assertNotIn(b"queue_entries", octets)
 
     def test_two_services(self) -> None:
         """Services in one process keep their figures apart."""
