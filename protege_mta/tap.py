@@ -156,6 +156,10 @@ class MailService(Service):
         gc.collect()
         gc.freeze()  # what lives from here to the end is never looked through again
         super().startService()
+        # Not before the reactor answers signals: until then SIGTERM would end us without a drain.
+        self._reactor.callWhenRunning(self._tell_ready)
+
+    def _tell_ready(self) -> None:
         tell_systemd(os.environ, f"READY=1\nMAINPID={os.getpid()}")
         self._ready()
 

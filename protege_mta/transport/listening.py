@@ -12,8 +12,11 @@ from collections.abc import Mapping, MutableMapping
 
 import attrs
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorCore
+from twisted.logger import Logger
 
 from . import fast
+
+log = Logger()
 
 _FIRST_FD = 3
 BACKLOG = 511
@@ -85,9 +88,7 @@ def inherited(environ: MutableMapping[str, str], pid: int) -> list[BoundSocket]:
     return found
 
 
-def matching(
-    given: list[BoundSocket], name: str, address: str, port: int
-) -> BoundSocket | None:
+def matching(given: list[BoundSocket], name: str, address: str, port: int) -> BoundSocket | None:
     """Take from ``given`` the socket for one listener: the one of its name, else of its address."""
     for one in given:
         if one.name == name:
@@ -101,12 +102,18 @@ def matching(
 
 
 def tell_systemd(environ: Mapping[str, str], state: str) -> None:
-    """``sd_notify(3)``: ``READY=1``, ``RELOADING=1``, ``STOPPING=1``; nothing where nobody asked."""
+    """``sd_notify(3)``: ``READY=1``, ``RELOADING=1``, ``STOPPING=1``; nothing where nobody asked.
+
+    Whoever asked may have gone away, and that must not keep us from stopping as we should.
+    """
     path = environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
     if path.startswith("@"):
         path = "\0" + path[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-        notify.connect(path)
-        notify.sendall(state.encode())
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+            notify.connect(path)
+            notify.sendall(state.encode())
+    except OSError as error:
+        log.warn("cannot tell systemd {state}: {error}", state=state, error=error)
