@@ -150,8 +150,7 @@ class SmtpServerFactory:
 class SmtpConnection:
     """Serve one SMTP client.
 
-    :ivar deadline: see :class:`~.sweep.Expiring`.  It moves only when the client gets on, so that
-        dribbled octets keep no connection open.
+    Its time-outs go by the machine's progress, so that dribbled octets keep no connection open.
     """
 
     log = Logger()
@@ -172,26 +171,24 @@ class SmtpConnection:
         "_peer",
         "_progress",
         "_settings",
-        "_sweep",
+        "_since",
         "_tls",
         "_waiting",
-        "deadline",
         "transport",
     )
 
     def __init__(self, factory: SmtpServerFactory, peer: Peer) -> None:
         self.transport: Channel
-        self.deadline = NEVER
         self._factory = factory
         self._door = factory.door
         self._settings = factory.settings
         self._tls = factory.tls
-        self._sweep = factory.sweep
         self._peer = peer
         self._machine = ServerMachine(
             factory.settings, peer, factory.tally, has_tls=self._tls is not None
         )
-        self._progress = 0
+        self._progress = -1  # at the last look
+        self._since = factory.sweep.now  # when it was seen to change
         self._intake: Intake | None = None
         self._waiting: Deferred[Any] | None = None
         self._is_open = False  # the door knows of us
@@ -211,7 +208,6 @@ class SmtpConnection:
     def connectionMade(self) -> None:
         factory, machine = self._factory, self._machine
         factory.joined(self)
-        self.deadline = self._sweep.after(self._settings.command_s)
         self.transport.registerProducer(self, True)
         refusal = TABLE["shutting-down"] if factory.is_draining else self._knock()
         if refusal is not None:
@@ -263,7 +259,6 @@ class SmtpConnection:
         self._factory.tally.tls_in += 1
         is_first = self._peer.tls is None and not self._peer.helo
         self._machine.encrypted(facts(self.transport.getHandle()))
-        self.deadline = self._sweep.after(self._settings.command_s)
         if is_first and self._factory.is_tls_first:
             self._machine.greet()
         self._run()
@@ -283,13 +278,34 @@ class SmtpConnection:
 
     # --- what the sweep and the factory call -----------------------------------------------------
 
+    @property
+    def deadline(self) -> float:
+        """Worked out when the sweep asks, so that a read costs nothing for it.
+
+        The time runs from the first look that sees the latest progress: never too short.
+        """
+        machine, settings = self._machine, self._settings
+        # While a question is open, the time it takes is ours.
+        if machine.progress != self._progress or self._waiting is not None:
+            self._progress = machine.progress
+            self._since = self._factory.sweep.now
+            return NEVER
+        if self._is_handshaking:
+            return self._since + settings.handshake_s
+        if self._is_closing:
+            return self._since + settings.close_s
+        return self._since + (settings.block_s if machine.is_in_content else settings.command_s)
+
     def expired(self) -> None:
         if self._is_handshaking or self._is_closing or self._is_stuck:
-            self.deadline = NEVER
             self.transport.abortConnection()
         else:
             self._machine.say(TABLE["idle-too-long"])
             self._run()
+
+    def _start_stage(self) -> None:
+        """Let the time for what comes now begin anew."""
+        self._progress = -1
 
     def drain(self) -> None:
         """End as soon as no transaction is under way."""
@@ -323,35 +339,32 @@ class SmtpConnection:
         self._is_running = True
         machine = self._machine
         try:
-            while self._waiting is None:
-                action = machine.next()
-                if action is None:
-                    break
+            while self._waiting is None and (action := machine.next()) is not None:
                 self._act(action)
-                if self._is_closing:
-                    return
         except Exception:
             self._complain("a session broke")
             machine.refuse(TABLE["internal-error"])
             self._close()
-            return
         finally:
             self._is_running = False
-        self._write_out()
-        if machine.progress != self._progress and self._waiting is None:
-            self._progress = machine.progress
-            settings = self._settings
-            self.deadline = self._sweep.after(
-                settings.block_s if machine.is_in_content else settings.command_s
-            )
+        if machine.out:
+            self._write_out()
 
     def _act(self, action: Action) -> None:
         if isinstance(action, AskRecipient):
-            self._ask(self._door.recipient, self._peer, action.mail, action.recipient)
+            try:
+                answer = self._door.recipient(self._peer, action.mail, action.recipient)
+            except Exception:
+                answer = self._no_answer()
+            self._take(answer)
         elif isinstance(action, Write):
             self._hand_on(action.octets)
         elif isinstance(action, AskSender):
-            self._ask(self._door.sender, self._peer, action.mail)
+            try:
+                answer = self._door.sender(self._peer, action.mail)
+            except Exception:
+                answer = self._no_answer()
+            self._take(answer)
         elif isinstance(action, OpenIntake):
             self._open_intake(action.envelope)
         elif action is FINISH:
@@ -364,23 +377,21 @@ class SmtpConnection:
         else:
             self._close()
 
-    def _ask(self, question: Callable[..., Reply | Deferred[Reply]], *facts: object) -> None:
-        try:
-            answer = question(*facts)
-        except Exception:
-            self._complain("the door could not answer")
-            answer = TABLE["local-error"]
+    def _take(self, answer: Reply | Deferred[Reply]) -> None:
         if isinstance(answer, Reply):
             self._machine.answer(answer)
         else:
             self._wait(answer, self._answered, self._unanswered)
 
+    def _no_answer(self) -> Reply:
+        self._complain("the door could not answer")
+        return TABLE["local-error"]
+
     def _open_intake(self, envelope: Envelope) -> None:
         try:
             intake = self._door.receive(self._peer, envelope)
         except Exception:
-            self._complain("the door could not open an intake")
-            intake = TABLE["local-error"]
+            intake = self._no_answer()
         if isinstance(intake, Reply):
             self._machine.answer(intake)
         else:
@@ -424,7 +435,7 @@ class SmtpConnection:
 
     def _start_tls(self) -> None:
         self._is_handshaking = True
-        self.deadline = self._sweep.after(self._settings.handshake_s)
+        self._start_stage()
         self.transport.startTLS(cast(IOpenSSLContextFactory, self._tls))
 
     def _write_out(self) -> None:
@@ -435,7 +446,7 @@ class SmtpConnection:
 
     def _close(self) -> None:
         self._is_closing = True
-        self.deadline = self._sweep.after(self._settings.close_s)
+        self._start_stage()
         self._abort_intake()
         self._write_out()
         # A channel with a producer would wait for it.
@@ -452,10 +463,7 @@ class SmtpConnection:
     ) -> None:
         """Do nothing more before ``waiting`` has fired; it may have fired already."""
         self._waiting = waiting
-        # The time it takes is ours, not the client's.
-        self.deadline = NEVER
-        self._progress = -1
-        waiting.addCallbacks(settled, failed).addErrback(self._broken)
+        waiting.addCallbacks(settled, failed)
 
     def _answered(self, reply: Reply) -> None:
         self._is_finishing = False
@@ -477,10 +485,15 @@ class SmtpConnection:
 
     def _go_on(self, settle: Callable[[Reply], None] | None = None, *reply: Reply) -> None:
         self._waiting = None
+        self._start_stage()
         if self._is_closing:
             return
-        if settle is not None:
-            settle(*reply)
+        try:
+            if settle is not None:
+                settle(*reply)
+        except Exception:
+            self._complain("a session broke")
+            self._machine.refuse(TABLE["internal-error"])
         if not self._is_running:
             self._run()
             self._read_on()
@@ -492,10 +505,6 @@ class SmtpConnection:
 
     def _is_cancelled(self, failure: Failure) -> bool:
         return self._is_closing and failure.check(CancelledError) is not None
-
-    def _broken(self, failure: Failure) -> None:
-        self._complain("a session broke", failure)
-        self.transport.abortConnection()
 
     def _complain(self, what: str, failure: Failure | None = None) -> None:
         self.log.failure(

@@ -15,12 +15,12 @@ NEVER: Final = float("inf")
 
 
 class Expiring(Protocol):
-    """What a sweep looks after.
+    """What a sweep looks after."""
 
-    :ivar deadline: by the sweep's clock, or :data:`NEVER`.
-    """
-
-    deadline: float
+    @property
+    def deadline(self) -> float:
+        """By the sweep's clock, or :data:`NEVER`.  Asked once in a period."""
+        ...
 
     def expired(self) -> None:
         """The deadline has passed.  Called at every sweep until it is moved or the connection is
@@ -78,9 +78,10 @@ class Sweep:
     def _look(self) -> None:
         self._call = None
         self.now = now = self._clock.seconds()
-        for connection in [each for each in self._all if each.deadline <= now]:
+        for connection in list(self._all):
             try:
-                connection.expired()
+                if connection.deadline <= now:
+                    connection.expired()
             except Exception:
                 self.log.failure("a time-out could not be carried out")
         if self._all and self._call is None:

@@ -74,30 +74,30 @@ class Unstuffer:
         No CRLF is ever torn between two results: a CR at the end of one is a bare CR.
         """
         buffer = self._held + octets
+        # The CRLF that we only imagined is not given back.
+        start = 2 if self._is_first else 0
         dot = buffer.find(b"\r\n.")
         if dot < 0:
             # The ordinary middle of a message.
             end = len(buffer) - _held_octets(buffer)
-            content = buffer[:end]
+            content = buffer[start:end]
         elif buffer.startswith(END, dot):
             # The ordinary end: no line that starts with a dot but the last.
             end = len(buffer)
-            content = buffer[: dot + 2]
+            content = buffer[start : dot + 2]
             self.rest = buffer[dot + 5 :]
         else:
             stop = buffer.find(END, dot)
             if stop >= 0:
                 end = len(buffer)
-                content = buffer[: stop + 2].replace(b"\r\n.", b"\r\n")
+                content = buffer[: stop + 2].replace(b"\r\n.", b"\r\n")[start:]
                 self.rest = buffer[stop + 5 :]
             else:
                 end = len(buffer) - _held_octets(buffer)
-                content = buffer[:end].replace(b"\r\n.", b"\r\n")
+                content = buffer[:end].replace(b"\r\n.", b"\r\n")[start:]
         self._held = buffer[end:]
-        if self._is_first and content:
-            # Give back the content without the CRLF that we only imagined.
+        if end:
             self._is_first = False
-            return content[2:]
         return content
 
 

@@ -77,6 +77,7 @@ class ServerMachine:
 
     :param peer: what is learnt of the client is written here.
     :param has_tls: whether STARTTLS may be offered.
+    :ivar feed: takes the next octets off the wire, cut anywhere.
     :ivar out: replies not yet written.
     :ivar progress: grows with every step forward of the client: a line, a block of content, an
         end of content.  Time-outs go by it.
@@ -105,6 +106,7 @@ class ServerMachine:
         "_tally",
         "_unstuffer",
         "_was_refused",
+        "feed",
         "out",
         "peer",
         "progress",
@@ -119,13 +121,17 @@ class ServerMachine:
         self._settings = settings
         self._tally = tally
         self._has_tls = has_tls
-        self._lines = LineReader()
+        self._read_from(LineReader())
         self._mode: Mode = "command"
         self._question: AskSender | AskRecipient | OpenIntake | Order | None = None
         self._has_intake = False
         self._is_shutting_down = False
         self._bad_commands = 0
         self._begin("connected")
+
+    def _read_from(self, lines: LineReader) -> None:
+        self._lines = lines
+        self.feed = lines.feed
 
     def _begin(self, phase: Phase) -> None:
         """Forget the transaction, if there was one."""
@@ -151,10 +157,6 @@ class ServerMachine:
         self._question = None
         self._mode = "closing"
 
-    def feed(self, octets: bytes) -> None:
-        """Take the next octets off the wire, cut anywhere."""
-        self._lines.feed(octets)
-
     def next(self) -> Action | None:
         """Go on, as far as the next thing that the shell must do.
 
@@ -168,13 +170,15 @@ class ServerMachine:
                 if self._is_shutting_down and self._phase in _IDLE:
                     self.say(TABLE["shutting-down"])
                     continue
+                if self._lines.is_empty:
+                    return None
                 line = self._lines.line()
                 if line is None:
                     return None
                 self.progress += 1
                 action = self._command(line)
             elif mode == "data":
-                octets = self._lines.take_all()
+                octets = self._lines.take()
                 if not octets:
                     return None
                 action = self._data(octets)
@@ -244,7 +248,7 @@ class ServerMachine:
         """The handshake is done: forget everything learnt in plaintext (RFC 3207, 4.2)."""
         peer = self.peer
         peer.tls, peer.helo, peer.is_esmtp, peer.identity = facts, "", False, ""
-        self._lines = LineReader()
+        self._read_from(LineReader())
         self._mode = "command"
         self._begin("connected")
 
@@ -332,7 +336,7 @@ class ServerMachine:
         if self.peer.tls is not None or not self.peer.is_esmtp:
             self.say(TABLE["bad-sequence"])
             return None
-        if self._lines.waiting:
+        if not self._lines.is_empty:
             # They would be taken for what the encrypted channel said (RFC 3207, 6).
             self.say(TABLE["octets-behind-starttls"])
             return None
