@@ -16,7 +16,7 @@ from .schedule.desk import Chosen, Desk, NotFound
 from .transport.control import ControlFault, Done, Handler, Row
 
 CAT_OCTETS: Final = 65_536
-STATES: Final = ("scheduled", "active", "deferred", "held")
+STATES: Final = ("incoming", "scheduled", "active", "deferred", "held", "corrupt")
 
 Answer = AsyncGenerator[Row | Done, None]
 
@@ -61,8 +61,13 @@ class Clerk:
 
     async def _list(self, arguments: Mapping[str, Any]) -> Answer:
         limit = arguments.get("limit")
+        choice = _choice(arguments)
         shown = 0
-        async for found in self._found(_choice(arguments)):
+        if not choice.domain and choice.state in ("", "incoming"):
+            for row in self._desk.incoming()[:limit]:
+                yield row
+                shown += 1
+        async for found in self._found(choice):
             if limit is not None and shown >= limit:
                 break
             yield self._desk.row(found)

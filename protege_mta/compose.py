@@ -11,7 +11,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -160,7 +160,13 @@ class House:
         self.limits = Limits(_limit_settings(settings), time.monotonic)
         self.door = SmtpDoor(_relaying(settings), self.limits, self.events, self._begin)
         self.smtp: dict[str, SmtpServerFactory] = {}
-        self.desk = Desk(self.spool, self.ledger, time.time, self.scheduler)
+        self.desk = Desk(
+            self.spool,
+            self.ledger,
+            time.time,
+            self.scheduler,
+            arriving=lambda: self.acceptance.arriving,
+        )
         self.configure(settings)
         self.metrics.watch(depth=self._depth, stats=self.spool.stats, lag_s=self.lag.worst_s)
 

@@ -34,6 +34,7 @@ from .cli.options import find_config
 from .compose import House
 from .config.embedded import FOLDER, embedded
 from .config.model import Settings, SmtpListener
+from .config.sockets import address_of
 from .config.toml import ConfigError, load
 from .model.ports import SpoolLocked
 from .transport import fast
@@ -142,7 +143,7 @@ class MailService(Service):
         settings.state_dir.mkdir(0o700, parents=True, exist_ok=True)
         settings.run_dir.mkdir(0o755, parents=True, exist_ok=True)
         for path in (settings.control_socket, settings.submit_socket):
-            claim(path)
+            claim(Path(address_of(path)))
         fast.install(self._reactor)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._reactor.suggestThreadPoolSize(16)
@@ -212,7 +213,9 @@ class MailService(Service):
             (settings.submit_socket, submit, True),
         )
         for path, factory, is_public in doors:
-            listening = endpoint(reactor, path, is_public=is_public).listen(factory)
+            listening = endpoint(reactor, Path(address_of(path)), is_public=is_public).listen(
+                factory
+            )
             listening.addCallbacks(self._ports.append, self._not_listening)
 
     def _not_listening(self, failure: Failure) -> None:

@@ -39,7 +39,7 @@ class OfflineDesk:
             events,
             hostname=settings.hostname,
             now=time.time,
-            first_s=lambda: settings.retry.first_s,
+            first_s=lambda: 0.0,  # the service that starts next may try them at once
         )
         desk = Desk(spool, Ledger(spool, events, bounces), time.time, None)
         self._handlers = Clerk(desk, dict, _nothing_to_reload).handlers()

@@ -30,7 +30,7 @@ from .terminal import (
     write_table,
 )
 
-STATES: Final = ("scheduled", "active", "deferred", "held")
+STATES: Final = ("incoming", "scheduled", "active", "deferred", "held", "corrupt")
 
 _DONE: Final = {
     "retry": "to be tried now",

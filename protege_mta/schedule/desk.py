@@ -17,11 +17,12 @@ from ..model.address import domain_of
 from ..model.batch import Update
 from ..model.hop import NextHop
 from ..model.ids import QueueId
-from ..model.outcome import Fate, Outcome, PermanentFailure, Scope
+from ..model.outcome import PermanentFailure, Scope
 from ..model.ports import Content, Damaged, NoSuchMessage, Recovered, Spool
 from ..model.reply import Reply
 from ..model.status import RecipientStatus
 from .entry import Entry
+from .intake import Arriving
 from .ledger import Ledger, Page, status_of
 from .scheduler import Scheduler
 from .verdict import Ended
@@ -30,7 +31,7 @@ Row = dict[str, Any]
 CAT_OCTETS = 262_144
 
 
-LOUDNESS: Final = ("active", "held", "deferred", "scheduled")
+LOUDNESS: Final = ("corrupt", "active", "held", "deferred", "scheduled")
 
 RETURNED: Final = PermanentFailure(
     Scope.MESSAGE, Reply(554, "5.7.0", ("returned by the postmaster",))
@@ -60,6 +61,7 @@ class Desk:
     """Answers and obeys; every change is durable before it says so.
 
     :param scheduler: None while the service does not run.
+    :param arriving: what is on its way in and not ours yet.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class Desk:
         ledger: Ledger,
         now: Callable[[], float],
         scheduler: Scheduler | None,
+        arriving: Callable[[], Iterable[Arriving]] = tuple,
     ) -> None:
         self._spool = spool
         self._ledger = ledger
         self._now = now
         self._scheduler = scheduler
+        self._arriving = arriving
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -141,6 +145,28 @@ class Desk:
             "header_message_id": message.header_message_id,
             "recipients": recipients,
         }
+
+    def incoming(self) -> list[Row]:
+        """What clients are sending just now; nothing has been promised for it."""
+        return [
+            {
+                "id": one.id,
+                "state": "incoming",
+                "arrived_at": one.arrived_at,
+                "size_octets": one.size_octets,
+                "sender": one.envelope.sender,
+                "source": one.origin.source,
+                "identity": one.origin.identity,
+                "peer_address": one.origin.peer_address,
+                "subject": "",
+                "header_message_id": "",
+                "recipients": [
+                    {"address": recipient.address, "state": "incoming"}
+                    for recipient in one.envelope.recipients
+                ],
+            }
+            for one in self._arriving()
+        ]
 
     def standing(self, found: Recovered) -> list[Row]:
         """Why each part of a message waits, in a sentence, for ``explain``."""
@@ -213,23 +239,30 @@ class Desk:
         return self._record(found, entries, None)
 
     def remove(self, found: Recovered) -> Deferred[bool]:
-        """Take it out of the queue; nobody is told."""
-        return self._end(found, "removed", None)
+        """Take it out of the queue; nobody is told.  What is being tried just now goes after it."""
+        id = found.message.id
+        if self._scheduler is None or id in self._spool.corrupt_ids():
+            entries: Sequence[Entry] = self._made(found)
+        else:
+            entries = self._scheduler.remove(id)
+        ending = [self._ledger.removed(found.message, entry) for entry in entries]
+        return gatherResults(ending).addCallback(lambda _: bool(entries))
 
     def bounce(self, found: Recovered) -> Deferred[bool]:
         """Return it to its sender now.  What is being tried just now is left alone."""
-        return self._end(found, "bounced", RETURNED)
-
-    def _end(self, found: Recovered, fate: Fate, outcome: Outcome | None) -> Deferred[bool]:
         id = found.message.id
+        if id in self._spool.corrupt_ids():
+            return succeed(False)
         if self._scheduler is None:
-            entries: Sequence[Entry] = self._entries(found)
-        elif fate == "bounced" and self._scheduler.is_active(id):
+            entries: Sequence[Entry] = self._made(found)
+        elif self._scheduler.is_active(id):
             return succeed(False)
         else:
             entries = self._scheduler.remove(id)
         ending = [
-            self._ledger.end(entry, [Ended(index, fate, outcome) for index in entry.recipients])
+            self._ledger.end(
+                entry, [Ended(index, "bounced", RETURNED) for index in entry.recipients]
+            )
             for entry in entries
         ]
         return gatherResults(ending).addCallback(lambda _: bool(entries))
@@ -255,9 +288,13 @@ class Desk:
     # --- entries ---------------------------------------------------------------------------------
 
     def _entries(self, found: Recovered) -> list[Entry]:
-        """The scheduler's; without one, made from what the spool says."""
+        """The scheduler's; without one, such as it would make."""
         if self._scheduler is not None:
             return list(self._scheduler.entries(found.message.id))
+        return self._made(found)
+
+    @staticmethod
+    def _made(found: Recovered) -> list[Entry]:
         groups: dict[RecipientStatus, list[int]] = {}
         for index, one in enumerate(found.statuses):
             if one is not None:
@@ -288,6 +325,8 @@ class Desk:
         return None
 
     def _state(self, id: QueueId, index: int, status: RecipientStatus) -> str:
+        if id in self._spool.corrupt_ids():
+            return "corrupt"
         entry = self._entry_of(id, index)
         return status.state if entry is None else entry.state
 

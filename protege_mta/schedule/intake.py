@@ -31,6 +31,7 @@ class Acceptance:
     :param first_s: how long after arrival a restart would make the first attempt, in seconds.
     :param accepted: told of each message once it is durable, with its recipients' status.
     :param took: told of each acceptance: seconds from the end of the data to the answer.
+    :ivar arriving: messages on their way in.
     """
 
     log = Logger()
@@ -53,6 +54,7 @@ class Acceptance:
         self._first_s = first_s
         self._accepted = accepted
         self._took = took
+        self.arriving: set[Arriving] = set()
 
     def begin(
         self, envelope: Envelope, origin: Origin, trace: Callable[[QueueId, float], bytes]
@@ -96,19 +98,22 @@ class Acceptance:
 
 
 class Arriving:
-    """One message on its way in; an :class:`~..model.ports.Intake`."""
+    """One message on its way in; an :class:`~..model.ports.Intake`.
+
+    :ivar arrived_at: when it began to, POSIX seconds.
+    """
 
     __slots__ = (
         "_acceptance",
-        "_arrived_at",
-        "_envelope",
         "_head",
         "_head_octets",
         "_incoming",
         "_is_eight_bit",
-        "_origin",
         "_trouble",
+        "arrived_at",
+        "envelope",
         "id",
+        "origin",
     )
 
     def __init__(
@@ -124,14 +129,20 @@ class Arriving:
         self.id = id
         self._acceptance = acceptance
         self._incoming = incoming
-        self._arrived_at = arrived_at
-        self._envelope = envelope
-        self._origin = origin
+        self.arrived_at = arrived_at
+        self.envelope = envelope
+        self.origin = origin
         self._head: list[bytes] = []
         self._head_octets = 0
         self._is_eight_bit = False
         self._trouble: Failure | None = None
         self._incoming.write(trace)
+        acceptance.arriving.add(self)
+
+    @property
+    def size_octets(self) -> int:
+        """As much as is there."""
+        return self._incoming.size_octets
 
     def write(self, octets: bytes) -> Deferred[None] | None:
         if self._trouble is not None:
@@ -154,6 +165,7 @@ class Arriving:
             self._trouble = failure
 
     def finish(self) -> Deferred[Reply]:
+        self._acceptance.arriving.discard(self)
         if self._trouble is not None:
             self._incoming.discard()
             return succeed(refusal(self._trouble.value))
@@ -165,9 +177,9 @@ class Arriving:
         acceptance = self._acceptance
         message = Message(
             self.id,
-            self._envelope,
-            self._origin,
-            self._arrived_at,
+            self.envelope,
+            self.origin,
+            self.arrived_at,
             self._incoming.size_octets,
             glance.message_id,
             glance.subject,
@@ -190,6 +202,7 @@ class Arriving:
         return self._incoming.sealed().addCallback(stored).addCallback(answered).addErrback(failed)
 
     def abort(self) -> None:
+        self._acceptance.arriving.discard(self)
         self._incoming.discard()
 
 

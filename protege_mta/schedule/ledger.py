@@ -81,6 +81,18 @@ class Ledger:
 
         return self._spool.open(entry.id).addCallback(opened)
 
+    def removed(self, message: Message, entry: Entry) -> Deferred[None]:
+        """A person took it out of the queue: nobody is told, and nothing is read, so that this ends
+        damaged mail too."""
+        ended = [Ended(index, "removed", None) for index in entry.recipients]
+        lines = [
+            self._events.ended(
+                message, index, entry.transitions, "removed", entry.attempts, None, None, ""
+            )
+            for index in entry.recipients
+        ]
+        return self.commit(Page(ends(entry.id, ended), lines))
+
     def delayed(self, entry: Entry) -> Deferred[None]:
         """Tell the sender, where that is wanted, that an entry has waited for long."""
 

@@ -512,6 +512,40 @@ class DeskTests(FlowCase):
         self.turn(400)
         self.assertEqual(self.desk.row(self.found(Chosen((id,)))[0])["state"], "held")
 
+    def test_damaged(self) -> None:
+        """Shown as corrupt, tried and returned no more; a person can end it."""
+        self.spool.damage(self.sent_id)
+        self.turn(400)
+        self.assertEqual(len(self.transport.attempts), 1)
+        self.assertEqual(self.row()["state"], "corrupt")
+        [found] = self.found(Chosen(state="corrupt"))
+        self.assertFalse(self.successResultOf(self.desk.bounce(found)))
+        self.assertTrue(self.successResultOf(self.desk.remove(found)))
+        self.assertEqual(self.told[-1]["event"], "removed")
+        self.assertEqual(self.spool.ids(), [])
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
+
+    def test_incoming(self) -> None:
+        """What a client is sending is shown, and gone when the client is."""
+        envelope = Envelope(Address("x@a.test"), (Recipient(Address("y@b.test")),))
+        arriving = self.acceptance.begin(envelope, Origin("smtp"), lambda id, at: b"X: y\r\n")
+        assert isinstance(arriving, Arriving)
+        self.desk = Desk(
+            self.spool,
+            self.ledger,
+            self.clock.seconds,
+            self.scheduler,
+            lambda: self.acceptance.arriving,
+        )
+        arriving.write(b"Subject:")
+        [row] = self.desk.incoming()
+        self.assertEqual(
+            (row["id"], row["state"], row["sender"], row["size_octets"]),
+            (arriving.id, "incoming", "x@a.test", 14),
+        )
+        arriving.abort()
+        self.assertEqual(self.desk.incoming(), [])
+
     def test_without_a_service(self) -> None:
         """The same hands, on a spool that nobody else has open."""
         self.desk = Desk(self.spool, self.ledger, self.clock.seconds, None)
