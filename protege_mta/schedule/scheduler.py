@@ -15,27 +15,21 @@ from typing import Final, Literal, TypeVar
 
 import attrs
 from attrs import validators
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from ..model.hop import HopKind, NextHop, Site
+from ..model.hop import HopKind, Site
 from ..model.ids import QueueId
-from ..model.outcome import PermanentFailure, Scope, TransientFailure
-from ..model.reply import TABLE
+from ..model.outcome import PermanentFailure, TransientFailure
 from .backoff import Backoff
-from .entry import Entry, EntryState, Health, Report
-from .sitequeue import HopQueue, Line, Location, SiteQueue
+from .entry import Entry, Health, Report
+from .locator import SLICE, Locate, Locator
+from .register import Register, idle_state
+from .sitequeue import HopQueue, Line, SiteQueue
 from .standing import Depth, SiteSummary, Standing, standing_of
-from .wheel import Wheel, drop
-from .window import WINDOWS, Window, WindowSettings
-
-SLICE: Final = 100
-"""So much is done before the reactor gets its turn."""
-
-LONGEST_SLEEP_S: Final = 30.0
-"""A wall clock that was set, or a machine that slept, is noticed after this."""
+from .wheel import Alarm, drop
+from .window import WINDOWS, WindowSettings
 
 LOCAL_TROUBLE_S: Final = 60.0
 """What we stumbled over ourselves is tried again after this."""
@@ -44,9 +38,6 @@ _T = TypeVar("_T")
 
 Order = Literal["hold", "remove"]
 """What a person wants of an entry that is active, once it comes back."""
-
-Locate = Callable[[NextHop], Deferred[Location]]
-"""Finds a next hop's hosts.  A cache lies below it: it is asked again every ``located_s``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -99,38 +90,36 @@ class Scheduler:
         late: Callable[[Entry], None],
         settings: SchedulerSettings | None = None,
     ) -> None:
-        self._clock = clock
+        settings = settings or SchedulerSettings()
         self._now = now
         self._rng = rng
-        self._locate = locate
         self._start = start
         self._unlocated = unlocated
         self._expired = expired
         self._late = late
-        self._settings = settings = settings or SchedulerSettings()
+        self._backoff = settings.backoff
         self._concurrency = settings.concurrency
+        self._ramp = settings.ramp
 
-        self._by_id: dict[QueueId, Entry | tuple[Entry, ...]] = {}
-        self._counts: dict[EntryState, int] = {
-            "scheduled": 0,
-            "deferred": 0,
-            "active": 0,
-            "held": 0,
-        }
+        self._alarm = Alarm(clock, now, self._turn)
+        self._register = Register()
+        self._locator = Locator(
+            locate,
+            self._alarm,
+            now=now,
+            rng=rng,
+            backoff=settings.backoff,
+            windows=settings.windows,
+            located_s=settings.located_s,
+            most_told=settings.concurrency,
+            located=self._located,
+            unlocated=self._tell_unlocated,
+            abandoned=self._move_on,
+        )
         self._orders: dict[Entry, Order] = {}
-        self._hops: dict[NextHop, HopQueue] = {}
-        self._sites: dict[str, SiteQueue] = {}
         self._active = 0  # attempts that occupy a slot
-        self._unlocated_count = 0  # entries in hand without one
-
         self._ready: deque[SiteQueue] = deque()  # sites with room and somebody waiting
-        self._emptying: deque[HopQueue] = deque()  # hops whose lookup has ended
         self._is_starting = False
-        self._is_passing_on = False
-
-        self._wheel = Wheel()
-        self._timer: IDelayedCall | None = None
-        self._timer_at = math.inf
         self._recovered = 0
         self._recovering_since = 0.0
         self._is_stopping = False
@@ -140,7 +129,7 @@ class Scheduler:
 
     def add(self, entry: Entry) -> None:
         """Take an entry; if it is due and its site has room, ``start`` is called in here."""
-        self._take(entry)
+        self._register.add(entry)
         if entry.state == "held":
             self._watch(entry)
         elif entry.due_at > (now := self._now()):
@@ -160,37 +149,11 @@ class Scheduler:
                 self._recovering_since = now
             self._recovered += 1
             # A pace that grows by ramp each second has started ramp * t**2 / 2 after t seconds.
-            ramp_s = math.sqrt(2.0 * self._recovered / self._settings.ramp)
+            ramp_s = math.sqrt(2.0 * self._recovered / self._ramp)
             entry.due_at = max(now, self._recovering_since + ramp_s)
             entry.expires_at = max(entry.expires_at, entry.due_at)
-        self._take(entry)
+        self._register.add(entry)
         self._watch(entry, math.inf if entry.state == "held" else entry.due_at)
-
-    def _take(self, entry: Entry) -> None:
-        if entry.state != "held":
-            entry.state = "deferred" if entry.attempts else "scheduled"
-        self._counts[entry.state] += 1
-        present = self._by_id.get(entry.id)
-        if present is None:
-            self._by_id[entry.id] = entry
-        else:
-            self._by_id[entry.id] = (*_entries(present), entry)
-
-    def _forget(self, entry: Entry) -> None:
-        """The entry is out; it stood nowhere any more, and was counted in its state."""
-        self._counts[entry.state] -= 1
-        entry.state = "gone"
-        present = self._by_id[entry.id]
-        if present is entry:
-            del self._by_id[entry.id]
-        else:
-            rest = tuple([other for other in _entries(present) if other is not entry])
-            self._by_id[entry.id] = rest[0] if len(rest) == 1 else rest
-
-    def _set_state(self, entry: Entry, state: EntryState) -> None:
-        self._counts[entry.state] -= 1
-        self._counts[state] += 1
-        entry.state = state
 
     def _step_out(self, entry: Entry) -> None:
         """Take an entry that is not active out of wherever it waits."""
@@ -198,24 +161,27 @@ class Scheduler:
         if isinstance(place, Line):
             place.remove(entry)
             if place.lane is not None and not place.lane.queue.hops:
-                self._forget_site(place.lane.queue)
+                self._locator.forget_site(place.lane.queue)
         self._unwatch(entry)
 
     # --- from due to started ----------------------------------------------------------------------
 
     def _offer(self, entry: Entry, now: float) -> None:
         """A due entry goes to its site, or waits until that is known."""
-        hop = self._hops.get(entry.hop)
-        if hop is None:
-            hop = self._hops[entry.hop] = HopQueue(entry.hop)
-            self._wake(hop, now + self._settings.located_s)
+        hop = self._locator.hop(entry.hop)
         if hop.site is not None and now < hop.fresh_until and not hop.is_emptying:
             self._enqueue(entry, hop.site)
         else:
-            hop.line.push(entry)
             self._watch(entry)
-            if hop.may_look:
-                self._look(hop)
+            self._locator.wait(entry, hop)
+
+    def _located(self, entry: Entry, queue: SiteQueue) -> None:
+        self._unwatch(entry)
+        self._enqueue(entry, queue)
+
+    def _move_on(self, queue: SiteQueue) -> None:
+        self._make_ready(queue)
+        self._start_ready()
 
     def _enqueue(self, entry: Entry, queue: SiteQueue) -> None:
         if (
@@ -261,28 +227,25 @@ class Scheduler:
             ready.append(queue)
             budget -= 1
             self._unwatch(entry)
-            hop = self._hops.get(entry.hop)
-            if hop is None or hop.site is not queue:  # its hosts are others by now
+            if self._locator.leads_to(entry.hop, queue):
+                self._begin(entry, queue)
+            else:
                 self._offer(entry, self._now())
-                self._forget_site(queue)
-                continue
-            self._begin(entry, queue)
-            if hop.may_look and self._now() >= hop.fresh_until:
-                self._look(hop)  # it waited long; those behind it may have to move
+                self._locator.forget_site(queue)
         self._is_starting = False
         if ready and self._active < self._concurrency:
-            self._sleep_until(self._now())
+            self._alarm.ring_soon()
 
     def _begin(self, entry: Entry, queue: SiteQueue) -> None:
         queue.active += 1
         self._active += 1
         entry.place = queue
-        self._set_state(entry, "active")
+        self._register.change(entry, "active")
         self._hand_over(entry, self._start, queue.site)
 
     def _tell_unlocated(self, entry: Entry, failure: TransientFailure | PermanentFailure) -> None:
-        self._unlocated_count += 1
-        self._set_state(entry, "active")
+        self._unwatch(entry)
+        self._register.change(entry, "active")
         self._hand_over(entry, self._unlocated, failure)
 
     def _hand_over(self, entry: Entry, worker: Callable[[Entry, _T], None], about: _T) -> None:
@@ -296,105 +259,6 @@ class Scheduler:
                 self.finished(
                     entry, Report(Health.UNKNOWN, entry.recipients, entry.attempts, due_at)
                 )
-
-    # --- locating ---------------------------------------------------------------------------------
-
-    def _look(self, hop: HopQueue) -> None:
-        hop.lookup = lookup = maybeDeferred(self._locate, hop.hop)
-        lookup.addErrback(self._lookup_broke, hop)
-        lookup.addCallback(self._located, hop)
-        lookup.addErrback(lambda failure: self.log.failure("bug", failure=failure))
-
-    def _lookup_broke(self, failure: Failure, hop: HopQueue) -> Location:
-        if not failure.check(CancelledError):
-            self.log.failure("lookup of {hop} broke", failure=failure, hop=hop.hop.name)
-        return TransientFailure(Scope.SITE, TABLE["local-error"])
-
-    def _located(self, location: Location, hop: HopQueue) -> None:
-        hop.lookup = None
-        if self._is_stopping:
-            return
-        now = self._now()
-        match location:
-            case Site():
-                hop.pause.clear()
-                hop.fresh_until = now + self._settings.located_s
-                self._lead(hop, self._queue_of(location))
-            case TransientFailure():
-                hop.failure = location
-                hop.pause.fail(
-                    str(location.cause), now=now, backoff=self._settings.backoff, rng=self._rng
-                )
-                self._wake(hop, hop.pause.until)
-            case PermanentFailure():
-                hop.failure = location
-                hop.fresh_until = 0.0
-                self._lead(hop, None)
-        hop.is_emptying = True
-        self._emptying.append(hop)
-        self._pass_on()
-
-    def _queue_of(self, site: Site) -> SiteQueue:
-        queue = self._sites.get(site.key)
-        if queue is None:
-            window = Window.opened(self._settings.windows[site.kind])
-            queue = self._sites[site.key] = SiteQueue(site, window)
-        queue.site = site
-        return queue
-
-    def _lead(self, hop: HopQueue, queue: SiteQueue | None) -> None:
-        """From now on ``hop`` leads to ``queue``."""
-        before = hop.site
-        if queue is before:
-            return
-        hop.site = queue
-        if queue is not None:
-            queue.hops += 1
-        if before is not None:
-            before.hops -= 1
-            if not before.hops:  # nobody waits for its hosts any more; who waits here moves on
-                before.pause.end()
-                self._make_ready(before)
-                self._start_ready()
-            self._forget_site(before)
-
-    def _forget_site(self, queue: SiteQueue) -> None:
-        if not queue.hops and not queue.active and not queue.waiting:
-            if queue.bucket is not None:
-                drop(queue, queue.bucket)
-                queue.bucket = None
-            # Removed only if it is still the one: a callback may have made another meanwhile.
-            if self._sites.get(queue.site.key) is queue:
-                del self._sites[queue.site.key]
-
-    def _pass_on(self) -> None:
-        """Give those who waited for a lookup what it answered, one a hop in turn."""
-        if self._is_passing_on:
-            return
-        self._is_passing_on = True
-        emptying = self._emptying
-        budget, stuck = SLICE, 0
-        while emptying and budget and stuck < len(emptying):
-            hop = emptying.popleft()
-            entry, failure = hop.line.first, hop.failure
-            if entry is None:
-                hop.is_emptying = False
-                hop.failure = None
-                continue
-            emptying.append(hop)
-            if failure is not None and self._unlocated_count >= self._concurrency:
-                stuck += 1
-                continue
-            budget, stuck = budget - 1, 0
-            hop.line.remove(entry)
-            self._unwatch(entry)
-            if failure is not None:
-                self._tell_unlocated(entry, failure)
-            elif hop.site is not None:
-                self._enqueue(entry, hop.site)
-        self._is_passing_on = False
-        if emptying and not budget:
-            self._sleep_until(self._now())
 
     # --- attempts end -----------------------------------------------------------------------------
 
@@ -412,20 +276,20 @@ class Scheduler:
             self._active -= 1
             self._learn(queue, report)
         else:
-            self._unlocated_count -= 1
+            self._locator.told -= 1
         order = self._orders.pop(entry, None) if self._orders else None
         if not report.recipients or order == "remove":
-            self._forget(entry)
+            self._register.forget(entry)
         else:
             self._keep(entry, report, order)
         if isinstance(queue, SiteQueue):
             self._make_ready(queue)
             if not queue.hops:
-                self._forget_site(queue)
+                self._locator.forget_site(queue)
+        else:
+            self._locator.serve()
         if self._ready:
             self._start_ready()
-        if self._emptying:
-            self._pass_on()
         if self._is_stopping:
             self._tell_stopped()
 
@@ -442,10 +306,12 @@ class Scheduler:
                 queue.pause.fail(
                     report.cause,
                     now=self._now(),
-                    backoff=self._settings.backoff,
+                    backoff=self._backoff,
                     rng=self._rng,
                 )
-                self._wake(queue, queue.pause.until)
+                if queue.bucket is not None:
+                    drop(queue, queue.bucket)
+                queue.bucket = self._alarm.set(queue, queue.pause.until)
         elif health is Health.HOST_TROUBLE:
             window.halve()
 
@@ -462,16 +328,16 @@ class Scheduler:
         if is_late:
             entry.warn_at = 0.0
         if order == "hold":
-            self._set_state(entry, "held")
+            self._register.change(entry, "held")
             self._watch(entry)
         else:
-            self._set_state(entry, "deferred" if entry.attempts else "scheduled")
+            self._register.change(entry, idle_state(entry))
             self._watch(entry, entry.due_at)
         if is_late:
             self._tell(self._late, entry)
 
     def _expire(self, entry: Entry) -> None:
-        self._forget(entry)
+        self._register.forget(entry)
         self._tell(self._expired, entry)
 
     def _tell(self, callback: Callable[[Entry], None], entry: Entry) -> None:
@@ -491,52 +357,30 @@ class Scheduler:
         if 0.0 < entry.warn_at < at:
             at = entry.warn_at
         if at < math.inf:
-            entry.bucket = self._wheel.put(entry, at, self._now())
-            self._sleep_until(self._wheel.next_at())
+            entry.bucket = self._alarm.set(entry, at)
 
     def _unwatch(self, entry: Entry) -> None:
         if entry.bucket is not None:
             drop(entry, entry.bucket)
             entry.bucket = None
 
-    def _wake(self, sleeper: SiteQueue | HopQueue, at: float) -> None:
-        """Have the wheel wake a site or a hop."""
-        if sleeper.bucket is not None:
-            drop(sleeper, sleeper.bucket)
-        sleeper.bucket = self._wheel.put(sleeper, at, self._now())
-        self._sleep_until(self._wheel.next_at())
-
-    def _sleep_until(self, at: float) -> None:
-        if at >= self._timer_at or self._is_stopping:
-            return
-        now = self._now()
-        sleep_s = min(max(at - now, 0.0), LONGEST_SLEEP_S)
-        if self._timer is not None:
-            if now + sleep_s >= self._timer_at:
-                return
-            self._timer.cancel()
-        self._timer_at = now + sleep_s
-        self._timer = self._clock.callLater(sleep_s, self._turn)
-
     def _turn(self) -> None:
         """The timer: whose time has come, a slice of them."""
-        self._timer, self._timer_at = None, math.inf
         now = self._now()
         for _ in range(SLICE):
-            match self._wheel.pop(now):
+            match self._alarm.pop(now):
                 case Entry() as entry:
                     self._woke_entry(entry, now)
                 case SiteQueue() as queue:
                     self._woke_site(queue)
                 case HopQueue() as hop:
-                    self._woke_hop(hop, now)
+                    self._locator.woke(hop)
                 case None:
                     break
-        if self._emptying:
-            self._pass_on()
+        self._locator.serve()
         if self._ready:
             self._start_ready()
-        self._sleep_until(self._wheel.next_at())
+        self._alarm.rest()
 
     def _woke_entry(self, entry: Entry, now: float) -> None:
         entry.bucket = None
@@ -562,18 +406,6 @@ class Scheduler:
         queue.pause.end()
         self._make_ready(queue)
 
-    def _woke_hop(self, hop: HopQueue, now: float) -> None:
-        hop.bucket = None
-        if now >= hop.pause.until:
-            hop.pause.end()
-        if hop.is_idle(now):
-            del self._hops[hop.hop]
-            self._lead(hop, None)
-            return
-        self._wake(hop, max(hop.pause.until, now + self._settings.located_s))
-        if hop.line.first is not None and hop.may_look:
-            self._look(hop)
-
     # --- people -----------------------------------------------------------------------------------
 
     def hold(self, id: QueueId) -> list[Entry]:
@@ -588,7 +420,7 @@ class Scheduler:
                 self._orders[entry] = "hold"
             elif entry.state != "held":
                 self._step_out(entry)
-                self._set_state(entry, "held")
+                self._register.change(entry, "held")
                 self._watch(entry)
                 held.append(entry)
         return held
@@ -600,7 +432,7 @@ class Scheduler:
         for entry in self.entries(id):
             if entry.state == "held":
                 self._step_out(entry)
-                self._set_state(entry, "deferred" if entry.attempts else "scheduled")
+                self._register.change(entry, idle_state(entry))
                 entry.due_at = now
                 self._offer(entry, now)
                 released.append(entry)
@@ -613,14 +445,15 @@ class Scheduler:
         tried = []
         now = self._now()
         for entry in self.entries(id):
-            if entry.state not in ("scheduled", "deferred"):
+            if not _is_waiting(entry):
                 continue
             tried.append(entry)
             entry.due_at = min(entry.due_at, now)
-            hop = self._hops.get(entry.hop)
-            if hop is not None:
-                hop.pause.end()
-            queue = hop.site if hop is not None else None
+            hop = self._locator.hop(entry.hop)
+            self._locator.hurry(hop)
+            if not _is_waiting(entry):  # its hop was known at once
+                continue
+            queue = hop.site
             if queue is not None and queue.pause.until:
                 queue.pause.end()
                 self._step_out(entry)
@@ -629,10 +462,8 @@ class Scheduler:
                 self._make_ready(queue)
                 self._start_ready()
             elif entry.place is None:
-                self._step_out(entry)
+                self._unwatch(entry)
                 self._offer(entry, now)
-            elif hop is not None and entry.place is hop.line and hop.may_look:
-                self._look(hop)
         return tried
 
     def remove(self, id: QueueId) -> list[Entry]:
@@ -647,7 +478,7 @@ class Scheduler:
                 self._orders[entry] = "remove"
             else:
                 self._step_out(entry)
-                self._forget(entry)
+                self._register.forget(entry)
                 removed.append(entry)
         return removed
 
@@ -662,8 +493,7 @@ class Scheduler:
 
     def entries(self, id: QueueId) -> tuple[Entry, ...]:
         """The message's entries; empty where it has none."""
-        present = self._by_id.get(id)
-        return () if present is None else _entries(present)
+        return self._register.entries(id)
 
     def is_active(self, id: QueueId) -> bool:
         """Whether any entry of the message is in a worker's hands."""
@@ -673,23 +503,22 @@ class Scheduler:
         """Where the message stands, one for each entry."""
         return [
             standing_of(
-                entry, self._hops.get(entry.hop), self._orders.get(entry), self._concurrency
+                entry, self._locator.known(entry.hop), self._orders.get(entry), self._concurrency
             )
             for entry in self.entries(id)
         ]
 
     def depth(self) -> Depth:
         """The queue in figures; cheap."""
-        # Mail comes in the order of its arrival, so that the first is the oldest, or nearly so.
-        oldest = next(iter(self._by_id.values()), None)
+        counts, sites = self._register.counts, self._locator.sites
         return Depth(
-            scheduled=self._counts["scheduled"],
-            deferred=self._counts["deferred"],
-            active=self._counts["active"],
-            held=self._counts["held"],
-            oldest_arrived_at=0.0 if oldest is None else _entries(oldest)[0].arrived_at,
-            sites=len(self._sites),
-            paused_sites=sum(queue.pause.until > 0.0 for queue in self._sites.values()),
+            scheduled=counts["scheduled"],
+            deferred=counts["deferred"],
+            active=counts["active"],
+            held=counts["held"],
+            oldest_arrived_at=self._register.oldest_arrived_at,
+            sites=len(sites),
+            paused_sites=sum(queue.pause.until > 0.0 for queue in sites.values()),
         )
 
     def sites(self) -> list[SiteSummary]:
@@ -705,7 +534,7 @@ class Scheduler:
                 paused_until=queue.pause.until,
                 cause=queue.pause.cause,
             )
-            for key, queue in self._sites.items()
+            for key, queue in self._locator.sites.items()
         ]
 
     # --- the end ----------------------------------------------------------------------------------
@@ -713,23 +542,20 @@ class Scheduler:
     def stop(self) -> Deferred[None]:
         """Start nothing more from now on; resolves when nothing is active."""
         self._is_stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for hop in list(self._hops.values()):
-            if hop.lookup is not None:
-                hop.lookup.cancel()
+        self._alarm.stop()
+        self._locator.stop()
         stopped: Deferred[None] = Deferred()
         self._stopped.append(stopped)
         self._tell_stopped()
         return stopped
 
     def _tell_stopped(self) -> None:
-        if not self._counts["active"]:
+        if not self._register.counts["active"]:
             waiting, self._stopped = self._stopped, []
             for stopped in waiting:
                 stopped.callback(None)
 
 
-def _entries(present: Entry | tuple[Entry, ...]) -> tuple[Entry, ...]:
-    return (present,) if isinstance(present, Entry) else present
+def _is_waiting(entry: Entry) -> bool:
+    """Whether it waits for its time or its turn."""
+    return entry.state in ("scheduled", "deferred")

@@ -207,5 +207,6 @@ class HopQueue:
             and not self.is_emptying
             and now >= self.fresh_until
             and now >= self.pause.remembered_until
-            and (self.site is None or self.site.is_idle(now))
+            # The last hop of a site stays for the sake of what the site remembers.
+            and (self.site is None or self.site.hops > 1 or self.site.is_idle(now))
         )

@@ -393,10 +393,45 @@ class LocationTests(SynchronousTestCase):
         self.assertEqual(shop.looked_up, ["a.test", "a.test"])
         self.assertEqual(
             [(entry.id, key) for entry, key in shop.at_work.items()],
-            [("m3", "old.test"), ("m4", "new.test"), ("m5", "new.test")],
+            [("m3", "new.test"), ("m4", "new.test")],
         )
         shop.end("m3")
+        self.assertEqual(shop.at_work, dict.fromkeys(shop.at_work, "new.test"))
+        self.assertEqual(shop.working(), ["m4", "m5"])
         self.assertEqual([summary.key for summary in shop.scheduler.sites()], ["new.test"])
+
+    def test_new_hosts_take_over_behind_a_probe(self) -> None:
+        """The lookup takes its time: the probe goes to the old hosts, the rest to the new."""
+        shop = Workshop(settings(initial=2), {"a.test": site("old.test")})
+        for name in numbered(5):
+            shop.add(name)
+        lookup: Deferred[Location] = Deferred()
+        shop.locations["a.test"] = lookup
+        shop.pass_s(60.0)
+        for name in ("m0", "m1"):
+            shop.fail(name, Health.DEAD, due_in_s=400_000.0)
+        shop.pass_s(30.0)
+        self.assertEqual(list(shop.at_work.values()), ["old.test"])
+        lookup.callback(site("new.test"))
+        self.assertEqual(
+            [(entry.id, key) for entry, key in shop.at_work.items()],
+            [("m2", "old.test"), ("m3", "new.test"), ("m4", "new.test")],
+        )
+        shop.end("m2")
+        self.assertEqual([summary.key for summary in shop.scheduler.sites()], ["new.test"])
+
+    def test_a_hop_is_forgotten_while_its_site_is_busy(self) -> None:
+        """Ten thousand domains at one provider: those without mail take no memory, and mail of a
+        forgotten one that still waits there goes on."""
+        shop = Workshop(settings(initial=1), {name: site("mx.test") for name in ("a", "b")})
+        shop.add("a0", "a")
+        shop.add("b0", "b")
+        shop.pass_s(300.0)
+        shop.add("a1", "a")
+        self.assertEqual([hop.name for hop in shop.scheduler._locator._hops], ["a"])
+        shop.end("a0")
+        self.assertEqual(shop.working(), ["b0", "a1"])
+        self.assertEqual(shop.looked_up, ["a", "b", "a", "b"])
 
     def test_idle_hops_and_sites_are_forgotten(self) -> None:
         """Whatever domains the world has, only those in use take memory."""
@@ -407,7 +442,7 @@ class LocationTests(SynchronousTestCase):
         self.assertEqual(shop.scheduler.depth().sites, 50)
         shop.pass_s(121.0)
         self.assertEqual(shop.scheduler.depth().sites, 0)
-        self.assertEqual(shop.scheduler._hops, {})
+        self.assertEqual(shop.scheduler._locator._hops, {})
         self.assertEqual(shop.clock.getDelayedCalls(), [])
 
 
