@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
 
 from ..dkim.canonical import BodyHash
-from ..dkim.sign import Signer, sign_header
+from ..dkim.sign import Signer, sign, sign_header
 from ..message.downgrade import Recoded, Refused, for_hop, is_fit
 from ..message.headers import from_domain, header_end
 from ..model.envelope import Message
@@ -46,12 +46,15 @@ class Preparer:
         def prepare(abilities: HopAbilities) -> Prepared | Deferred[Prepared | Reply] | Reply:
             if not is_fit(message, recipients, abilities):
                 return self._downgraded(content, recipients, abilities)
-            if not (message.origin.may_sign and self._signers):
-                return Prepared(is_eight_bit=message.is_eight_bit)
             known = self._signed.get(message.id)
             if known is not None:
                 return Prepared(known, is_eight_bit=message.is_eight_bit)
-            signing = self._in_thread(lambda: self._sign(content))
+            if not (message.origin.may_sign and self._signers):
+                return Prepared(is_eight_bit=message.is_eight_bit)
+            signers = self._signers_of(message, content.read(0, PIECE_OCTETS))
+            if not signers:
+                return Prepared(is_eight_bit=message.is_eight_bit)
+            signing = self._in_thread(lambda: _signature(content, signers))
 
             def signed(fields: bytes) -> Prepared | Reply:
                 self._signed[message.id] = fields
@@ -76,7 +79,8 @@ class Preparer:
                 refused.append(form.reply)
                 return b""
             octets = form.octets if isinstance(form, Recoded) else content.read()
-            return self._signature(message, octets, ()) + octets
+            signers = self._signers_of(message, octets)
+            return sign(octets, signers, int(message.arrived_at)) + octets
 
         def recoded(octets: bytes) -> Prepared | Reply:
             if refused:
@@ -89,25 +93,22 @@ class Preparer:
 
         return self._in_thread(recode).addCallback(recoded)
 
-    def _sign(self, content: Content) -> bytes:
-        first = content.read(0, PIECE_OCTETS)
-        rest = range(PIECE_OCTETS, content.size_octets, PIECE_OCTETS)
-        pieces = (content.read(offset, PIECE_OCTETS) for offset in rest)
-        return self._signature(content.message, first, pieces)
+    def _signers_of(self, message: Message, first: bytes) -> Sequence[Signer]:
+        """Our keys for a message; none where its source may not use the From domain.
 
-    def _signature(self, message: Message, first: bytes, rest: Iterable[bytes]) -> bytes:
-        """Our DKIM-Signature fields, or nothing where none of our keys fits.
-
-        :param first: the header section and as much of the body as came with it.
+        :param first: at least the header section.
         """
         if not message.origin.may_sign:
-            return b""
-        end = header_end(first)
-        signers = self._signers.get(from_domain(first[:end]), ())
-        if not signers:
-            return b""
-        body = BodyHash()
-        body.update(first[end:])
-        for piece in rest:
-            body.update(piece)
-        return sign_header(first[:end], body.digest(), signers, int(message.arrived_at))
+            return ()
+        return self._signers.get(from_domain(first[: header_end(first)]), ())
+
+
+def _signature(content: Content, signers: Sequence[Signer]) -> bytes:
+    """Our DKIM-Signature fields, whatever the size of the content."""
+    first = content.read(0, PIECE_OCTETS)
+    end = header_end(first)
+    body = BodyHash()
+    body.update(first[end:])
+    for offset in range(PIECE_OCTETS, content.size_octets, PIECE_OCTETS):
+        body.update(content.read(offset, PIECE_OCTETS))
+    return sign_header(first[:end], body.digest(), signers, int(content.message.arrived_at))
