@@ -430,7 +430,7 @@ class ServerMachine:
         return self._content(content)
 
     def _content(self, content: bytes) -> Action | None:
-        if has_bare_ends(content):
+        if not self._is_bare and has_bare_ends(content):
             self._is_bare = True
         if self._is_bare or self._size > self._settings.message_octets:
             return self._drop_intake()
