@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 import attrs
@@ -68,7 +69,8 @@ class Cache:
     def __init__(self, octets: int) -> None:
         self._limit = octets
         self._octets = 0
-        self._contents: dict[QueueId, tuple[MemoryContent, int]] = {}
+        # Not a plain dict: to find its first key costs a walk over all the deleted ones.
+        self._contents: OrderedDict[QueueId, tuple[MemoryContent, int]] = OrderedDict()
 
     def put(self, id: QueueId, content: MemoryContent) -> None:
         octets = content.size_octets + _OVERHEAD_OCTETS
@@ -78,13 +80,14 @@ class Cache:
         self._contents[id] = (content, octets)
         self._octets += octets
         while self._octets > self._limit:
-            self.drop(next(iter(self._contents)))
+            _, (_, dropped) = self._contents.popitem(last=False)
+            self._octets -= dropped
 
     def get(self, id: QueueId) -> MemoryContent | None:
-        found = self._contents.pop(id, None)
+        found = self._contents.get(id)
         if found is None:
             return None
-        self._contents[id] = found  # the youngest again
+        self._contents.move_to_end(id)
         return found[0]
 
     def drop(self, id: QueueId) -> None:

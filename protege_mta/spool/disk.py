@@ -45,11 +45,12 @@ from .content import Cache, MemoryContent
 from .corrupt import Corrupt
 from .fetch import Fetched, Fetcher, Mismatch
 from .files import Files
-from .index import Index
+from .index import Index, Place
 from .line import DirectLine, Line, LineMaker, ThreadLine, Worker
 from .lock import lock
 from .quota import Quota
 from .reclaim import Reclaimer
+from .record import CONTENT
 from .recovery import remove_orphans, replay
 from .scan import SegmentReader
 from .segment import Segment
@@ -60,7 +61,7 @@ from .writer import Item, Maker, Writer
 _READERS: Final = 16
 
 
-def direct(worker: Worker, lazy_s: float) -> Line:
+def direct(worker: Worker, lazy_s: float, in_reactor: Callable[..., object]) -> Line:
     """For ``line``: no thread; :meth:`DiskSpool.commit` itself writes and syncs."""
     return DirectLine(worker)
 
@@ -199,7 +200,7 @@ class DiskSpool:
             journal=self._journal,
             committed=self._committed,
         )
-        self._line = line = self._make_line(writer, self._settings.lazy_s)
+        self._line = line = self._make_line(writer, self._settings.lazy_s, self._in_reactor)
         self._reclaimer = Reclaimer(
             index,
             put=line.put,
@@ -303,11 +304,15 @@ class DiskSpool:
         if self._closing is not None:
             return defer.fail(SpoolFailed("the spool is closed"))
         try:
-            drafts = [records.draft(operation) for operation in batch.operations]
+            drafts = list(map(records.draft, batch.operations))
         except ValueError:
             return defer.fail()
-        octets = sum(draft.octets for draft in drafts) + sum(map(len, batch.events))
-        if any(draft.kind == records.CONTENT for draft in drafts):
+        octets = 0
+        for draft in drafts:
+            octets += draft.octets
+        for event in batch.events:
+            octets += len(event)
+        if any(draft.kind == CONTENT for draft in drafts):
             try:
                 quota.check(octets)
             except SpoolFull as error:
@@ -316,10 +321,7 @@ class DiskSpool:
         quota.accept(octets)
         self._operations += len(drafts)
         item = Item(batch.operations, drafts, batch.events, octets, None)
-        if batch.is_lazy and all(
-            isinstance(operation, End) and operation.id in self._index
-            for operation in batch.operations
-        ):
+        if batch.is_lazy and self._are_ends(batch.operations):
             for operation in batch.operations:
                 self._do(operation, item)
             line.put(item, is_lazy=True)
@@ -362,26 +364,31 @@ class DiskSpool:
         """The writer's word that it has stopped."""
         self._failure = SpoolFailed(f"the spool has stopped: {error}")
 
+    def _are_ends(self, operations: tuple[Operation, ...]) -> bool:
+        """Whether a batch may be lazy: it ends messages that are here, and does nothing else."""
+        return all(isinstance(one, End) and one.id in self._index for one in operations)
+
     def _do(self, operation: Operation, item: Item) -> None:
         """Do to the index what an operation says."""
-        index = self._index
-        match operation:
-            case Append(message=message, content=content, status=status):
-                states = initial(len(message.envelope.recipients), status)
-                index.put(message.id, item.places.pop(0), states)
-                if isinstance(content, BigFile):
-                    index.put_big(message.id, content.name, content.size_octets)
-                else:
-                    self._cache.put(message.id, MemoryContent(message, content))
-            case Update(id=id, recipients=recipients, status=status):
-                index.update(id, recipients, status)
-            case End(id=id, recipients=recipients):
-                if index.end(id, recipients):
-                    self._cache.drop(id)
-                    self._corrupt_ids().discard(id)
-                    name = index.pop_big(id)
-                    if name is not None:
-                        item.unlinks.append(name)
+        if isinstance(operation, Append):
+            self._appended(operation, item.places.pop(0))
+        elif isinstance(operation, Update):
+            self._index.update(operation.id, operation.recipients, operation.status)
+        elif self._index.end(operation.id, operation.recipients):
+            self._cache.drop(operation.id)
+            self._corrupt_ids().discard(operation.id)
+            name = self._index.pop_big(operation.id)
+            if name is not None:
+                item.unlinks.append(name)
+
+    def _appended(self, operation: Append, place: Place) -> None:
+        message, content = operation.message, operation.content
+        states = initial(len(message.envelope.recipients), operation.status)
+        self._index.put(message.id, place, states)
+        if isinstance(content, BigFile):
+            self._index.put_big(message.id, content.name, content.size_octets)
+        else:
+            self._cache.put(message.id, MemoryContent(message, content))
 
     def _changing(self) -> set[QueueId]:
         return {

@@ -28,11 +28,17 @@ class Line(Protocol):
 
 
 class ThreadLine:
-    """A line with a thread at its other end, from construction until the worker is closed."""
+    """A line with a thread at its other end, from construction until the worker is closed.
 
-    def __init__(self, worker: Worker, lazy_s: float) -> None:
+    The thread is woken once the reactor's turn is over: so it finds all that the turn brought, and
+    does not quarrel over the interpreter with the turn itself.
+    """
+
+    def __init__(self, worker: Worker, lazy_s: float, in_reactor: Callable[..., object]) -> None:
         self._worker = worker
         self._lazy_s = lazy_s
+        self._in_reactor = in_reactor
+        self._is_ringing = False  # the reactor's thread's own
         self._jobs: deque[Job] = deque()  # appended here, popped there; both are atomic
         self._is_urgent = False  # set here, cleared there before it looks into the deque
         # Held while there is nothing to do; the reactor's thread alone releases it.
@@ -48,6 +54,12 @@ class ThreadLine:
                 return
         else:
             self._is_urgent = True
+        if not self._is_ringing:
+            self._is_ringing = True
+            self._in_reactor(self._ring)
+
+    def _ring(self) -> None:
+        self._is_ringing = False
         if self._bell.locked():
             self._bell.release()
 
@@ -88,4 +100,4 @@ class DirectLine:
             self._is_running = False
 
 
-LineMaker = Callable[[Worker, float], Line]
+LineMaker = Callable[[Worker, float, Callable[..., object]], Line]

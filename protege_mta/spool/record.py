@@ -14,7 +14,7 @@ from zlib import crc32
 import msgspec
 
 from ..model.address import Address
-from ..model.batch import Append, BigFile, End, Operation, Update
+from ..model.batch import Append, BigFile, Operation, Update
 from ..model.envelope import Envelope, Message, Notify, Origin, Recipient, Source
 from ..model.ids import QueueId
 from ..model.outcome import Fate
@@ -284,20 +284,19 @@ def _id_octets(id: QueueId) -> bytes:
 
 def draft(operation: Operation) -> Draft:
     """The record that stands for an operation."""
-    id = _id_octets(operation.id if not isinstance(operation, Append) else operation.message.id)
-    match operation:
-        case Append(message=message, content=content, status=status):
-            m = msgspec.Raw(_message_octets(message))
-            s = msgspec.Raw(initial(len(message.envelope.recipients), status))
-            if isinstance(content, BigFile):
-                return Draft(
-                    CONTENT, id, _encode(ContentMeta(m, s, content.name, content.checksum))
-                )
-            return Draft(CONTENT, id, _encode(ContentMeta(m, s)), content, sum(map(len, content)))
-        case Update(recipients=recipients, status=status):
-            return Draft(UPDATE, id, _encode(standing(recipients, status)))
-        case End(recipients=recipients, fate=fate):
-            return Draft(END, id, _encode(EndMeta(recipients, fate)))
+    if isinstance(operation, Append):
+        message, content = operation.message, operation.content
+        id = _id_octets(message.id)
+        m = msgspec.Raw(_message_octets(message))
+        s = msgspec.Raw(initial(len(message.envelope.recipients), operation.status))
+        if isinstance(content, BigFile):
+            return Draft(CONTENT, id, _encode(ContentMeta(m, s, content.name, content.checksum)))
+        octets = len(content[0]) if len(content) == 1 else sum(map(len, content))
+        return Draft(CONTENT, id, _encode(ContentMeta(m, s)), content, octets)
+    id = _id_octets(operation.id)
+    if isinstance(operation, Update):
+        return Draft(UPDATE, id, _encode(standing(operation.recipients, operation.status)))
+    return Draft(END, id, _encode(EndMeta(operation.recipients, operation.fate)))
 
 
 def carried(record: Record, states: States, body: bytes) -> Draft:
