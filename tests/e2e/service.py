@@ -156,19 +156,8 @@ class Service:
 
         :raise RuntimeError: it did not; with its log.
         """
-        if self._process is not None:
-            raise RuntimeError(f"process {self._process.pid} runs already")
-        if not PROGRAM.exists():
-            raise RuntimeError(f"{PROGRAM} is not there: install the project, pip install -e .")
-        with self._notices() as notices, (self.folder / "log").open("ab") as log:
-            self._process = process = subprocess.Popen(
-                [PROGRAM, "run", "--config", self.config],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env={**os.environ, **self._environment, "NOTIFY_SOCKET": notices.getsockname()},
-            )
+        with self._notices() as notices:
+            process = self.launch(notices.getsockname())
             give_up_at = time.monotonic() + START_S
             while process.poll() is None and time.monotonic() < give_up_at:
                 try:
@@ -179,6 +168,26 @@ class Service:
                     return
         self.kill()
         raise RuntimeError(f"the service does not start:\n{self.log_tail()}")
+
+    def launch(self, notify: str = "") -> subprocess.Popen[bytes]:
+        """Start the process and wait for nothing.
+
+        :param notify: the path of a socket that is told of readiness, as systemd's is.
+        """
+        if self._process is not None:
+            raise RuntimeError(f"process {self._process.pid} runs already")
+        if not PROGRAM.exists():
+            raise RuntimeError(f"{PROGRAM} is not there: install the project, pip install -e .")
+        with (self.folder / "log").open("ab") as log:
+            self._process = process = subprocess.Popen(
+                [PROGRAM, "run", "--config", self.config],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env={**os.environ, **self._environment, "NOTIFY_SOCKET": notify},
+            )
+        return process
 
     def _notices(self) -> socket.socket:
         """Where the service says that it is ready, as it says it to systemd (sd_notify(3))."""
