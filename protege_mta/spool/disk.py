@@ -335,7 +335,7 @@ class DiskSpool:
     def written(self, items: Sequence[Item], segment: Segment, end: int) -> None:
         """The writer's word that a group is durable."""
         index = self._index
-        is_new = index.written(segment, end)
+        is_new = index.written(segment, end, has_events=any(item.lines for item in items))
         self._commits += 1
         for item in items:
             deferred = item.deferred

@@ -30,6 +30,7 @@ class Use:
     """How much of a segment is needed.
 
     :ivar end: how far it is written.
+    :ivar events_end: likewise, by the last group that has events; 0 if none has.
     :ivar live: how many messages' content is here, and
     :ivar live_octets: how long those records are.
     :ivar dead: whose content is here but is not (any more) what the queue needs: while it is here,
@@ -41,6 +42,7 @@ class Use:
 
     segment: Segment
     end: int = 0
+    events_end: int = 0
     live: int = 0
     live_octets: int = 0
     dead: set[QueueId] = attrs.field(factory=set)
@@ -100,11 +102,13 @@ class Index:
             found = self.uses[segment.number] = Use(segment)
         return found
 
-    def written(self, segment: Segment, end: int) -> bool:
+    def written(self, segment: Segment, end: int, *, has_events: bool = False) -> bool:
         """``segment`` has been written up to ``end``, and its predecessor of the same kind is
         sealed.  :return: whether it is new."""
         use = self.use(segment)
         use.end = end
+        if has_events:
+            use.events_end = end
         last = self._last.get(segment.kind)
         if last is use:
             return False

@@ -307,8 +307,8 @@ class Reclaimer:
             and not use.is_stuck
             and (
                 synced is None
-                or use.segment.kind == "kept"
-                or synced >= (use.segment.number, use.end)
+                or not use.events_end
+                or synced >= (use.segment.number, use.events_end)
             )
         ]
         if not ready:

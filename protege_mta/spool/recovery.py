@@ -129,8 +129,10 @@ def _read(files: Files, folder: Path, found: _Pass) -> Iterator[Group]:
 def _apply(index: Index, group: Group, passes: dict[int, _Pass]) -> None:
     for record in group.records:
         apply(index, group.segment, record)
-    closing = group.commit or group.records[-1]
-    passes[group.segment.number].end = closing.end
+    commit = group.commit
+    if commit is not None and commit.body_octets:
+        index.uses[group.segment.number].events_end = commit.end
+    passes[group.segment.number].end = (commit or group.records[-1]).end
 
 
 def _is_intact(files: Files, folder: Path, group: Group) -> bool:

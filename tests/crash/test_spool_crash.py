@@ -104,7 +104,7 @@ def record(
         live = list(found.states[-1])
         event = (b"%d\n" % number,)
         chance = rng.random()
-        if chance < 0.45 or not live:
+        if chance < 0.35 or not live:
             content = rng.randbytes(rng.choice((30, 200, 600, 1500)))
             incoming = spool.receive()
             incoming.write(content)
@@ -116,14 +116,14 @@ def record(
             if live and rng.random() < 0.2:
                 operations += (End(live[0], tuple(range(3)), "bounced"),)
             found.commit(spool, Batch(operations, event))
-        elif chance < 0.65:
+        elif chance < 0.6:
             status = RecipientStatus("deferred", number, 2000.0 + number, number, False, "421 no")
             id = rng.choice(live)
             at = (rng.randrange(len(found.states[-1][id])),)
             found.commit(spool, Batch((Update(id, at, status),), event))
         else:
-            # The oldest one stays for long, as a deferred message does.
-            id = rng.choice(live[1:] or live)
+            # The oldest ones stay for long, as deferred messages do.
+            id = rng.choice(live[3:] or live)
             count = len(found.states[-1][id])
             recipients = (rng.randrange(count),) if rng.random() < 0.3 else tuple(range(count))
             is_lazy = rng.random() < 0.5

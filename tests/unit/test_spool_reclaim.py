@@ -1,0 +1,152 @@
+"""Disk use follows what is queued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from protege_mta.model.batch import Batch, End, Operation, Update
+from protege_mta.model.ids import QueueId
+from protege_mta.model.status import RecipientStatus
+from protege_mta.spool.disk import DiskSpool
+from protege_mta.testing.contracts import DEFERRED, DUE, Lines, append
+from protege_mta.testing.crashfs import CrashFiles
+from protege_mta.testing.spools import disk_spool
+
+SEGMENT = 16384
+
+
+class ReclaimTests(SynchronousTestCase):
+    """Segments of 16 KiB on a disk in memory."""
+
+    def setUp(self) -> None:
+        self.disk = CrashFiles()
+        self.journal = Lines()
+        self.spool = self.start()
+
+    def start(self) -> DiskSpool:
+        spool = disk_spool(self.disk, self.journal, segment_octets=SEGMENT)
+        spool.acquire()
+        self.found = list(spool.recover())
+        return spool
+
+    def restart(self) -> None:
+        self.successResultOf(self.spool.close())
+        self.spool = self.start()
+
+    def commit(self, *operations: Operation, events: tuple[bytes, ...] = ()) -> None:
+        self.assertIsNone(self.successResultOf(self.spool.commit(Batch(operations, events))))
+
+    def deliver(self, id: QueueId) -> None:
+        self.commit(End(id, (0,), "delivered"))
+
+    def pass_through(self, messages: int, octets: int = 1000) -> None:
+        """So many messages come and are delivered at once."""
+        for _ in range(messages):
+            one = append(b"x" * octets)
+            self.commit(one)
+            self.deliver(one.message.id)
+
+    def disk_octets(self) -> int:
+        return sum(len(self.disk.content(path)) for path in self.disk.paths())
+
+    def test_what_passes_leaves_nothing(self) -> None:
+        """However much mail has passed, a few segments are left: written, open, and ahead."""
+        highest = 0
+        for _ in range(20):
+            self.pass_through(100)
+            highest = max(highest, self.disk_octets())
+        self.assertLess(highest, 4 * SEGMENT)
+        self.assertEqual(self.spool.stats().messages, 0)
+
+    def test_one_of_a_thousand_stays(self) -> None:
+        """Long-deferred mail pins no segments; its content and states survive all the copying."""
+        kept: dict[QueueId, RecipientStatus] = {}
+        for number in range(12):
+            one = append(b"%d" % number * 500)
+            self.commit(one)
+            id = one.message.id
+            kept[id] = RecipientStatus(
+                "deferred", number, 5000.0 + number, number + 2, False, "421"
+            )
+            self.commit(Update(id, (0,), kept[id]))
+            self.pass_through(250)
+        live = self.spool.stats().content_octets
+        self.assertLess(self.disk_octets(), 2 * live + 8 * SEGMENT)
+        self.assertTrue(any(path.suffix == ".kept" for path in self.disk.paths()))
+        for _ in range(2):
+            self.assertEqual(
+                {id: self.successResultOf(self.spool.statuses(id)).statuses for id in kept},
+                {id: (status,) for id, status in kept.items()},
+            )
+            self.restart()
+        self.assertEqual([it.message.id for it in self.found], list(kept))
+        first = self.successResultOf(self.spool.open(self.found[0].message.id))
+        self.assertEqual(first.read(), b"0" * 500)
+
+    def test_states_are_carried(self) -> None:
+        """A status outlives the segment it was written to."""
+        one = append(b"y" * 9000, recipients=2)
+        self.commit(one)
+        self.pass_through(40)
+        self.commit(Update(one.message.id, (0,), DEFERRED), End(one.message.id, (1,), "bounced"))
+        self.pass_through(1000)
+        self.restart()
+        self.assertEqual([it.statuses for it in self.found], [(DEFERRED, None)])
+
+    def test_the_dead_stay_dead(self) -> None:
+        """What ended a message outlives the segment it was written to, while the content lies on
+        the disk."""
+        stays, ends = append(b"s" * 6000), append(b"e" * 6000)
+        self.commit(stays, ends)
+        self.pass_through(40)
+        self.deliver(ends.message.id)
+        self.pass_through(200)
+        self.restart()
+        self.assertEqual([it.message.id for it in self.found], [stays.message.id])
+
+    def test_journal(self) -> None:
+        """No segment goes before the journal has synced its events."""
+        self.journal.is_synced = False
+        for number in range(100):
+            one = append(b"x" * 1000)
+            self.commit(one, events=(b"%d\n" % number,))
+            self.deliver(one.message.id)
+        self.assertGreater(self.disk_octets(), 100_000)
+        self.restart()
+        lines = [line for lines, _ in self.spool.recover_events((0, 0)) for line in lines]
+        self.assertEqual(lines, [b"%d\n" % number for number in range(100)])
+        self.journal.cursor = self.journal.told[-1][1]
+        self.pass_through(60)
+        self.assertLess(self.disk_octets(), 4 * SEGMENT)
+
+    def test_many_restarts(self) -> None:
+        """Nor does a file for each restart stay."""
+        kept = []
+        for _ in range(30):
+            one = append()
+            kept.append(one.message.id)
+            self.commit(one)
+            self.restart()
+        self.pass_through(20)
+        self.assertEqual([it.message.id for it in self.found], kept)
+        self.assertLess(self.spool.stats().segments, 18)
+
+    def test_big_files(self) -> None:
+        """A big file goes with its message's end."""
+        spool = disk_spool(self.disk, folder=Path("/other"), big_octets=100)
+        spool.acquire()
+        list(spool.recover())
+        incoming = spool.receive()
+        incoming.write(b"b" * 1000)
+        content = self.successResultOf(incoming.sealed())
+        one = append(b"b" * 1000)
+        self.successResultOf(spool.commit(Batch((type(one)(one.message, content, DUE),))))
+        folder = Path("/other/0/big")
+        self.assertEqual(len(self.disk.names(folder)), 1)
+        reading = self.successResultOf(spool.open(one.message.id))
+        self.successResultOf(spool.commit(Batch((End(one.message.id, (0,), "delivered"),))))
+        self.assertEqual(self.disk.names(folder), [])
+        self.assertEqual(reading.read(990), b"b" * 10)
+        reading.close()
