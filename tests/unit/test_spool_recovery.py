@@ -1,0 +1,204 @@
+"""What recovery makes of damaged segments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from protege_mta.model.batch import Append, Batch, End, Operation
+from protege_mta.model.ids import QueueId
+from protege_mta.model.ports import Damaged, NoSuchMessage
+from protege_mta.spool.disk import DiskSpool
+from protege_mta.spool.record import MAGIC
+from protege_mta.testing.contracts import DUE, Lines, append
+from protege_mta.testing.crashfs import CrashFiles
+from protege_mta.testing.spools import disk_spool
+
+SHARD: Final = Path("/spool/0")
+
+
+class DamageTests(SynchronousTestCase):
+    """A spool of a few messages in one segment, and octets of it changed."""
+
+    def setUp(self) -> None:
+        self.disk = CrashFiles()
+        self.journal = Lines()
+        self.spool = self.start()
+
+    def start(self) -> DiskSpool:
+        spool = disk_spool(self.disk, self.journal, segment_octets=2**16, cache_octets=0)
+        spool.acquire()
+        self.found = [it.message.id for it in spool.recover()]
+        return spool
+
+    def restart(self) -> list[QueueId]:
+        if self.spool is not None:
+            self.successResultOf(self.spool.close())
+        self.spool = self.start()
+        return self.found
+
+    def commit(self, *operations: Operation, events: tuple[bytes, ...] = ()) -> None:
+        self.assertIsNone(self.successResultOf(self.spool.commit(Batch(operations, events))))
+
+    def some(self, count: int) -> list[QueueId]:
+        ids = []
+        for _ in range(count):
+            one = append(b"Subject: x\r\n\r\n" + b"body " * 100)
+            self.commit(one, events=(b"received\n",))
+            ids.append(one.message.id)
+        return ids
+
+    def segment(self) -> Path:
+        """The one that holds records."""
+        return next(
+            path
+            for path in self.disk.paths()
+            if path.suffix == ".fresh" and MAGIC in self.disk.content(path)
+        )
+
+    def overwrite(self, at: int, octets: bytes) -> None:
+        path = self.segment()
+        whole = self.disk.content(path)
+        self.disk.replaced(path, whole[:at] + octets + whole[at + len(octets) :])
+
+    def offset_of(self, id: QueueId) -> int:
+        """Where the header of the content record of ``id`` begins."""
+        whole = self.disk.content(self.segment())
+        return whole.rindex(MAGIC, 0, whole.index(id.encode()))
+
+    def test_damaged_header(self) -> None:
+        """What cannot be read is set aside and counted; everything else is there."""
+        ids = self.some(5)
+        self.overwrite(self.offset_of(ids[2]) + 20, b"\xff" * 8)
+        self.assertEqual(self.restart(), [ids[0], ids[1], ids[3], ids[4]])
+        self.assertEqual(self.spool.stats().corrupt, 1)
+        (name,) = self.disk.names(SHARD / "corrupt")
+        self.assertIn(b"body body", self.disk.content(SHARD / "corrupt" / name))
+        self.assertEqual(self.restart(), [ids[0], ids[1], ids[3], ids[4]])
+        self.assertEqual(self.spool.stats().corrupt, 1)
+
+    def test_damaged_commit_record(self) -> None:
+        """A group whose commit record is damaged was acknowledged all the same: later ones are
+        there."""
+        ids = self.some(3)
+        whole = self.disk.content(self.segment())
+        commit = whole.rindex(MAGIC, 0, self.offset_of(ids[1]) - 1)
+        self.overwrite(commit + 8, b"\xff")
+        self.assertEqual(self.restart(), ids)
+        self.assertEqual(self.spool.stats().corrupt, 1)
+
+    def test_damaged_body(self) -> None:
+        """A body is verified when it is opened; the message is kept, and not offered again."""
+        ids = self.some(3)
+        self.overwrite(self.offset_of(ids[1]) + 400, b"\xff")
+        self.assertEqual(self.restart(), ids)
+        self.failureResultOf(self.spool.open(ids[1]), Damaged)
+        self.assertIn(b"body body", self.disk.content(SHARD / "corrupt" / ids[1]))
+        self.assertEqual(self.restart(), [ids[0], ids[2]])
+        self.assertEqual(list(self.spool.ids()), ids)
+        self.commit(End(ids[1], (0,), "removed"))
+        self.assertEqual(list(self.spool.ids()), [ids[0], ids[2]])
+
+    def test_damaged_events(self) -> None:
+        """Events that are damaged are told of in the log; all others are told again."""
+        self.some(3)
+        whole = self.disk.content(self.segment())
+        self.overwrite(whole.index(b"received"), b"\xff")
+        self.restart()
+        lines = [line for some, _ in self.spool.recover_events((0, 0)) for line in some]
+        self.assertEqual(lines, [b"received\n"] * 2)
+
+    def test_torn_tail(self) -> None:
+        """The last group is there as a whole or not at all, wherever it was cut."""
+        ids = self.some(2)
+        start = len(self.disk.content(self.segment()).rstrip(b"\0"))
+        start += -start % 8
+        one, two = append(b"1" * 50), append(b"2" * 50)
+        self.commit(one, two)
+        whole = self.disk.content(self.segment())
+        end = len(whole.rstrip(b"\0"))
+        path = self.segment()
+        for cut in range(start, end, 5):
+            disk = self.disk.crashed(10**6, "kept")
+            disk.replaced(path, whole[:cut] + bytes(len(whole) - cut))
+            spool = disk_spool(disk, cache_octets=0)
+            spool.acquire()
+            self.assertEqual([it.message.id for it in spool.recover()], ids)
+            self.assertEqual(spool.stats().corrupt, 0)
+
+    def test_segment_header(self) -> None:
+        """A segment's name says what its header did."""
+        ids = self.some(2)
+        self.overwrite(0, b"\xff" * 64)
+        self.assertEqual(self.restart(), ids)
+        self.assertEqual(self.spool.stats().corrupt, 1)
+
+    def test_records_in_a_message(self) -> None:
+        """A sender who puts records into a message brings nothing into being."""
+        evil = append(b"evil")
+        self.commit(evil)
+        segment = self.disk.content(self.segment())
+        at = self.offset_of(evil.message.id)
+        stolen = segment[at : at + 600].replace(evil.message.id.encode(), b"7" * 26)
+        carrier = append(b"\0" * 5 + (MAGIC + stolen) * 3)
+        self.commit(carrier)
+        last = append()
+        self.commit(last)
+        # Damage makes recovery look for records where the message lies.
+        self.overwrite(self.offset_of(carrier.message.id) + 4, b"\xff")
+        self.assertEqual(self.restart(), [evil.message.id, last.message.id])
+
+    def test_missing_big_file(self) -> None:
+        spool = disk_spool(self.disk, folder=Path("/other"), big_octets=100)
+        spool.acquire()
+        list(spool.recover())
+        incoming = spool.receive()
+        incoming.write(b"b" * 1000)
+        content = self.successResultOf(incoming.sealed())
+        one = append(b"b" * 1000).message
+        self.successResultOf(spool.commit(Batch((Append(one, content, DUE),))))
+        self.successResultOf(spool.close())
+        (name,) = self.disk.names(Path("/other/0/big"))
+        self.disk.unlink(Path("/other/0/big") / name)
+        again = disk_spool(self.disk, folder=Path("/other"))
+        again.acquire()
+        self.assertEqual(list(again.recover()), [])
+        self.failureResultOf(again.open(one.id), Damaged)
+        self.assertEqual((list(again.ids()), again.stats().corrupt), ([one.id], 1))
+
+    def test_orphans(self) -> None:
+        """Big files that no record names go."""
+        self.disk.create(SHARD / "big" / "0123-000001")
+        self.restart()
+        self.assertEqual(self.disk.names(SHARD / "big"), [])
+
+    def test_unreadable_pages(self) -> None:
+        """A disk that cannot read a page loses what lies there and nothing else."""
+        ids = self.some(20)
+        self.successResultOf(self.spool.close())
+
+        class BadPage(CrashFiles):
+            def read(self, fd: int, octets: int, offset: int) -> bytes:
+                if offset <= 5000 < offset + octets:
+                    raise OSError(5, "a bad page")
+                return super().read(fd, octets, offset)
+
+        bad = BadPage()
+        bad.__dict__.update(self.disk.crashed(10**6, "kept").__dict__)
+        spool = disk_spool(bad, cache_octets=0)
+        spool.acquire()
+        found = [it.message.id for it in spool.recover()]
+        self.assertGreater(len(found), 13)
+        self.assertLess(len(found), 20)
+        self.assertEqual(found, [id for id in ids if id in found])
+        self.assertGreater(spool.stats().corrupt, 0)
+
+    def test_gone_after_damage(self) -> None:
+        ids = self.some(2)
+        self.commit(End(ids[0], (0,), "delivered"))
+        self.commit(append())
+        self.overwrite(self.offset_of(ids[0]) + 20, b"\xff")
+        self.assertNotIn(ids[0], self.restart())
+        self.failureResultOf(self.spool.open(ids[0]), NoSuchMessage)
