@@ -47,7 +47,7 @@ from .routing.networks import OwnListeners, Prohibited
 from .routing.site import Located, Locator
 from .routing.smarthost import SmarthostRouter
 from .routing.table import RoutingTable, ascii_domain
-from .schedule.backoff import RetrySchedule
+from .schedule.backoff import Backoff, RetrySchedule
 from .schedule.bounces import Bounces
 from .schedule.desk import Desk
 from .schedule.dispatch import Dispatcher
@@ -75,6 +75,9 @@ _T = TypeVar("_T")
 
 SIGNERS: Final = 2
 """Threads that sign; RSA lets go of the interpreter, so that two sign twice as fast."""
+
+PROBE_S: Final = 30.0
+"""How long a site that failed as a whole is left alone at first."""
 
 
 class House:
@@ -193,6 +196,7 @@ class House:
         self._locator = locator
         self.dispatcher.route_by(RoutingTable(kinds, outbound).hop)
         self.dispatcher.retry = _retry(settings)
+        self.scheduler.back_off_by(_site_backoff(settings))
         self.dispatcher.preparer = Preparer(signers, self._in_signer)
         self.door.relaying = _relaying(settings)
         self.limits.settings = _limit_settings(settings)
@@ -465,6 +469,17 @@ def _credentials(host: Smarthost) -> Credentials | None:
     if host.password_file is not None:
         password = host.password_file.read_text("utf-8").split("\n", 1)[0]
     return Credentials(host.username, password)
+
+
+def _site_backoff(settings: Settings) -> Backoff:
+    """One probe costs little, so that a site is tried again sooner than a message, and never later
+    than the configuration lets a message wait."""
+    retry = settings.retry
+    return Backoff(
+        first_s=min(PROBE_S, retry.first_s),
+        max_interval_s=retry.max_interval_s,
+        jitter=retry.jitter,
+    )
 
 
 def _retry(settings: Settings) -> RetrySchedule:

@@ -36,6 +36,7 @@ class Locator:
     :param unlocated: an entry that waited has none.  It is counted in :attr:`told` until the
         scheduler gets it back.
     :param abandoned: no hop leads to this site any more; who waits there moves on.
+    :ivar backoff: of sites, and of lookups that fail for now.
     :ivar sites: by key.
     :ivar told: entries without a site in somebody's hands.
     """
@@ -61,7 +62,7 @@ class Locator:
         self._alarm = alarm
         self._now = now
         self._rng = rng
-        self._backoff = backoff
+        self.backoff = backoff
         self._windows = windows
         self._located_s = located_s
         self._most_told = most_told
@@ -169,7 +170,7 @@ class Locator:
                 self._lead(hop, self._queue_of(location))
             case TransientFailure():
                 hop.failure = location
-                hop.pause.fail(str(location.cause), now=now, backoff=self._backoff, rng=self._rng)
+                hop.pause.fail(str(location.cause), now=now, backoff=self.backoff, rng=self._rng)
                 self._wake(hop, hop.pause.until)
             case PermanentFailure():
                 hop.failure = location

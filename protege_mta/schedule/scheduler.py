@@ -97,7 +97,6 @@ class Scheduler:
         self._unlocated = unlocated
         self._expired = expired
         self._late = late
-        self._backoff = settings.backoff
         self._concurrency = settings.concurrency
         self._ramp = settings.ramp
 
@@ -306,7 +305,7 @@ class Scheduler:
                 queue.pause.fail(
                     report.cause,
                     now=self._now(),
-                    backoff=self._backoff,
+                    backoff=self._locator.backoff,
                     rng=self._rng,
                 )
                 if queue.bucket is not None:
@@ -405,6 +404,10 @@ class Scheduler:
         queue.bucket = None
         queue.pause.end()
         self._make_ready(queue)
+
+    def back_off_by(self, backoff: Backoff) -> None:
+        """Sites and lookups that fail from now on are left alone for so long."""
+        self._locator.backoff = backoff
 
     # --- people -----------------------------------------------------------------------------------
 
