@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from ..spool.disk import DiskSpool, direct
 from ..spool.files import Files
+from ..spool.line import LineMaker
 from ..spool.settings import SpoolSettings
 from .contracts import Lines
 
@@ -42,6 +43,7 @@ def disk_spool(
     journal: Lines | None = None,
     folder: Path = FOLDER,
     now: Callable[[], float] = lambda: 1000.0,
+    line: LineMaker = direct,
     **settings: int,
 ) -> DiskSpool:
     """A spool without threads, whose segments are small."""
@@ -53,6 +55,6 @@ def disk_spool(
         in_thread=at_once,
         journal=journal,
         files=files,
-        line=direct,
+        line=line,
         random_octets=counted,
     )

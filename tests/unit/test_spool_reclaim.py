@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,6 +12,8 @@ from protege_mta.model.batch import Batch, End, Operation, Update
 from protege_mta.model.ids import QueueId
 from protege_mta.model.status import RecipientStatus
 from protege_mta.spool.disk import DiskSpool
+from protege_mta.spool.line import Worker
+from protege_mta.spool.writer import Job
 from protege_mta.testing.contracts import DEFERRED, DUE, Lines, append
 from protege_mta.testing.crashfs import CrashFiles
 from protege_mta.testing.spools import disk_spool
@@ -150,3 +154,74 @@ class ReclaimTests(SynchronousTestCase):
         self.assertEqual(self.disk.names(folder), [])
         self.assertEqual(reading.read(990), b"b" * 10)
         reading.close()
+
+
+class SlowLine:
+    """A line whose jobs are done when the test says so."""
+
+    def __init__(self, worker: Worker, lazy_s: float, in_reactor: Callable[..., object]) -> None:
+        self.worker = worker
+        self.jobs: list[Job] = []
+
+    def put(self, job: Job, *, is_lazy: bool = False) -> None:
+        self.jobs.append(job)
+
+    def work(self, count: int) -> None:
+        taken, self.jobs = self.jobs[:count], self.jobs[count:]
+        self.worker.turn(taken)
+
+
+class PaceTests(SynchronousTestCase):
+    def start(self, disk: CrashFiles) -> tuple[DiskSpool, SlowLine]:
+        lines: list[SlowLine] = []
+
+        def make(worker: Worker, lazy_s: float, in_reactor: Callable[..., object]) -> SlowLine:
+            lines.append(SlowLine(worker, lazy_s, in_reactor))
+            return lines[0]
+
+        spool = disk_spool(disk, line=make, segment_octets=4096, cache_octets=0)
+        spool.acquire()
+        self.found = {it.message.id: list(it.statuses) for it in spool.recover()}
+        return spool, lines[0]
+
+    def test_any_pace(self) -> None:
+        """However batches in line and steps of the reclaimer take turns, the last word of each
+        recipient is the one that counts."""
+        for seed in range(25):
+            self.run_once(random.Random(seed))
+
+    def run_once(self, rng: random.Random) -> None:
+        disk = CrashFiles()
+        spool, line = self.start(disk)
+        model: dict[QueueId, list[RecipientStatus | None]] = {}
+        for number in range(250):
+            known = [id for id in spool.ids() if id in model]
+            chance = rng.random()
+            if chance < 0.35 or not known:
+                one = append(b"x" * rng.choice((50, 700)), recipients=2)
+                model[one.message.id] = [DUE, DUE]
+                self.commit(spool, one)
+            elif chance < 0.7:
+                id, at = rng.choice(known[:5]), rng.randrange(2)
+                status = RecipientStatus("deferred", number, 3000.0, number)
+                self.commit(spool, Update(id, (at,), status))
+                if model[id][at] is not None:
+                    model[id][at] = status
+            else:
+                id, ends = rng.choice(known[2:] or known), rng.choice(((0,), (1,), (0, 1)))
+                self.commit(spool, End(id, ends, "delivered"), is_lazy=rng.random() < 0.5)
+                for at in ends:
+                    model[id][at] = None
+                if not any(model[id]):
+                    del model[id]
+            if rng.random() < 0.5:
+                line.work(rng.randrange(1, 5))
+        closed = spool.close()
+        while line.jobs:
+            line.work(1)
+        self.successResultOf(closed)
+        self.start(disk)
+        self.assertEqual(self.found, model)
+
+    def commit(self, spool: DiskSpool, *operations: Operation, is_lazy: bool = False) -> None:
+        spool.commit(Batch(operations, is_lazy=is_lazy))
