@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PEERS := postfix swaks nsd opendkim opendkim-tools dovecot-core dovecot-lmtpd strace openssl curl procps
+PEERS := postfix swaks libnet-ssleay-perl nsd opendkim opendkim-tools dovecot-core dovecot-lmtpd strace openssl curl procps
 
 .PHONY: help run test check format docs peers bench clean
 
@@ -44,7 +44,7 @@ peers:
 
 $(READY): pyproject.toml setup.cfg | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[test,dev]'
 	@touch $@
 
 $(BIN)/python:
