@@ -44,7 +44,8 @@ peers:
 
 $(READY): pyproject.toml setup.cfg | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[test,dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check \
+		--config-settings editable_mode=compat --editable '.[test,dev]'
 	@touch $@
 
 $(BIN)/python:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -69,7 +70,8 @@ class Acceptance:
         except (SpoolFull, SpoolFailed) as trouble:
             return refusal(trouble)
         id, arrived_at = self._new_id(), self._now()
-        return Arriving(self, incoming, id, arrived_at, envelope, origin, trace(id, arrived_at))
+        trace_field = trace(id, arrived_at)
+        return Arriving(self, incoming, id, arrived_at, _distinct(envelope), origin, trace_field)
 
     def store(
         self, message: Message, content: tuple[bytes, ...] | BigFile
@@ -209,3 +211,14 @@ class Arriving:
 def refusal(trouble: BaseException | None) -> Reply:
     """What a sender is told of a local fault: always 4yz, never the cause."""
     return TABLE["spool-full" if isinstance(trouble, SpoolFull) else "spool-failed"]
+
+
+def _distinct(envelope: Envelope) -> Envelope:
+    """Each mailbox once, as it was first named: two copies would serve nobody."""
+    recipients = envelope.recipients
+    if len(recipients) == 1:
+        return envelope
+    first = {recipient.address: recipient for recipient in reversed(recipients)}
+    if len(first) == len(recipients):
+        return envelope
+    return attrs.evolve(envelope, recipients=tuple(reversed(first.values())))

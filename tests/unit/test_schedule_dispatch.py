@@ -178,6 +178,11 @@ class DeliveryTests(FlowCase):
             [("b.test", (0, 2)), ("c.test", (1,))],
         )
 
+    def test_a_recipient_named_twice_gets_one_copy(self) -> None:
+        id = self.send("b@b.test", "c@b.test", "b@b.test")
+        self.assertEqual(self.events(id)[:2], [("received", "b@b.test"), ("received", "c@b.test")])
+        self.assertEqual([one.recipients for one in self.transport.attempts], [(0, 1)])
+
     def test_deferred_and_tried_again(self) -> None:
         """300 s, then twice as long each time; the next due time is stored before each retry."""
         self.transport.script += [{0: GREYLISTED}] * 3
