@@ -23,6 +23,9 @@ from protege_mta.schedule.scheduler import SchedulerSettings
 from protege_mta.schedule.window import WindowSettings
 from protege_mta.testing.workers import Workshop, site
 
+LONG_S = 100_000.0
+"""An age that no test comes to the end of: such mail has to be delivered when all is well again."""
+
 DOMAINS = st.sampled_from(["a.test", "b.test", "c.test"])
 LOCATIONS = st.sampled_from(
     [
@@ -46,10 +49,11 @@ class Shop(Workshop):
         assert entry not in self.at_work, "started twice at once"
         assert entry.state == "active"
         assert entry.due_at <= self.clock.seconds(), "started before its time"
-        assert not self.stopped, "started after the stop"
         super()._start(entry, at)  # type: ignore[arg-type]
-
-    stopped = False
+        (summary,) = (one for one in self.scheduler.sites() if one.key == self.at_work[entry])
+        assert summary.active <= summary.window, "more than the window allows"
+        assert not summary.paused_until, "started while its site backs off"
+        assert len(self.at_work) <= self.settings.concurrency, "more than all sites together may"
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -61,7 +65,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         super().__init__()
         self.shop = Shop(
             SchedulerSettings(
-                concurrency=6,
+                concurrency=4,
                 windows={"mx": WindowSettings(2, 4)},
                 backoff=Backoff(first_s=20.0, max_interval_s=200.0, jitter=0.2),
             )
@@ -79,7 +83,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         target=ids,
         domains=st.lists(DOMAINS, min_size=1, max_size=3, unique=True),
         due_in_s=SOON,
-        age_s=st.floats(301.0, 900.0),
+        age_s=st.floats(301.0, 900.0) | st.just(LONG_S),
         tenant=st.sampled_from(["", "t"]),
         is_urgent=st.booleans(),
         is_recovered=st.booleans(),
@@ -185,13 +189,6 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert entry.state in ("held", "gone")
 
     @invariant()
-    def limits_hold(self) -> None:
-        assert len(self.shop.at_work) <= 6
-        for summary in self.scheduler.sites():
-            # A window that shrank does not end what was under way in it.
-            assert summary.active <= 4
-
-    @invariant()
     def nobody_outlives_his_age(self) -> None:
         now = self.shop.clock.seconds()
         for entry in self.entries:
@@ -224,6 +221,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.record_unlocated(True, 10.0)
             self.shop.clock.advance(5.0)
         assert {entry.state for entry in self.entries} <= {"gone", "held"}
+        long = {entry for entry in self.entries if entry.expires_at - entry.arrived_at >= LONG_S}
+        assert long <= self.done | self.removed | self.held
         self.nothing_is_lost()
         stopped = self.scheduler.stop()
         assert stopped.called
@@ -235,5 +234,5 @@ class SchedulerMachineTests(SynchronousTestCase):
     def test_nothing_lost_started_twice_or_early(self) -> None:
         run_state_machine_as_test(
             SchedulerMachine,
-            settings=settings(max_examples=60, stateful_step_count=40, deadline=None),
+            settings=settings(max_examples=120, stateful_step_count=40, deadline=None),
         )
