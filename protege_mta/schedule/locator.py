@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -19,6 +18,9 @@ from .entry import Entry
 from .sitequeue import HopQueue, Location, SiteQueue
 from .wheel import Alarm, drop
 from .window import Window, WindowSettings
+
+if TYPE_CHECKING:
+    import random
 
 SLICE: Final = 100
 """So many entries are seen to before the reactor gets its turn."""

@@ -8,10 +8,9 @@ is told in ``docs/explanation/scheduling.md``.
 from __future__ import annotations
 
 import math
-import random
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import attrs
 from attrs import validators
@@ -30,6 +29,9 @@ from .sitequeue import HopQueue, Line, SiteQueue
 from .standing import Depth, SiteSummary, Standing, standing_of
 from .wheel import Alarm, drop
 from .window import WINDOWS, WindowSettings
+
+if TYPE_CHECKING:
+    import random
 
 LOCAL_TROUBLE_S: Final = 60.0
 """What we stumbled over ourselves is tried again after this."""
