@@ -15,8 +15,12 @@ import attrs
 from .load import Sent
 
 FINAL: Final = frozenset({"delivered", "relayed", "bounced", "expired", "suppressed", "removed"})
-LATE_S: Final = 3.0
-"""A delivery is synced 50 ms after it at most, and its thread may have to wait for a processor."""
+LATE_S: Final = 1.0
+"""A delivery is synced 50 ms after it at most, and what does that may have to wait for a processor
+and a disk that others are busy with."""
+
+LAG_S: Final = 0.5
+"""What the kernel has of a message that was cut by a kill, the sink may take after it."""
 
 Line = dict[str, Any]
 
@@ -151,9 +155,9 @@ def _deliveries(
         for first, second in pairwise(story):
             if first["is_cut"]:
                 account.cut_duplicates += 1
-            elif first["at"] <= killed(first["at"]) <= first["at"] + LATE_S:
+            elif (late_s := killed(first["at"] - LAG_S) - first["at"]) <= LATE_S:
                 account.kill_duplicates += 1
-                account.latest_s = max(account.latest_s, killed(first["at"]) - first["at"])
+                account.latest_s = max(account.latest_s, late_s)
             else:
                 faults.append(
                     f"{what} was delivered to {recipient} at {first['at']} and {second['at']}, "
