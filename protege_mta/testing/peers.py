@@ -26,9 +26,11 @@ START_S: Final = 10.0
 class _Peer:
     """A process that listens.
 
-    :ivar port: where.
+    :ivar address: where it listens, an IPv4 address.
+    :ivar port: on which TCP port.
     """
 
+    address: str = ADDRESS
     port: int
 
     def __init__(self, name: str) -> None:
@@ -53,7 +55,7 @@ class _Peer:
         give_up_at = time.monotonic() + START_S
         while process.poll() is None and time.monotonic() < give_up_at:
             try:
-                socket.create_connection((ADDRESS, self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
             except OSError:
                 time.sleep(0.01)
             else:
@@ -85,13 +87,37 @@ class _Peer:
 
 
 class SmtpSink(_Peer):
-    """Postfix's smtp-sink(1).  :param flags: before the address."""
+    """Postfix's smtp-sink(1).
 
-    def __init__(self, *flags: str) -> None:
+    :param flags: before the address.
+    :param address: any of loopback's.
+    :param port: 0 for a free one.
+    :param keeps: whether :meth:`captured` shall tell what came.
+    """
+
+    def __init__(
+        self, *flags: str, address: str = ADDRESS, port: int = 0, keeps: bool = False
+    ) -> None:
         super().__init__("smtp-sink")
-        self.port = free_port()
-        user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        self._start(*user, *flags, f"{ADDRESS}:{self.port}", "64")
+        self.address = address
+        self.port = port or free_port(address)
+        kept = self.folder / "kept"
+        kept.mkdir()
+        user: list[str] = []
+        if os.geteuid() == 0:
+            user = ["-u", "nobody"]
+            self.folder.chmod(0o755)
+            os.chown(kept, pwd.getpwnam("nobody").pw_uid, -1)
+        dump = ["-d", "kept/%M."] if keeps else []
+        self._start(*user, *dump, *flags, f"{address}:{self.port}", "64")
+
+    def captured(self) -> list[bytes]:
+        """The messages that came whole, oldest first, lines ending in LF.
+
+        smtp-sink puts its own fields in front: ``X-Mail-Args``, ``X-Rcpt-Args`` and others.
+        """
+        paths = sorted((self.folder / "kept").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+        return [octets for octets in (path.read_bytes() for path in paths) if octets]
 
 
 _DOVECOT: Final = """\
@@ -192,9 +218,9 @@ class DovecotLmtp(_Peer):
         return [path.read_bytes() for path in sorted((self._home(address) / "new").glob("*"))]
 
 
-def free_port() -> int:
+def free_port(address: str = ADDRESS) -> int:
     """A TCP port that is free at this moment."""
     with socket.socket() as probe:
-        probe.bind((ADDRESS, 0))
+        probe.bind((address, 0))
         port: int = probe.getsockname()[1]
         return port
