@@ -223,5 +223,39 @@ class PaceTests(SynchronousTestCase):
         self.start(disk)
         self.assertEqual(self.found, model)
 
+    def test_end_in_the_middle_of_a_copy(self) -> None:
+        """A message that ends while its copy waits in line does not come back from the copy."""
+        disk = CrashFiles()
+        spool, line = self.start(disk)
+        queued: list[QueueId] = []
+
+        def pass_one() -> None:
+            one = append(b"x" * 700)
+            self.commit(spool, one)
+            self.commit(spool, End(one.message.id, (0,), "delivered"))
+
+        carried: list[QueueId] = []
+        for number in range(1000):
+            carried = [seen.id for job in line.jobs for seen, _ in getattr(job, "moves", ())]
+            if len(carried) > 1:
+                break
+            if number % 20 == 0:
+                pair = append(), append()
+                self.commit(spool, *pair)
+                queued += [one.message.id for one in pair]
+            pass_one()
+            line.work(len(line.jobs))
+        ends = carried[1]
+        self.commit(spool, End(ends, (0,), "delivered"), is_lazy=True)
+        for _ in range(200):
+            pass_one()
+            while line.jobs:
+                line.work(1)
+        closed = spool.close()
+        line.work(1)
+        self.successResultOf(closed)
+        self.start(disk)
+        self.assertEqual(list(self.found), [id for id in queued if id != ends])
+
     def commit(self, spool: DiskSpool, *operations: Operation, is_lazy: bool = False) -> None:
         spool.commit(Batch(operations, is_lazy=is_lazy))
