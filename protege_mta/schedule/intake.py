@@ -15,8 +15,9 @@ from twisted.python.failure import Failure
 
 from ..message import headers
 from ..message.loop import HOPS
+from ..model.address import Address
 from ..model.batch import Append, Batch, BigFile
-from ..model.envelope import Envelope, Message, Origin
+from ..model.envelope import Envelope, Message, Origin, Recipient
 from ..model.ids import QueueId
 from ..model.ports import Events, Incoming, Spool, SpoolFailed, SpoolFull
 from ..model.reply import TABLE, Reply
@@ -218,7 +219,7 @@ def _distinct(envelope: Envelope) -> Envelope:
     recipients = envelope.recipients
     if len(recipients) == 1:
         return envelope
-    first = {recipient.address: recipient for recipient in reversed(recipients)}
-    if len(first) == len(recipients):
-        return envelope
-    return attrs.evolve(envelope, recipients=tuple(reversed(first.values())))
+    first: dict[Address, Recipient] = {}
+    for recipient in recipients:
+        first.setdefault(recipient.address, recipient)
+    return attrs.evolve(envelope, recipients=tuple(first.values()))
