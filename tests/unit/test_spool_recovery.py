@@ -9,10 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.batch import Append, Batch, End, Operation
 from protege_mta.model.ids import QueueId
-from protege_mta.model.ports import Damaged, NoSuchMessage
+from protege_mta.model.ports import Damaged, NoSuchMessage, Recovered
 from protege_mta.spool.disk import DiskSpool
 from protege_mta.spool.record import MAGIC
-from protege_mta.testing.contracts import DUE, Lines, append
+from protege_mta.testing.contracts import DEFERRED, DUE, Lines, append, message
 from protege_mta.testing.crashfs import CrashFiles
 from protege_mta.testing.spools import disk_spool
 
@@ -202,3 +202,24 @@ class DamageTests(SynchronousTestCase):
         self.overwrite(self.offset_of(ids[0]) + 20, b"\xff")
         self.assertNotIn(ids[0], self.restart())
         self.failureResultOf(self.spool.open(ids[0]), NoSuchMessage)
+
+
+class FormatTests(SynchronousTestCase):
+    """Segments of earlier versions, in ``tests/corpora/spool``."""
+
+    def test_version_1(self) -> None:
+        disk = CrashFiles()
+        for path in (Path(__file__).parents[1] / "corpora" / "spool" / "v1").iterdir():
+            disk.create(SHARD / path.name)
+            disk.replaced(SHARD / path.name, path.read_bytes())
+        spool = disk_spool(disk)
+        spool.acquire()
+        one, two = spool.recover()
+        self.assertEqual(one, Recovered(message(b"x" * 19, 1, one.message.id), (DUE,)))
+        self.assertEqual(one.message.id, "01hzxw6d0b0000000000000000")
+        self.assertEqual(two.message.id, "01hzxw6d0b0000000000000001")
+        self.assertEqual(two.statuses, (DEFERRED, None, DEFERRED))
+        content = self.successResultOf(spool.open(two.message.id))
+        self.assertEqual(content.read(), b"Subject: two\r\n\r\n2\r\n")
+        lines = [line for some, _ in spool.recover_events((0, 0)) for line in some]
+        self.assertEqual(lines, [b'{"event":"received"}\n', b'{"event":"delivered"}\n'])
