@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from twisted.logger import Logger
+
 from ..model.ports import SpoolFull
 from .files import Files, Room
 from .settings import SpoolSettings
@@ -16,6 +18,8 @@ _LOOK_OCTETS: Final = 16 * 2**20
 
 class Quota:
     """Looks at the file system at most once a second, or once for each 16 MiB accepted."""
+
+    log = Logger()
 
     def __init__(
         self, files: Files, folder: Path, settings: SpoolSettings, now: Callable[[], float]
@@ -32,7 +36,12 @@ class Quota:
         """What is free, as of the last look."""
         now = self._now()
         if not 0 <= now - self._looked_at < _LOOK_S or self._accepted > _LOOK_OCTETS:
-            self._room = self._files.room(self._folder)
+            try:
+                self._room = self._files.room(self._folder)
+            except OSError as error:
+                # Nobody can say that there is room, so that there is none.
+                self.log.error("cannot tell what is free: {error}", error=error)
+                self._room = Room(0, 0)
             self._looked_at = now
             self._accepted = 0
         return self._room

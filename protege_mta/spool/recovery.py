@@ -166,14 +166,18 @@ def _settle(
             for start, end in found.damage:
                 if start < found.end:
                     log.error(
-                        "{name} is damaged from {start} to {end}; the octets are in corrupt/",
+                        "{name} is damaged from {start} to {end}; the octets go to corrupt/",
                         name=segment.name,
                         start=start,
                         end=end,
                     )
                     name = f"{segment.name}-{start:010d}"
-                    if corrupt.save(name, reader.octets(start, end - start)):
-                        corrupt.count += 1
+                    try:
+                        is_new = corrupt.save(name, reader.octets(start, end - start))
+                    except OSError:
+                        log.failure("cannot copy them to corrupt/: {name} stays", name=segment.name)
+                        is_new = index.uses[segment.number].is_stuck = True
+                    corrupt.count += is_new
         finally:
             reader.close()
         if found.size > found.end:

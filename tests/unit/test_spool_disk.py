@@ -173,6 +173,13 @@ class FloorTests(SynchronousTestCase):
         clock.advance(0.6)
         self.assertRaises(SpoolFull, spool.check_room, 1)
 
+    def test_nobody_can_tell(self) -> None:
+        disk = CrashFiles()
+        disk.faults["room"] = OSError(errno.EIO, "bad")
+        spool = started(disk)
+        self.failureResultOf(spool.commit(Batch((append(),))), SpoolFull)
+        self.assertEqual(spool.stats().free_octets, 0)
+
     def test_what_is_accepted_counts(self) -> None:
         """A burst between two looks at the disk does not cross the floor."""
         spool = started(CrashFiles(), free_octets=2**40 - 100_000)

@@ -79,6 +79,28 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(self.restart(), [ids[0], ids[1], ids[3], ids[4]])
         self.assertEqual(self.spool.stats().corrupt, 1)
 
+    def test_no_room_for_what_is_damaged(self) -> None:
+        """Damage that cannot be set aside stops nobody; it stays where it is."""
+        ids = self.some(3)
+        self.overwrite(self.offset_of(ids[1]) + 20, b"\xff" * 8)
+        path = self.segment()
+        self.successResultOf(self.spool.close())
+        create = self.disk.create
+
+        def only_segments(path: Path) -> int:
+            if path.parent.name == "corrupt":
+                raise OSError(28, "full")
+            return create(path)
+
+        self.patch(self.disk, "create", only_segments)
+        self.spool = self.start()
+        self.assertEqual(self.found, [ids[0], ids[2]])
+        self.commit(End(ids[0], (0,), "removed"), End(ids[2], (0,), "removed"))
+        self.commit(append())
+        self.assertIn(path, self.disk.paths())
+        self.assertEqual(self.spool.stats().corrupt, 1)
+        self.flushLoggedErrors(OSError)
+
     def test_damaged_commit_record(self) -> None:
         """A group whose commit record is damaged was acknowledged all the same: later ones are
         there."""
