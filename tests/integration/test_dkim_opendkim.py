@@ -7,12 +7,8 @@ No port is opened and no DNS is asked.
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Final
-from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -23,45 +19,29 @@ from protege_mta.message.headers import from_domain, header_end
 from protege_mta.model.address import Address
 from protege_mta.model.envelope import Envelope, Recipient
 from protege_mta.model.ports import HopAbilities
+from protege_mta.testing.opendkim import OpenDkim
 from tests.corpora import message, messages
 
 AT: Final = 1_700_000_000
 RSA: Final = Signer("example.org", "rsa", keys.load(keys.generate_rsa()))
 ED25519: Final = Signer("example.org", "ed", keys.load(keys.generate_ed25519()))
-RESULT: Final = re.compile(r"dkim=(\w+)[^;]*header\.s=(\w+)")
 
 
 class OpenDkimTests(SynchronousTestCase):
     """Both algorithms, whatever the message looks like."""
 
     def setUp(self) -> None:
-        program = shutil.which("opendkim") or shutil.which("opendkim", path="/usr/sbin")
-        if program is None:
-            raise SkipTest("opendkim is not installed")
-        self.program = program
-        known = subprocess.run([program, "-V"], capture_output=True, check=True, timeout=30).stdout
-        self.signers = [RSA, ED25519] if b"ed25519-sha256" in known else [RSA]
-
-    def findings(self, octets: bytes) -> dict[str, str]:
-        """OpenDKIM's result for each signature, by selector."""
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
-        (folder / "dns").write_text(
-            "".join(
-                f"{record.dns_name(one.selector, one.domain)} {record.dns_record(one.key)}\n"
-                for one in self.signers
-            )
+        opendkim = OpenDkim(
+            {
+                record.dns_name(one.selector, one.domain): record.dns_record(one.key)
+                for one in (RSA, ED25519)
+            },
+            folder,
         )
-        (folder / "conf").write_text(f"Mode v\nSyslog no\nTestDNSData file:{folder / 'dns'}\n")
-        (folder / "message").write_bytes(octets)
-        done = subprocess.run(
-            [self.program, "-x", "conf", "-vv", "-t", "message"],
-            cwd=folder,
-            capture_output=True,
-            timeout=60,
-        )
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return {selector: result for result, selector in RESULT.findall(done.stdout.decode())}
+        self.findings = opendkim.findings
+        self.signers = [RSA, ED25519] if opendkim.knows_ed25519 else [RSA]
 
     def expected(self, result: str) -> dict[str, str]:
         return dict.fromkeys([signer.selector for signer in self.signers], result)
