@@ -6,6 +6,7 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from protege_mta.model.networks import PROHIBITED
 from protege_mta.routing.networks import OwnListeners, Prohibited
 
 REFUSED: Final = """0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.127.255.255 127.0.0.1 127.9.9.9 169.254.169.254
@@ -26,12 +27,12 @@ INTERNET: Final = """1.1.1.1 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 1
 class ProhibitedTests(SynchronousTestCase):
     def test_default(self) -> None:
         """Loopback, private, shared, link-local, multicast, reserved; wrapped in IPv6 too."""
-        prohibited = Prohibited()
+        prohibited = Prohibited(PROHIBITED)
         for address in REFUSED.split():
             self.assertIn(address, prohibited)
 
     def test_the_internet(self) -> None:
-        prohibited = Prohibited()
+        prohibited = Prohibited(PROHIBITED)
         for address in INTERNET.split():
             self.assertNotIn(address, prohibited)
 
