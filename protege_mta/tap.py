@@ -11,8 +11,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -29,7 +31,7 @@ from twisted.logger import (
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from .cli.faults import Fault
+from .cli.faults import Fault, shown
 from .cli.options import find_config
 from .compose import House
 from .config.embedded import FOLDER, embedded
@@ -83,7 +85,8 @@ class Options(usage.Options):
             sys.stderr.write(f"{error}\n")
             sys.exit(os.EX_CONFIG)
         except Fault as fault:
-            raise usage.UsageError(str(fault)) from fault
+            sys.stderr.write(shown(fault))
+            sys.exit(fault.exit_code)
 
 
 def read_settings(given: Path | None) -> Settings:
@@ -99,7 +102,34 @@ def makeService(options: Options) -> MailService:
     """What twistd calls."""
     from twisted.internet import reactor
 
+    sys.excepthook = _tell_why
     return MailService(reactor, options.settings)
+
+
+def _tell_why(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """twistd lets what keeps a service from starting pass, as a bug of ours would, after it has
+    told its parent and removed its pid file; an operator needs the reason and no traceback.
+
+    It has sent stderr to the log by now.
+    """
+    if not isinstance(error, CannotStart):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    text = f"protege-mta: {error}\n"
+    sys.stderr.write(text)
+    if sys.__stderr__ is not None:
+        sys.__stderr__.write(text)
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """What the machine or another process is in the way with becomes :class:`CannotStart`."""
+    try:
+        yield
+    except (CannotBind, SpoolLocked, SocketTaken, OSError, ValueError) as error:
+        raise CannotStart(str(error)) from error
 
 
 class MailService(Service):
@@ -125,8 +155,12 @@ class MailService(Service):
 
     # --- start -----------------------------------------------------------------------------------
 
+    @_reasons()
     def privilegedStartService(self) -> None:
-        """Bind, so that nobody else can; accept nothing yet."""
+        """Bind, so that nobody else can; accept nothing yet.
+
+        :raise CannotStart:
+        """
         super().privilegedStartService()
         for listener in self._settings.listeners:
             found = matching(self._given, listener.name, listener.address, listener.port)
@@ -137,8 +171,12 @@ class MailService(Service):
             self.log.warn("systemd gave us a socket that no listener is named after")
             left_over.close()
 
+    @_reasons()
     def startService(self) -> None:
-        """Lock and recover the spool, then open the doors."""
+        """Lock and recover the spool, then open the doors.
+
+        :raise CannotStart:
+        """
         settings = self._settings
         settings.state_dir.mkdir(0o700, parents=True, exist_ok=True)
         settings.run_dir.mkdir(0o755, parents=True, exist_ok=True)
@@ -302,11 +340,8 @@ def run_foreground(settings: Settings, ready: Callable[[], None]) -> int:
     )
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service = MailService(reactor, settings, ready)
-    try:
-        service.privilegedStartService()
-        service.startService()
-    except (CannotBind, SpoolLocked, SocketTaken, OSError, ValueError) as error:
-        raise CannotStart(str(error)) from error
+    service.privilegedStartService()
+    service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
     return os.EX_OK
