@@ -212,8 +212,15 @@ class Service:
 
         :raise AssertionError: it did not end in time, or not with exit status 0.
         """
+        self._running().send_signal(signal.SIGTERM)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until it has ended, after a signal that says so.
+
+        :raise AssertionError: it did not end in time, or not with exit status 0.
+        """
         process = self._running()
-        process.send_signal(signal.SIGTERM)
         try:
             status = process.wait(STOP_S)
         except subprocess.TimeoutExpired as error:
