@@ -148,7 +148,7 @@ class MaildirTransport:
             else:
                 try:
                     self._store(folder, content, recipient, address)
-                    outcome = Delivered(contact, TABLE["delivered"])
+                    outcome = Delivered(contact, TABLE["delivered"], is_final=True)
                 except OSError as error:
                     self.log.warn(
                         "cannot deliver {id} to {folder}: {error}",

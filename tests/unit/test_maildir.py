@@ -109,7 +109,8 @@ class Case(SynchronousTestCase):
 class DeliveryTests(Case):
     def test_delivered(self) -> None:
         (outcome,) = self.deliver(self.attempt("b@b.test"))
-        self.assertEqual(outcome, Delivered(Contact(str(self.folder)), TABLE["delivered"]))
+        wanted = Delivered(Contact(str(self.folder)), TABLE["delivered"], is_final=True)
+        self.assertEqual(outcome, wanted)
         self.assertEqual(self.files(), [f"b.test/b/new/{NAME}"])
         self.assertEqual(
             (self.folder / "new" / NAME).read_bytes(),
