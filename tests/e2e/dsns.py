@@ -53,7 +53,7 @@ def read(octets: bytes) -> Dsn:
     text, status, returned = cast("list[EmailMessage]", message.get_payload())
     if not status.get_content_type().endswith("delivery-status"):
         raise ValueError(f"no report in second place: {status.get_content_type()}")
-    whole, *recipients = (_fields(group) for group in cast("list[Message]", status.get_payload()))
+    whole, *recipients = map(_fields, _groups(status))
     payload: object = returned.get_payload()
     return Dsn(
         message,
@@ -65,5 +65,12 @@ def read(octets: bytes) -> Dsn:
     )
 
 
-def _fields(group: Message) -> dict[str, str]:
-    return {name: str(value).replace("\n", "") for name, value in group.items()}
+def _groups(status: Message) -> list[bytes]:
+    """The groups of fields; the parser knows them of ASCII reports only, not of RFC 6533's."""
+    _, _, body = status.as_bytes().partition(b"\n\n")
+    return [group for group in body.split(b"\n\n") if group.strip()]
+
+
+def _fields(group: bytes) -> dict[str, str]:
+    lines = group.decode("utf-8").replace("\n ", " ").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
