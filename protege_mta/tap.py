@@ -179,7 +179,10 @@ class MailService(Service):
         """
         settings = self._settings
         settings.state_dir.mkdir(0o700, parents=True, exist_ok=True)
-        settings.run_dir.mkdir(0o755, parents=True, exist_ok=True)
+        if not settings.run_dir.is_dir():
+            settings.run_dir.mkdir(parents=True)
+            # Whatever the umask, which is 077 with twistd: everybody may come to submit.sock.
+            settings.run_dir.chmod(0o755)
         for path in (settings.control_socket, settings.submit_socket):
             claim(Path(address_of(path)))
         fast.install(self._reactor)
