@@ -45,6 +45,7 @@ from .transport.listening import (
     BoundSocket,
     CannotBind,
     bind,
+    first_environ,
     inherited,
     matching,
     tell_systemd,
@@ -149,7 +150,7 @@ class MailService(Service):
         self._ready = ready
         self._sockets: list[BoundSocket] = []
         self._ports: list[IListeningPort] = []
-        self._given = inherited(os.environ, os.getpid())
+        self._given = inherited(first_environ(), os.getpid())
         self._control: ControlFactory | None = None
         self._house: House | None = None
 

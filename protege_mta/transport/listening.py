@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorCore
@@ -68,14 +69,31 @@ def bind(name: str, address: str, port: int) -> BoundSocket:
     return BoundSocket(name, made)
 
 
-def inherited(environ: MutableMapping[str, str], pid: int) -> list[BoundSocket]:
+def first_environ() -> Mapping[str, str]:
+    """The variables that this process was started with.
+
+    ``os.environ`` will not do: Twisted takes ``LISTEN_FDS`` and ``LISTEN_PID`` out of it as soon as
+    its endpoints are imported, which twistd does before it knows of us.
+    """
+    try:
+        octets = Path("/proc/self/environ").read_bytes()
+    except OSError:  # no Linux, and so no systemd
+        return os.environ
+    found = {}
+    for variable in octets.split(b"\0"):
+        name, _, value = variable.partition(b"=")
+        found[os.fsdecode(name)] = os.fsdecode(value)
+    return found
+
+
+def inherited(environ: Mapping[str, str], pid: int) -> list[BoundSocket]:
     """The sockets that systemd has handed over; none where it has not.
 
-    The variables are taken out of ``environ``, so that no child takes them for its own.
+    :param environ: see :func:`first_environ`.
     """
-    listen_pid = environ.pop("LISTEN_PID", "")
-    count = environ.pop("LISTEN_FDS", "")
-    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    listen_pid = environ.get("LISTEN_PID", "")
+    count = environ.get("LISTEN_FDS", "")
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
     if listen_pid != str(pid) or not count.isdigit():
         return []
     found = []
