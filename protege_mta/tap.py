@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import (
     FilteringLogObserver,
@@ -309,23 +309,33 @@ class MailService(Service):
         house.health.stopping()
         if self._control is not None:
             self._control.close()
-        await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
+        await self._within(CLOSE_S, [maybeDeferred(port.stopListening) for port in self._ports])
         transfers = [factory.drain() for factory in house.smtp.values()]
         transfers.append(house.scheduler.stop())
         await self._within(house.settings.drain_s, transfers)
         for factory in house.smtp.values():
             factory.abort()
         await self._within(CLOSE_S, [one.close() for one in house.transports.values()])
-        house.resolver.close()
-        house.lag.stop()
-        await house.spool.close()
-        house.journal.close()
-        house.signers.stop()
+        last: tuple[Callable[[], object], ...] = (
+            house.resolver.close,
+            house.lag.stop,
+            house.spool.close,
+            house.journal.close,
+            house.signers.stop,
+        )
+        for close in last:
+            await maybeDeferred(close).addErrback(self._not_closed)
         self.log.info("stopped")
 
-    async def _within(self, seconds: float, ending: Sequence[Deferred[None]]) -> None:
+    def _not_closed(self, failure: Failure) -> None:
+        """Whatever is wrong with one part, the others are closed as they should be."""
+        self.log.failure("a part of the service does not stop well", failure=failure)
+
+    async def _within(self, seconds: float, ending: Sequence[Deferred[Any]]) -> None:
         """Wait for all of these, but not for ever."""
-        together = DeferredList(ending, consumeErrors=True)
+        for one in ending:
+            one.addErrback(self._not_closed)
+        together = DeferredList(ending)
         together.addTimeout(seconds, self._reactor, lambda result, waited: None)
         await together
 

@@ -16,7 +16,7 @@ import protege_mta
 from protege_mta.testing.peers import SmtpSink
 
 from . import dsns
-from .service import Event, Service, ServiceTestCase, needs
+from .service import Event, Service, ServiceTestCase, needs, send
 
 TABLES: Final = """
 [outbound]
@@ -115,6 +115,19 @@ class SendmailTests(ServiceTestCase):
             self.assertIn(b"cannot be reached", done.stderr)
             service.start()
             service.kill()
+
+    def test_socket_swept_away(self) -> None:
+        """By somebody who tidies up: nothing is lost, and the service still ends as it should."""
+        service = Service()
+        self.addCleanup(service.close)
+        service.start()
+        for path in (service.folder / "run").glob("*.sock"):
+            path.unlink()
+        done = service.cli("sendmail", "agent@local.test", stdin=b"Subject: x\n\nx\n")
+        self.assertEqual(done.returncode, os.EX_TEMPFAIL)
+        send(service.port(), "a@far.test", "agent@local.test", b"Subject: x\r\n\r\nx\r\n")
+        service.terminate()
+        self.assertIn("[protege_mta.tap.MailService#info] stopped\n", service.log())
 
     def test_nothing_to_be_done(self) -> None:
         """Faults of the caller's are not told as temporary."""
