@@ -41,13 +41,24 @@ local_transport = error:no local mail
 mynetworks = 127.0.0.0/8
 smtpd_relay_restrictions = permit_mynetworks, reject
 disable_dns_lookups = yes
-smtp_tls_security_level = none
-smtpd_tls_security_level = none
 biff = no
 # Octets are to arrive as they were sent, lines of any length too.
 smtp_line_length_limit = 0
 default_transport = error:5.1.2 no route to this domain
 transport_maps = inline:{{ {routes} }}
+{tls}
+"""
+
+_NO_TLS: Final = """\
+smtp_tls_security_level = none
+smtpd_tls_security_level = none
+"""
+
+_TLS: Final = """\
+smtp_tls_security_level = encrypt
+smtpd_tls_security_level = encrypt
+smtpd_tls_chain_files = {key}, {certificate}
+smtpd_tls_received_header = yes
 """
 
 _MASTER: Final = """\
@@ -79,11 +90,15 @@ class Postfix:
 
     :param routes: the port on 127.0.0.1 that a domain's mail goes to; recipients of other domains
         are refused with 5.1.2.
+    :param certificate: PEM files of a chain and a key.  With them it insists on STARTTLS, from
+        clients and servers; without, it does not speak TLS.
     :ivar port: of its smtpd(8), on 127.0.0.1.
     :raise SkipTest: Postfix is not installed, or we are not root, whom master(8) wants to be.
     """
 
-    def __init__(self, routes: Mapping[str, int]) -> None:
+    def __init__(
+        self, routes: Mapping[str, int], certificate: tuple[Path, Path] | None = None
+    ) -> None:
         program = shutil.which("postfix", path=_PATH)
         if program is None or not (_DAEMONS / "master").exists():
             raise SkipTest("postfix is not installed")
@@ -95,7 +110,11 @@ class Postfix:
         for name in ("etc", "spool", "data"):
             (self.folder / name).mkdir(mode=0o755)
         os.chown(self.folder / "data", pwd.getpwnam("postfix").pw_uid, -1)
+        tls = _NO_TLS
+        if certificate is not None:
+            tls = _TLS.format(certificate=certificate[0], key=certificate[1])
         main = _MAIN.format(
+            tls=tls,
             folder=self.folder,
             commands=Path(program).parent,
             daemons=_DAEMONS,

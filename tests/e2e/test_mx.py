@@ -66,7 +66,6 @@ busy-then-good  MX      10 busy
 cut-then-good   MX      10 cut
                 MX      20 a
 away            A       127.0.0.40
-twice           A       127.0.0.41
 """
 
 FAILING: Final = {
@@ -294,3 +293,20 @@ class ProhibitedTests(MxTestCase):
             event, _ = self.bounced(domain)
             self.assertEqual(event["reply"]["enhanced"], "5.4.4")
         self.assertEqual(self.a.captured(), [])
+
+
+class DeadNameServerTests(MxTestCase):
+    """Nobody answers our questions."""
+
+    @classmethod
+    def begin(cls, stack: ExitStack) -> None:
+        cls.port = free_port()
+        tables = TABLES.format(dns=free_port(), port=cls.port, more="")
+        cls.service = cls.started(stack, tables)
+
+    def test_mail_waits(self) -> None:
+        """It is our trouble, and nobody's mail is returned for it."""
+        self.sent("one.test")
+        event = self.service.event("deferred", recipient="b@one.test")
+        self.assertEqual(event["reply"]["enhanced"], "4.4.3")
+        self.assertIn("next_attempt_at", event)

@@ -12,15 +12,17 @@ Postfix adds a Received field and nothing else; what is behind the header must n
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from contextlib import ExitStack
 from functools import partial
 from typing import ClassVar, Final
 
+from protege_mta.testing.authority import Authority
 from protege_mta.testing.peers import SmtpSink, free_port
 from protege_mta.testing.postfix import Postfix
 
 from . import dsns
-from .service import TOP, Service, ServiceTestCase, send, until
+from .service import PATH, TOP, Service, ServiceTestCase, send, until
 
 TABLES: Final = """
 [outbound]
@@ -153,3 +155,65 @@ class PostfixTests(ServiceTestCase):
         self.assertEqual(report.message_fields["Reporting-MTA"], "dns; postfix.test")
         event = self.service.event("received", recipient="returned@local.test")
         self.assertEqual((event["sender"], event["source"]), ("", "smtp"))
+
+
+TLS_TABLES: Final = """
+[tls]
+certificate = "mx.local.test.pem"
+private_key = "mx.local.test.key"
+
+[outbound]
+route = "smarthost"
+
+[outbound.smarthost]
+host = "127.0.0.1"
+port = PORT
+tls = "starttls"
+ca_file = "ca.pem"
+"""
+
+
+class TlsTests(ServiceTestCase):
+    """The same over STARTTLS, on which both sides insist."""
+
+    postfix: ClassVar[Postfix]
+
+    @classmethod
+    def begin(cls, stack: ExitStack) -> None:
+        ours = free_port()
+        cls.service = service = Service()
+        stack.callback(service.close)
+        authority = Authority(service.folder)
+        authority.issue("mx.local.test")
+        cls.postfix = Postfix({"local.test": ours}, authority.issue("127.0.0.1"))
+        stack.callback(cls.postfix.stop)
+        service.configure(
+            TLS_TABLES.replace("PORT", str(cls.postfix.port)),
+            top=TOP.replace("port = 0", f"port = {ours}", 1),
+        )
+        service.start()
+
+    def test_there_and_back(self) -> None:
+        """Our certificate check is passed; what Postfix refuses comes back from it, encrypted."""
+        send(self.service.port("relay"), "asker@local.test", "b@no.test", octets_of("dots"))
+        event = self.service.event("bounced", recipient="b@no.test")
+        self.assertEqual((event["tls"]["protocol"], event["tls"]["verified"]), ("TLSv1.3", True))
+        done = subprocess.run(
+            [
+                "sendmail",
+                "-C",
+                self.postfix.folder / "etc",
+                "-f",
+                "root@local.test",
+                "-i",
+                "agent@local.test",
+            ],
+            input=b"Subject: tls\n\nhello\n",
+            capture_output=True,
+            env={"PATH": PATH},
+            timeout=60,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        [stored] = self.service.wait_for_mail("agent")
+        self.assertIn(b"with ESMTPS", stored)
+        self.assertIn(b"TLSv1.3", stored)
