@@ -11,7 +11,7 @@ import binascii
 import re
 from typing import Final
 
-import attrs
+from ..model.value import value
 
 SUBJECT_CHARACTERS: Final = 200
 """As much of a Subject as is worth keeping beside a queued message."""
@@ -25,7 +25,7 @@ _WELL_FORMED: Final = re.compile(rb"(?:[!-9;-~]+:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\
 _RECEIVED: Final = (b"\r\nreceived:", b"\r\nreceived ", b"\r\nreceived\t")
 
 
-@attrs.frozen
+@value
 class Glance:
     """What is worth knowing of a message at the door.
 

@@ -8,6 +8,7 @@ from .envelope import Message
 from .ids import QueueId
 from .outcome import Fate
 from .status import RecipientStatus
+from .value import value
 
 
 @attrs.frozen
@@ -23,7 +24,7 @@ class BigFile:
     checksum: int | None = None
 
 
-@attrs.frozen
+@value
 class Append:
     """A message and its content.
 
@@ -37,7 +38,7 @@ class Append:
     status: RecipientStatus
 
 
-@attrs.frozen
+@value
 class Update:
     """New statuses of some recipients."""
 
@@ -46,7 +47,7 @@ class Update:
     status: RecipientStatus
 
 
-@attrs.frozen
+@value
 class End:
     """Recipients' fates.  With the last of them the message is gone from the spool."""
 
@@ -58,7 +59,7 @@ class End:
 Operation = Append | Update | End
 
 
-@attrs.frozen
+@value
 class Batch:
     """All or nothing.
 

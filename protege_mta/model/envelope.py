@@ -5,10 +5,9 @@ from __future__ import annotations
 import enum
 from typing import Literal
 
-import attrs
-
 from .address import Address
 from .ids import QueueId
+from .value import value
 
 Source = Literal["smtp", "submission", "http", "tunnel", "sendmail", "internal"]
 """By which door a message came in."""
@@ -24,7 +23,7 @@ class Notify(enum.IntFlag):
     DELAY = 8
 
 
-@attrs.frozen
+@value
 class Recipient:
     """One forward-path.
 
@@ -36,7 +35,7 @@ class Recipient:
     orcpt: str = ""
 
 
-@attrs.frozen
+@value
 class Envelope:
     """A mail transaction.
 
@@ -55,7 +54,7 @@ class Envelope:
     envid: str = ""
 
 
-@attrs.frozen
+@value
 class Origin:
     """Who handed a message to us.
 
@@ -73,7 +72,7 @@ class Origin:
     campaign: str = ""
 
 
-@attrs.frozen
+@value
 class Message:
     """Everything about a queued message but its octets and its recipients' fates.
 

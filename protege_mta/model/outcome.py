@@ -8,6 +8,7 @@ from typing import Literal
 import attrs
 
 from .reply import Reply
+from .value import value
 
 
 class Scope(enum.Enum):
@@ -32,7 +33,7 @@ class TlsFacts:
     is_verified: bool = False
 
 
-@attrs.frozen
+@value
 class Contact:
     """Whom an attempt spoke to.
 
@@ -45,7 +46,7 @@ class Contact:
     tls: TlsFacts | None = None
 
 
-@attrs.frozen
+@value
 class Delivered:
     """The next hop took responsibility.
 
@@ -60,7 +61,7 @@ class Delivered:
     is_final: bool = False
 
 
-@attrs.frozen
+@value
 class TransientFailure:
     """Try again later.  Named so, for ``Deferred`` is Twisted's word.
 
@@ -73,7 +74,7 @@ class TransientFailure:
     contact: Contact | None = None
 
 
-@attrs.frozen
+@value
 class PermanentFailure:
     """Never try again; return a DSN unless the reverse-path is null."""
 

@@ -18,6 +18,7 @@ from .ids import QueueId
 from .outcome import Fate, Outcome, TlsFacts, TransientFailure
 from .reply import Reply
 from .status import RecipientStatus
+from .value import value
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -206,7 +207,7 @@ class Peer:
     identity: str = ""
 
 
-@attrs.frozen
+@value
 class MailCommand:
     """MAIL FROM with its parameters, syntax checked.
 
@@ -355,7 +356,7 @@ class Events(Protocol):
 # --- delivery ------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@value
 class Attempt:
     """One message for one site.
 
@@ -381,7 +382,7 @@ class HopAbilities:
     has_smtputf8: bool = True
 
 
-@attrs.frozen
+@value
 class Prepared:
     """A message in the form for one hop.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
+from .value import value
 
 
-@attrs.frozen
+@value
 class Reply:
     """One SMTP reply, ours or a peer's.
 

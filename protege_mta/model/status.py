@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
+from .value import value
 
 State = Literal["incoming", "scheduled", "active", "deferred", "held", "corrupt"]
 
 
-@attrs.frozen
+@value
 class RecipientStatus:
     """What is durable about a recipient that has met no fate yet.
 

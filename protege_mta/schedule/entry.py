@@ -12,6 +12,7 @@ import attrs
 
 from ..model.hop import NextHop
 from ..model.ids import QueueId
+from ..model.value import value
 
 if TYPE_CHECKING:
     from .sitequeue import Line, SiteQueue
@@ -77,7 +78,7 @@ class Health(enum.Enum):
     UNKNOWN = "unknown"  # nothing: the trouble was ours, or the site was never located
 
 
-@attrs.frozen
+@value
 class Report:
     """How an attempt ended, as far as scheduling goes.
 

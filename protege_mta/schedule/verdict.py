@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
-
 from ..model.outcome import (
     Delivered,
     Fate,
@@ -16,10 +14,11 @@ from ..model.outcome import (
     TransientFailure,
 )
 from ..model.reply import Reply
+from ..model.value import value
 from .entry import Health
 
 
-@attrs.frozen
+@value
 class Ended:
     """A recipient meets its fate.
 
@@ -31,7 +30,7 @@ class Ended:
     outcome: Outcome | None
 
 
-@attrs.frozen
+@value
 class Verdict:
     """Every recipient of an attempt is in one of the two.
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-import attrs
-
 from ..model.envelope import Envelope, Recipient
 from ..model.ports import MailCommand
+from ..model.value import value
 
 
-@attrs.frozen
+@value
 class AskSender:
     """Question: may this sender send?"""
 
     mail: MailCommand
 
 
-@attrs.frozen
+@value
 class AskRecipient:
     """Question: do we take this recipient of ``mail``?"""
 
@@ -26,14 +25,14 @@ class AskRecipient:
     recipient: Recipient
 
 
-@attrs.frozen
+@value
 class OpenIntake:
     """Question: where to put the content?  To be settled by ``opened()``, or ``answer(refusal)``."""
 
     envelope: Envelope
 
 
-@attrs.frozen
+@value
 class Write:
     """Hand content to the intake, in order.  To be finished with before the next ``next()``."""
 

@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model import ids
 from protege_mta.model.address import Address, domain_of, literal_of, local_part_of, parse
+from protege_mta.model.envelope import Recipient
 from protege_mta.model.ids import IdSource, QueueId, derived
 from protege_mta.model.reply import TABLE, Reply
 
@@ -138,3 +139,21 @@ class ReplyTests(SynchronousTestCase):
     def test_in_words(self) -> None:
         self.assertEqual(str(Reply(550, "5.1.1", ("no", "such"))), "550 5.1.1 no such")
         self.assertEqual(str(Reply(550, "", ("no",))), "550 no")
+
+
+class ValueTests(SynchronousTestCase):
+    """What :func:`~protege_mta.model.value.value` makes."""
+
+    def test_equal_by_fields(self) -> None:
+        one, other = Recipient(Address("a@b.test")), Recipient(Address("a@b.test"))
+        self.assertEqual({one: 1}[other], 1)
+        self.assertNotEqual(one, Recipient(Address("c@b.test")))
+
+    def test_frozen_to_mypy(self) -> None:
+        """An assignment is an error of types: without one, the comment below would be."""
+        recipient = Recipient(Address("a@b.test"))
+        recipient.orcpt = "rfc822;a@b.test"  # type: ignore[misc]
+        self.assertEqual(recipient, Recipient(Address("a@b.test"), orcpt="rfc822;a@b.test"))
+
+    def test_no_other_field(self) -> None:
+        self.assertFalse(hasattr(Recipient(Address("a@b.test")), "__dict__"))
