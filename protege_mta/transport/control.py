@@ -250,7 +250,7 @@ class ControlFactory:
 def _decoded(line: bytes) -> _Request:
     try:
         return msgspec.json.decode(line, type=_Request)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ControlFault("usage", f"not a request: {error}") from None
 
 

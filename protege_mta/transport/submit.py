@@ -30,6 +30,7 @@ from ..model.address import NULL, Address, is_ascii, parse
 from ..model.envelope import Envelope, Notify, Recipient
 from ..model.ports import Intake
 from ..model.reply import TABLE, Reply
+from ..wire.commands import ENVID_CHARACTERS, XTEXT
 from ..wire.lines import has_bare_ends
 from .unix import Credentials, credentials
 
@@ -70,6 +71,7 @@ class _Request(msgspec.Struct):
     """The line.
 
     :ivar notify: as in RFC 3461, 4.1: ``NEVER``, or some of ``SUCCESS,FAILURE,DELAY``.
+    :ivar envid: in xtext (RFC 3461, 4.4).
     """
 
     sender: str
@@ -77,7 +79,7 @@ class _Request(msgspec.Struct):
     size_octets: Annotated[int, Meta(ge=0)]
     notify: str = ""
     ret: Literal["", "FULL", "HDRS"] = ""
-    envid: Annotated[str, Meta(max_length=100, pattern=r"^[!-~]*$")] = ""
+    envid: Annotated[str, Meta(max_length=ENVID_CHARACTERS)] = ""
     body: Literal["7BIT", "8BITMIME"] = "7BIT"
 
 
@@ -314,8 +316,10 @@ def _who(transport: Any) -> Credentials:
 def _submission(line: bytes, domain: str) -> Submission:
     try:
         request = msgspec.json.decode(line, type=_Request)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _Refused(TABLE["bad-argument"], f"not a request: {error}") from None
+    if request.envid and not XTEXT.match(request.envid):
+        raise _Refused(TABLE["bad-argument"], "envid is no xtext")
     sender = NULL if not request.sender else _address(request.sender, domain, "sender")
     notify = _notify(request.notify)
     recipients = tuple(

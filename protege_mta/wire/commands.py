@@ -24,6 +24,9 @@ STRING: Final = re.compile(
 )
 """``String``, the argument of NOOP, HELP and VRFY (RFC 5321, 4.1.1.9 and 4.1.2)."""
 
+XTEXT: Final = re.compile(r"(?:[!-*,-<>-~]|\+(?:09|[2-6][0-9A-F]|7[0-9A-E]))+\Z")
+"""Text with the escapes of RFC 3461, section 4: ENVID and ORCPT."""
+
 ENVID_CHARACTERS: Final = 100
 ORCPT_CHARACTERS: Final = 500
 """Limits of RFC 3461, 4.4 and 4.2."""
@@ -40,7 +43,6 @@ _PATH: Final = re.compile(
 _PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u00a0-\U0010ffff]+))?\Z")
 _DIGITS: Final = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
 _CHUNK: Final = re.compile(rb"([0-9]{1,20})( [Ll][Aa][Ss][Tt])?\Z")
-_XTEXT: Final = re.compile(r"(?:[!-*,-<>-~]|\+(?:09|[2-6][0-9A-F]|7[0-9A-E]))+\Z")
 _ORCPT: Final = re.compile(r"([A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+);(.+)\Z")
 _UTF8_XTEXT: Final = re.compile(r"(?:[!-*,-<>-\[\]-~\u00a0-\U0010ffff]|\\x\{[0-9A-F]{2,6}\})+\Z")
 _NOTIFY: Final = {"SUCCESS": Notify.SUCCESS, "FAILURE": Notify.FAILURE, "DELAY": Notify.DELAY}
@@ -87,7 +89,7 @@ def mail(argument: bytes) -> MailCommand | Reply:
                 is_smtputf8 = True
             case "RET" if value.upper() in ("FULL", "HDRS"):
                 ret = value.upper()
-            case "ENVID" if len(value) <= ENVID_CHARACTERS and _XTEXT.match(value):
+            case "ENVID" if len(value) <= ENVID_CHARACTERS and XTEXT.match(value):
                 envid = value
             case "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "":
                 return TABLE["bad-argument"]
@@ -221,4 +223,4 @@ def _is_orcpt(value: str, is_smtputf8: bool) -> bool:
         return False
     if match[1].lower() == "utf-8":
         return (is_smtputf8 or value.isascii()) and _UTF8_XTEXT.match(match[2]) is not None
-    return _XTEXT.match(match[2]) is not None
+    return XTEXT.match(match[2]) is not None
