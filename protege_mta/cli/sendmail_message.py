@@ -54,7 +54,14 @@ def recipients_in(message: bytes) -> list[str]:
 
     :raise BadMessage: a field cannot be read.
     """
-    head, _ = _split(message)
+    try:
+        return _recipients_in(_split(message)[0])
+    except (IndexError, AttributeError, TypeError, ValueError) as error:
+        # The standard library's parser stumbles over some of what people write.
+        raise BadMessage(f"the recipients cannot be read: {error}") from error
+
+
+def _recipients_in(head: bytes) -> list[str]:
     fields = BytesHeaderParser(policy=policy.SMTPUTF8).parsebytes(head)
     prefix = "resent-" if any(f"resent-{name}" in fields for name in _RECIPIENTS) else ""
     found = []
