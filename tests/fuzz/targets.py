@@ -1,0 +1,29 @@
+"""All targets by name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import client, content, disk, local, names, server
+from .target import Target
+
+TARGETS: Final[dict[str, Target]] = {
+    target.name: target
+    for target in (
+        server.STREAM,
+        server.COMMAND,
+        server.BDAT,
+        server.ADDRESS,
+        client.REPLIES,
+        names.MESSAGE,
+        disk.SEGMENTS,
+        content.HEADER,
+        content.DOWNGRADE,
+        content.DSN,
+        content.SIGNATURE,
+        local.CONTROL,
+        local.SUBMIT,
+        local.SENDMAIL,
+        local.CONFIG,
+    )
+}
