@@ -319,7 +319,7 @@ def _submission(line: bytes, domain: str) -> Submission:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _Refused(TABLE["bad-argument"], f"not a request: {error}") from None
     if request.envid and not XTEXT.match(request.envid):
-        raise _Refused(TABLE["bad-argument"], "envid is no xtext")
+        raise _Refused(TABLE["bad-argument"], "not a request: no xtext - at `$.envid`")
     sender = NULL if not request.sender else _address(request.sender, domain, "sender")
     notify = _notify(request.notify)
     recipients = tuple(

@@ -129,8 +129,10 @@ class SubmitTests(SynchronousTestCase):
         )
         self.assertIn("$.recipients", self.refused(recipients=[]))
         self.assertIn("$.size_octets", self.refused(size_octets=-1))
-        self.assertIn("$.envid", self.refused(envid="a b"))
-        self.assertIn("not a request", self.send(b"MAIL FROM:<a@a.test>\n")["error"])
+        for envid in ("a b", "a+1e", "a=b", "a\n"):
+            self.assertIn("$.envid", self.refused(envid=envid))
+        for line in (b"MAIL FROM:<a@a.test>\n", b'{"sender":"\xff"}\n'):
+            self.assertIn("not a request", self.send(line)["error"])
         self.assertEqual(self.asked, [])
 
     def test_bare_line_ends(self) -> None:
