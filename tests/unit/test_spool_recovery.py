@@ -231,6 +231,7 @@ class FormatTests(SynchronousTestCase):
 
     def test_version_1(self) -> None:
         disk = CrashFiles()
+        disk.make_folder(SHARD)
         for path in (Path(__file__).parents[1] / "corpora" / "spool" / "v1").iterdir():
             disk.create(SHARD / path.name)
             disk.replaced(SHARD / path.name, path.read_bytes())
