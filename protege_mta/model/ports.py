@@ -135,6 +135,10 @@ class Incoming(Protocol):
         Fails with :class:`SpoolFull` or :class:`SpoolFailed`.
         """
 
+    def at_hand(self) -> tuple[bytes, ...] | None:
+        """:meth:`sealed` where all is in memory, without the price of a Deferred; None, and
+        nothing has been done, where it is not."""
+
     def discard(self) -> None:
         """Forget it; nothing stays on the disk."""
 
@@ -166,6 +170,10 @@ class Spool(Protocol):
 
     def open(self, id: QueueId) -> Deferred[Content]:
         """Fails with :class:`NoSuchMessage` or :class:`Damaged`."""
+
+    def at_hand(self, id: QueueId) -> Content | None:
+        """What :meth:`open` would give at once, without the price of a Deferred; None where only
+        :meth:`open` can tell."""
 
     def statuses(self, id: QueueId) -> Deferred[Recovered]:
         """What :meth:`recover` would say of one message now; fails as :meth:`open` does."""

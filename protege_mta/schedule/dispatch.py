@@ -15,10 +15,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..model.address import NULL, Address
-from ..model.batch import Batch, Update
+from ..model.batch import Batch, End, Update
 from ..model.envelope import Message
 from ..model.hop import HopKind, NextHop, Site
-from ..model.outcome import Outcome, PermanentFailure, Scope, TransientFailure
+from ..model.outcome import (
+    Delivered,
+    Fate,
+    Outcome,
+    PermanentFailure,
+    Scope,
+    TransientFailure,
+)
 from ..model.ports import (
     Attempt,
     Content,
@@ -166,18 +173,30 @@ class Dispatcher:
     def _open(self, entry: Entry, go_on: Callable[[Content], Deferred[None] | None]) -> None:
         """Read the message and go on with it; whatever happens, the entry is given back."""
 
-        def opened(content: Content) -> Deferred[None] | None:
-            going = go_on(content)
-            if going is None:
-                content.close()
-                return None
-            return going.addBoth(closed, content)
+        content = self._spool.at_hand(entry.id)
+        if content is None:
+            opening = self._spool.open(entry.id)
+            opening.addCallback(self._opened, entry, go_on).addErrback(self._unreadable, entry)
+        else:
+            self._opened(content, entry, go_on)
 
-        def closed(result: object, content: Content) -> object:
+    def _opened(
+        self, content: Content, entry: Entry, go_on: Callable[[Content], Deferred[None] | None]
+    ) -> None:
+        def over(result: Failure | None) -> None:
             content.close()
-            return result
+            if result is not None:
+                self._unreadable(result, entry)
 
-        self._spool.open(entry.id).addCallback(opened).addErrback(self._unreadable, entry)
+        try:
+            going = go_on(content)
+        except Exception:
+            over(Failure())
+            return
+        if going is None:
+            content.close()
+        else:
+            going.addBoth(over)
 
     def _deliver(self, entry: Entry, site: Site, content: Content) -> Deferred[None] | None:
         if self._has_old_routes and self._is_rerouted(entry, content.message):
@@ -190,15 +209,16 @@ class Dispatcher:
             self.preparer.of(content, entry.recipients),
         )
 
-        def broke(failure: Failure) -> Sequence[tuple[int, Outcome]]:
-            self.log.failure("{kind} transport failed", failure=failure, kind=site.kind)
-            return [(index, LOCAL_TROUBLE) for index in entry.recipients]
-
-        def ended(outcomes: Sequence[tuple[int, Outcome]]) -> Deferred[None] | None:
+        def ended(outcomes: Sequence[tuple[int, Outcome]]) -> Deferred[None]:
+            if len(outcomes) == 1 and isinstance(outcomes[0][1], Delivered):
+                return self._delivered(entry, site, content, outcomes[0][1])
             return self._settle(entry, site, content, outcomes)
 
-        delivered = self._transports[site.kind].deliver(attempt)
-        return delivered.addErrback(broke).addCallback(ended)
+        def broke(failure: Failure) -> Deferred[None]:
+            self.log.failure("{kind} transport failed", failure=failure, kind=site.kind)
+            return ended([(index, LOCAL_TROUBLE) for index in entry.recipients])
+
+        return self._transports[site.kind].deliver(attempt).addCallbacks(ended, broke)
 
     def _is_rerouted(self, entry: Entry, message: Message) -> bool:
         """Whether routing has changed since the entry was made, so that others take its place."""
@@ -244,6 +264,26 @@ class Dispatcher:
         )
 
     # --- what it means ---------------------------------------------------------------------------
+
+    def _delivered(
+        self, entry: Entry, site: Site, content: Content, outcome: Delivered
+    ) -> Deferred[None]:
+        """:meth:`_settle` for the ordinary end of an ordinary message, a third of its work: one
+        recipient, who has it, and of whom nobody wants to hear."""
+        message, (index,) = content.message, entry.recipients
+        if message.envelope.recipients[index].notify:
+            return self._settle(entry, site, content, [(index, outcome)])
+        fate: Fate = "relayed" if outcome.is_relayed else "delivered"
+        line = self._events.ended(
+            message, index, entry.transitions, fate, entry.attempts + 1, site, outcome, ""
+        )
+        batch = Batch((End(entry.id, entry.recipients, fate),), (line,), is_lazy=True)
+        return self._spool.commit(batch).addCallbacks(
+            lambda _: self.scheduler.finished(entry, DONE),
+            lambda failure: self._not_recorded(
+                failure, entry, Verdict((Ended(index, fate, outcome),))
+            ),
+        )
 
     def _settle(
         self,

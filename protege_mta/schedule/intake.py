@@ -74,30 +74,16 @@ class Acceptance:
         trace_field = trace(id, arrived_at)
         return Arriving(self, incoming, id, arrived_at, _distinct(envelope), origin, trace_field)
 
-    def store(
-        self, message: Message, content: tuple[bytes, ...] | BigFile
-    ) -> Deferred[RecipientStatus]:
+    def store(self, message: Message, content: tuple[bytes, ...] | BigFile) -> Deferred[None]:
         """Make a message durable and put it on the schedule.
 
         Fails with :class:`~..model.ports.SpoolFull` or :class:`~..model.ports.SpoolFailed`.
         """
-        append, events = self.appended(message, content)
-        stored = self._spool.commit(Batch((append,), events))
-
-        def durable(_: None) -> RecipientStatus:
-            self._accepted(message, append.status)
-            return append.status
-
-        return stored.addCallback(durable)
-
-    def appended(
-        self, message: Message, content: tuple[bytes, ...] | BigFile
-    ) -> tuple[Append, tuple[bytes, ...]]:
-        """The operation that stores a message, and the lines that tell of it."""
         received = self._events.received
         events = tuple([received(message, n) for n in range(len(message.envelope.recipients))])
         status = RecipientStatus(due_at=message.arrived_at + self._first_s())
-        return Append(message, content, status), events
+        stored = self._spool.commit(Batch((Append(message, content, status),), events))
+        return stored.addCallback(lambda _: self._accepted(message, status))
 
 
 class Arriving:
@@ -190,10 +176,10 @@ class Arriving:
         )
         began_at = acceptance._now()
 
-        def stored(content: tuple[bytes, ...] | BigFile) -> Deferred[RecipientStatus]:
+        def stored(content: tuple[bytes, ...] | BigFile) -> Deferred[None]:
             return acceptance.store(message, content)
 
-        def answered(status: RecipientStatus) -> Reply:
+        def answered(_: None) -> Reply:
             acceptance._took(acceptance._now() - began_at)
             return Reply(250, "2.0.0", (f"ok, queued as {self.id}",))
 
@@ -202,7 +188,12 @@ class Arriving:
                 acceptance.log.failure("could not store {id}", failure=failure, id=self.id)
             return refusal(failure.value)
 
-        return self._incoming.sealed().addCallback(stored).addCallback(answered).addErrback(failed)
+        content = self._incoming.at_hand()
+        if content is not None:
+            storing = stored(content)
+        else:
+            storing = self._incoming.sealed().addCallback(stored)
+        return storing.addCallback(answered).addErrback(failed)
 
     def abort(self) -> None:
         self._acceptance.arriving.discard(self)

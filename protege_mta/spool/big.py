@@ -130,11 +130,17 @@ class DiskIncoming:
             self._start()
         return None
 
+    def at_hand(self) -> tuple[bytes, ...] | None:
+        if self._name:
+            return None
+        self._store.memory_octets -= self._gathered
+        self._gathered = 0
+        return tuple(self._pieces)
+
     def sealed(self) -> Deferred[tuple[bytes, ...] | BigFile]:
-        if not self._name:
-            self._store.memory_octets -= self._gathered
-            self._gathered = 0
-            return defer.succeed(tuple(self._pieces))
+        content = self.at_hand()
+        if content is not None:
+            return defer.succeed(content)
         sealing: Deferred[tuple[bytes, ...] | BigFile] = Deferred()
         self._sealing = sealing
         if not self._is_writing:

@@ -429,6 +429,9 @@ class DiskSpool:
             return defer.succeed(found)
         return self._fetch(id, self._fetcher.content).addCallback(lambda it: it.content)
 
+    def at_hand(self, id: QueueId) -> Content | None:
+        return self._cache.get(id)
+
     def statuses(self, id: QueueId) -> Deferred[Recovered]:
         found = self._cache.get(id)
         if found is not None:

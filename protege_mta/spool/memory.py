@@ -52,6 +52,9 @@ class _MemoryIncoming:
             return defer.fail(error)
         return defer.succeed(tuple(self._pieces))
 
+    def at_hand(self) -> tuple[bytes, ...] | None:
+        return None if self._spool.is_full or self._spool.is_failed else tuple(self._pieces)
+
     def discard(self) -> None:
         self._pieces.clear()
 
@@ -151,6 +154,12 @@ class MemorySpool:
         if id in self._corrupt:
             return defer.fail(Damaged(id))
         return defer.succeed(MemoryContent(found.message, found.pieces))
+
+    def at_hand(self, id: QueueId) -> Content | None:
+        found = self._queued.get(id)
+        if found is None or id in self._corrupt:
+            return None
+        return MemoryContent(found.message, found.pieces)
 
     def statuses(self, id: QueueId) -> Deferred[Recovered]:
         found = self._queued.get(id)

@@ -282,6 +282,22 @@ class SpoolContract(_TestCase):
         self.commit(one)
         self.assertEqual(self.octets_of(one.message.id), b"Subject: x\r\n\r\n")
 
+    def test_at_hand(self) -> None:
+        """What is had without waiting is what waiting would bring; after the end there is none."""
+        incoming = self.spool.receive()
+        incoming.write(b"Subject: x\r\n\r\n")
+        content = incoming.at_hand()
+        if content is None:
+            self.fail("so little content is in memory")
+        self.assertEqual(content, (b"Subject: x\r\n\r\n",))
+        one = Append(message(b"Subject: x\r\n\r\n"), content, DUE)
+        self.commit(one)
+        found = self.spool.at_hand(one.message.id)
+        if found is not None:
+            self.assertEqual(found.read(), b"Subject: x\r\n\r\n")
+        self.commit(End(one.message.id, (0,), "delivered"))
+        self.assertIsNone(self.spool.at_hand(one.message.id))
+
     def test_discarded(self) -> None:
         incoming = self.spool.receive()
         incoming.write(b"x" * 100)
