@@ -16,10 +16,10 @@ from .sink import MARK
 
 CLIENTS: Final = 4
 MESSAGES: Final = 60
-"""That many from each client, if nobody ends the service before."""
 
 MIB: Final = 1024 * 1024
-_SIZES: Final = ((0.70, 200, 4_000), (0.97, 4_000, 200_000), (1.0, MIB, 2 * MIB))
+BIG: Final = 0.03
+"""The share of messages that get files of their own."""
 
 
 @attrs.define
@@ -42,16 +42,28 @@ class Load:
 
     :param prefix: what all keys begin with.
     :param sent: takes every message, by its key.
+    :param messages: from each client, if nobody ends the service before.
     """
 
-    def __init__(self, port: int, prefix: str, rng: random.Random, sent: dict[str, Sent]) -> None:
+    def __init__(
+        self,
+        port: int,
+        prefix: str,
+        rng: random.Random,
+        sent: dict[str, Sent],
+        clients: int = CLIENTS,
+        messages: int = MESSAGES,
+        big: float = BIG,
+    ) -> None:
         self._port = port
         self._sent = sent
+        self._messages = messages
+        self._big = big
         self._threads = [
             threading.Thread(
                 target=self._run, args=(f"{prefix}-{n}", random.Random(rng.random())), daemon=True
             )
-            for n in range(CLIENTS)
+            for n in range(clients)
         ]
         self.failures: list[str] = []
         for thread in self._threads:
@@ -73,7 +85,7 @@ class Load:
         try:
             with smtplib.SMTP("127.0.0.1", self._port, "client.test", timeout=30) as client:
                 client.ehlo()
-                for count in range(MESSAGES):
+                for count in range(self._messages):
                     self._send(client, f"{prefix}-{count}", rng)
         except (smtplib.SMTPServerDisconnected, ConnectionError):
             return  # that is what being killed looks like
@@ -81,7 +93,7 @@ class Load:
             self.failures.append(repr(error))
 
     def _send(self, client: smtplib.SMTP, key: str, rng: random.Random) -> None:
-        content = message(key, rng)
+        content = message(key, rng, self._big)
         sent = Sent(f"{key}@back.test", _recipients(key, rng), digest_of(content))
         self._sent[key] = sent
         _said(client.mail(sent.sender))
@@ -111,10 +123,12 @@ def _recipients(key: str, rng: random.Random) -> tuple[str, ...]:
     return tuple([f"{kind}-{n}-{key}@far.test" for n, kind in enumerate(kinds)])
 
 
-def message(key: str, rng: random.Random) -> bytes:
+def message(key: str, rng: random.Random, big: float) -> bytes:
     """A message with lines that need dot-stuffing."""
-    draw = rng.random()
-    least, most = next((least, most) for share, least, most in _SIZES if draw <= share)
+    if rng.random() < big:
+        least, most = MIB, 2 * MIB
+    else:
+        least, most = (200, 4_000) if rng.random() < 0.7 else (4_000, 200_000)
     text = base64.b64encode(rng.randbytes(rng.randrange(least, most) * 3 // 4))
     lines: Sequence[bytes] = [text[at : at + 75] for at in range(0, len(text), 75)]
     body = b"\r\n".join(b"." + line if n % 7 == 0 else line for n, line in enumerate(lines))

@@ -156,8 +156,18 @@ class Service:
 
         :raise RuntimeError: it did not; with its log.
         """
+        if not self.start_or_end():
+            self.kill()
+            raise RuntimeError(f"the service does not start:\n{self.log_tail()}")
+
+    def start_or_end(self, prefix: Sequence[str] = ()) -> bool:
+        """Start the process and wait until it listens everywhere, or is gone, or time is up.
+
+        :param prefix: as for :meth:`launch`.
+        :return: whether it listens.
+        """
         with self._notices() as notices:
-            process = self.launch(notices.getsockname())
+            process = self.launch(notices.getsockname(), prefix)
             give_up_at = time.monotonic() + START_S
             while process.poll() is None and time.monotonic() < give_up_at:
                 try:
@@ -165,14 +175,18 @@ class Service:
                 except TimeoutError:
                     continue
                 if b"READY=1" in said.splitlines():
-                    return
-        self.kill()
-        raise RuntimeError(f"the service does not start:\n{self.log_tail()}")
+                    return True
+        return False
 
-    def launch(self, notify: str = "") -> subprocess.Popen[bytes]:
+    def has_ended(self) -> bool:
+        """Whether the process that was started is gone, whoever ended it."""
+        return self._running().poll() is not None
+
+    def launch(self, notify: str = "", prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Start the process and wait for nothing.
 
         :param notify: the path of a socket that is told of readiness, as systemd's is.
+        :param prefix: a program that becomes the service's, such as ``strace -D``.
         """
         if self._process is not None:
             raise RuntimeError(f"process {self._process.pid} runs already")
@@ -180,7 +194,7 @@ class Service:
             raise RuntimeError(f"{PROGRAM} is not there: install the project, pip install -e .")
         with (self.folder / "log").open("ab") as log:
             self._process = process = subprocess.Popen(
-                [PROGRAM, "run", "--config", self.config],
+                [*prefix, PROGRAM, "run", "--config", self.config],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
