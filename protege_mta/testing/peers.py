@@ -117,7 +117,9 @@ class SmtpSink(_Peer):
         smtp-sink puts its own fields in front: ``X-Mail-Args``, ``X-Rcpt-Args`` and others.
         """
         paths = sorted((self.folder / "kept").glob("*"), key=lambda path: path.stat().st_mtime_ns)
-        return [octets for octets in (path.read_bytes() for path in paths) if octets]
+        found = [path.read_bytes() for path in paths]
+        # Its end is an empty line; before, as much as a buffer holds may be there.
+        return [octets for octets in found if octets.endswith(b"\n\n")]
 
 
 _DOVECOT: Final = """\
