@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -68,10 +68,14 @@ def settle(
     account.promised = sum(one.is_promised for one in sent.values())
     account.unpromised = len(sent) - account.promised
     fates = _fates(account, sent, events)
-    bounces = _deliveries(account, sent, taken, kills)
+    reached, bounces = _deliveries(account, sent, taken, kills)
     for key, one in sent.items():
+        ends = fates.get(key, {})
         if one.is_promised:
-            _promise(account, key, one, fates.get(key, {}), bounces.get(one.sender, set()))
+            _promise(account, key, one, ends, bounces.get(one.sender, set()))
+        for recipient, fate in ends.items():
+            if fate["event"] == "delivered" and (key, recipient) not in reached:
+                account.faults.append(f"{key} never reached {recipient}: {fate}")
     return account
 
 
@@ -117,10 +121,11 @@ def _fates(
 
 def _deliveries(
     account: Account, sent: Mapping[str, Sent], taken: Sequence[Line], kills: Sequence[float]
-) -> dict[str, set[str]]:
+) -> tuple[Set[tuple[str, str]], dict[str, set[str]]]:
     """Nothing altered, nothing invented, nothing twice without a reason.
 
-    :return: the Message-IDs of the bounces that each sender got.
+    :return: which key reached which recipient, and the Message-IDs of the bounces that each sender
+        got.
     """
     faults = account.faults
     bounces: dict[str, set[str]] = defaultdict(set)
@@ -164,7 +169,7 @@ def _deliveries(
                     "with nothing in between"
                 )
     account.bounces = sum(map(len, bounces.values()))
-    return bounces
+    return times.keys(), bounces
 
 
 def _promise(
