@@ -55,7 +55,7 @@ from .recovery import remove_orphans, replay
 from .scan import SegmentReader
 from .segment import Segment
 from .settings import SpoolSettings
-from .states import initial
+from .states import States
 from .writer import Item, Maker, Writer
 
 _READERS: Final = 16
@@ -307,12 +307,14 @@ class DiskSpool:
             drafts = list(map(records.draft, batch.operations))
         except ValueError:
             return defer.fail()
-        octets = 0
+        octets, has_content = 0, False
         for draft in drafts:
             octets += draft.octets
+            if draft.kind == CONTENT:
+                has_content = True
         for event in batch.events:
             octets += len(event)
-        if any(draft.kind == CONTENT for draft in drafts):
+        if has_content:
             try:
                 quota.check(octets)
             except SpoolFull as error:
@@ -322,8 +324,7 @@ class DiskSpool:
         self._operations += len(drafts)
         item = Item(batch.operations, drafts, batch.events, octets, None)
         if batch.is_lazy and self._are_ends(batch.operations):
-            for operation in batch.operations:
-                self._do(operation, item)
+            self._do(item)
             line.put(item, is_lazy=True)
             return defer.succeed(None)
         answer: Deferred[None] = Deferred()
@@ -341,8 +342,7 @@ class DiskSpool:
             deferred = item.deferred
             if deferred is not None:
                 self._in_flight.popleft()
-                for operation in item.operations:
-                    self._do(operation, item)
+                self._do(item)
             for name in item.unlinks:
                 if self._big is not None:
                     self._big.unlink(name)
@@ -366,24 +366,28 @@ class DiskSpool:
 
     def _are_ends(self, operations: tuple[Operation, ...]) -> bool:
         """Whether a batch may be lazy: it ends messages that are here, and does nothing else."""
-        return all(isinstance(one, End) and one.id in self._index for one in operations)
+        for one in operations:
+            if not isinstance(one, End) or one.id not in self._index:
+                return False
+        return True
 
-    def _do(self, operation: Operation, item: Item) -> None:
-        """Do to the index what an operation says."""
-        if isinstance(operation, Append):
-            self._appended(operation, item.places.pop(0))
-        elif isinstance(operation, Update):
-            self._index.update(operation.id, operation.recipients, operation.status)
-        elif self._index.end(operation.id, operation.recipients):
-            self._cache.drop(operation.id)
-            self._corrupt_ids().discard(operation.id)
-            name = self._index.pop_big(operation.id)
-            if name is not None:
-                item.unlinks.append(name)
+    def _do(self, item: Item) -> None:
+        """Do to the index what a batch says."""
+        index, places = self._index, iter(item.places)
+        for operation, draft in zip(item.operations, item.drafts, strict=True):
+            if isinstance(operation, Append):
+                self._appended(operation, next(places), draft.states)
+            elif isinstance(operation, Update):
+                index.update(operation.id, operation.recipients, operation.status)
+            elif index.end(operation.id, operation.recipients):
+                self._cache.drop(operation.id)
+                self._corrupt_ids().discard(operation.id)
+                name = index.pop_big(operation.id)
+                if name is not None:
+                    item.unlinks.append(name)
 
-    def _appended(self, operation: Append, place: Place) -> None:
+    def _appended(self, operation: Append, place: Place, states: States) -> None:
         message, content = operation.message, operation.content
-        states = initial(len(message.envelope.recipients), operation.status)
         self._index.put(message.id, place, states)
         if isinstance(content, BigFile):
             self._index.put_big(message.id, content.name, content.size_octets)

@@ -70,6 +70,7 @@ class Draft(msgspec.Struct):
 
     :ivar checksum: of the body, where it is not to be computed: a body that is copied keeps the
         checksum it came with, so that damage to it stays damage.
+    :ivar states: of a new message's recipients, for the index.
     """
 
     kind: int
@@ -78,6 +79,7 @@ class Draft(msgspec.Struct):
     body: tuple[bytes, ...] = ()
     body_octets: int = 0
     checksum: int | None = None
+    states: States = b""
 
     @property
     def octets(self) -> int:
@@ -194,6 +196,15 @@ class ContentMeta(msgspec.Struct, omit_defaults=True):
     sum: int | None = None
 
 
+class _NewContentMeta(msgspec.Struct, omit_defaults=True):
+    """:class:`ContentMeta` of a message that is encoded with it."""
+
+    m: _Message
+    s: msgspec.Raw
+    big: str = ""
+    sum: int | None = None
+
+
 class EndMeta(msgspec.Struct, array_like=True):
     recipients: tuple[int, ...]
     fate: Fate
@@ -219,13 +230,13 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _message_octets(message: Message) -> bytes:
+def _content_meta_octets(meta: _NewContentMeta) -> bytes:
     try:
-        return _encode(_stored(message))
+        return _encode(meta)
     except UnicodeEncodeError:
-        it = _stored(message)
+        it = meta.m
         it.sub, it.mid, it.cmp, it.tnt = map(_clean, (it.sub, it.mid, it.cmp, it.tnt))
-        return _encode(it)
+        return _encode(meta)
 
 
 def _stored(message: Message) -> _Message:
@@ -287,12 +298,13 @@ def draft(operation: Operation) -> Draft:
     if isinstance(operation, Append):
         message, content = operation.message, operation.content
         id = _id_octets(message.id)
-        m = msgspec.Raw(_message_octets(message))
-        s = msgspec.Raw(initial(len(message.envelope.recipients), operation.status))
+        states = initial(len(message.envelope.recipients), operation.status)
+        meta = _NewContentMeta(_stored(message), msgspec.Raw(states))
         if isinstance(content, BigFile):
-            return Draft(CONTENT, id, _encode(ContentMeta(m, s, content.name, content.checksum)))
+            meta.big, meta.sum = content.name, content.checksum
+            return Draft(CONTENT, id, _content_meta_octets(meta), states=states)
         octets = len(content[0]) if len(content) == 1 else sum(map(len, content))
-        return Draft(CONTENT, id, _encode(ContentMeta(m, s)), content, octets)
+        return Draft(CONTENT, id, _content_meta_octets(meta), content, octets, states=states)
     id = _id_octets(operation.id)
     if isinstance(operation, Update):
         return Draft(UPDATE, id, _encode(standing(operation.recipients, operation.status)))
