@@ -110,9 +110,15 @@ class PostfixTests(ServiceTestCase):
         for name in BODIES:
             event = self.service.event("delivered", recipient=f"{name}@sink.test")
             self.assertEqual((event["route"], event["attempt"]), ("smarthost", 1))
-            [stored] = until(partial(self.captured, name), f"{name} at the sink")
+            [stored] = until(partial(self.written, name), f"{name} at the sink")
             # smtp-sink ends what it keeps with a line of its own.
             self.same(name, body_of(stored)[:-2])
+
+    def written(self, name: str) -> list[bytes] | None:
+        """As :meth:`captured`, once the sink has written all of it."""
+        found = self.captured(name)
+        wanted = len(BODIES[name]) + len("\r\n\r\n")  # its own end, and the sink's
+        return found if found and len(body_of(found[0])) >= wanted else None
 
     def captured(self, name: str, count: int = 1) -> list[bytes] | None:
         """The messages of this subject that the sink got, once there are so many."""
