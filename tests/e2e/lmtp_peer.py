@@ -15,7 +15,8 @@ class LmtpPeer(ThreadingTCPServer):
     """Listens on loopback while it is entered.
 
     :ivar reply: to every RCPT.
-    :ivar goes_on: while it is not set, content is waited for, taken, and not answered.
+    :ivar final: to each recipient's content.
+    :ivar goes_on: while it is not set, content is waited for and not answered.
     :ivar taken: recipients and contents, in the order of their coming.
     """
 
@@ -25,6 +26,7 @@ class LmtpPeer(ThreadingTCPServer):
     def __init__(self, reply: bytes = b"250 2.1.5 ok") -> None:
         super().__init__(("127.0.0.1", 0), _Session)
         self.reply = reply
+        self.final = b"250 2.0.0 taken"
         self.goes_on = threading.Event()
         self.goes_on.set()
         self.taken: list[tuple[list[str], bytes]] = []
@@ -90,8 +92,9 @@ class _Session(StreamRequestHandler):
                 break
             lines.append(line.removeprefix(b"."))
         self.server.goes_on.wait()
-        self.server.taken.append((recipients, b"".join(lines)))
-        self._say(*[b"250 2.0.0 taken"] * len(recipients))
+        if self.server.final.startswith(b"2"):
+            self.server.taken.append((recipients, b"".join(lines)))
+        self._say(*[self.server.final] * len(recipients))
 
     def _say(self, *lines: bytes) -> None:
         self.wfile.write(b"".join(line + b"\r\n" for line in lines))
