@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from ..model.batch import Batch, End, Operation, Update
 from ..model.envelope import Message
@@ -97,6 +97,12 @@ class Ledger:
         """Tell the sender, where that is wanted, that an entry has waited for long."""
 
         def opened(content: Content) -> Deferred[None]:
+            if entry.state in ("active", "gone"):
+                # It has been started since, and may meet its fate before the sender hears of a
+                # delay; where it comes back, it is late again.
+                entry.warn_at = content.message.arrived_at
+                content.close()
+                return succeed(None)
             try:
                 bounce = self._bounces.of_delay(content, entry)
             finally:

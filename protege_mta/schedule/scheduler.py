@@ -390,12 +390,15 @@ class Scheduler:
             self._step_out(entry)
             self._expire(entry)
             return
+        if is_due:
+            # If it is late, too, that is told when the attempt leaves something to be told of, or
+            # while it waits in line.
+            self._offer(entry, now)
+            return
         is_late = 0.0 < entry.warn_at <= now
         if is_late:
             entry.warn_at = 0.0
-        if is_due:
-            self._offer(entry, now)
-        elif entry.place is None and entry.state != "held":
+        if entry.place is None and entry.state != "held":
             self._watch(entry, entry.due_at)
         else:
             self._watch(entry)

@@ -329,6 +329,25 @@ class BounceTests(FlowCase):
         self.turn(86_500)
         self.assertEqual(self.events(id)[-1][0], "expired")
 
+    def test_no_delay_is_told_after_a_fate(self) -> None:
+        """Mail that is due and late at once, as after the machine has slept, is tried first."""
+        self.transport.script += [
+            {0: GREYLISTED},
+            {1: GREYLISTED},
+            {1: GREYLISTED},
+            {1: GREYLISTED},
+        ]
+        id = self.send("b@b.test", "c@c.test")
+        self.clock.advance(3700)
+        self.assertEqual(
+            [event for event, recipient in self.events(id) if recipient == "b@b.test"],
+            ["received", "deferred", "delivered"],
+        )
+        self.assertEqual(
+            [event for event, recipient in self.events(id) if recipient == "c@c.test"],
+            ["received", "deferred", "deferred", "delayed"],
+        )
+
     def test_delay_is_told_once(self) -> None:
         self.transport.script += [{0: GREYLISTED}] * 5
         id = self.send("b@b.test")
