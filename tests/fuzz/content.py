@@ -95,7 +95,7 @@ def _compared(before: bytes, after: bytes) -> None:
     one = message_from_bytes(before, policy=compat32)
     two = message_from_bytes(after, policy=compat32)
     assert one.get_content_type() == two.get_content_type()
-    if not one.is_multipart() and not two.is_multipart() and b"\0" not in before:
+    if one.get_content_maintype() not in ("multipart", "message") and b"\0" not in before:
         first, second = one.get_payload(decode=True), two.get_payload(decode=True)
         assert isinstance(first, bytes)
         assert isinstance(second, bytes)
