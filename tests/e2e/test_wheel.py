@@ -144,10 +144,11 @@ class ContentTests(WheelCase):
         self.assertIn("protege_mta/py.typed", names)
         others = [name for name in names if not name.startswith("protege_mta/")]
         self.assertEqual(others, [PLUGIN])
+        source = self.wheel.parent / "source"
         ours = {
-            path.relative_to(ROOT).as_posix()
-            for path in (ROOT / "protege_mta").rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts
+            path.relative_to(source).as_posix()
+            for path in (source / "protege_mta").rglob("*")
+            if path.is_file()
         }
         self.assertEqual(set(names) - {PLUGIN}, ours)
         self.assertTrue({"entry_points.txt", "licenses/LICENSE"} <= info, info)
