@@ -7,6 +7,7 @@ plain ``str`` at run time, since a queue holds a million of them; :func:`parse` 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import Final, NewType
@@ -39,10 +40,16 @@ def _mailbox(more: str) -> re.Pattern[str]:
 
 _ASCII: Final = _mailbox("")
 _WIDE: Final = _mailbox(_U)
-_ORDINARY: Final = re.compile(
-    rf"[{_ATEXT}.]{{1,64}}@(?:[{_LETTER}](?:[{_LETTER}-]{{0,61}}[{_LETTER}])?\.)*"
+_DOTS_AND_ATOMS: Final = re.compile(rf"[{_ATEXT}.]{{1,64}}\Z")
+_NAME: Final = re.compile(
+    rf"(?:[{_LETTER}](?:[{_LETTER}-]{{0,61}}[{_LETTER}])?\.)*"
     rf"[{_LETTER}](?:[{_LETTER}-]{{0,61}}[{_LETTER}])?\Z"
 )
+
+
+@functools.lru_cache(maxsize=4096)  # most mail is for few domains
+def _is_name(domain: str) -> bool:
+    return _NAME.match(domain) is not None
 
 
 def parse(text: str, *, is_smtputf8: bool = False) -> Address | None:
@@ -51,8 +58,8 @@ def parse(text: str, *, is_smtputf8: bool = False) -> Address | None:
     :param text: what stands between the angle brackets; no source route.
     :param is_smtputf8: whether characters beyond US-ASCII may appear (RFC 6531, 3.3).
     """
-    if len(text) < 200 and _ORDINARY.match(text):
-        local, _, _ = text.partition("@")
+    local, _, domain = text.partition("@")
+    if len(text) < 200 and _DOTS_AND_ATOMS.match(local) and _is_name(domain):
         if local[0] != "." and local[-1] != "." and ".." not in local:
             return Address(text)
         return None

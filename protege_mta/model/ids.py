@@ -52,11 +52,19 @@ class IdSource:
         self._now = now
         self._boot = _base32(int.from_bytes(random_octets(7), "big") & (2**50 - 1), 10)
         self._count = 0
-        self._prefix = (-1, "")
+        self._ms = -1
+        self._prefix = ""  # what the ids of this millisecond begin with
 
     def __call__(self) -> QueueId:
         ms = int(self._now() * 1000)
-        if ms != self._prefix[0]:
-            self._prefix = (ms, _base32(ms, 10))
-        self._count += 1
-        return QueueId(self._prefix[1] + self._boot + _base32(self._count, 6))
+        if ms != self._ms:
+            self._ms = ms
+            self._prefix = _base32(ms, 10) + self._boot
+        self._count = count = self._count + 1
+        # _base32 of six digits, in a third of its time.
+        high, middle, low = (
+            _PAIRS[count >> 20 & 1023],
+            _PAIRS[count >> 10 & 1023],
+            _PAIRS[count & 1023],
+        )
+        return QueueId(f"{self._prefix}{high}{middle}{low}")

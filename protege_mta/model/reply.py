@@ -24,6 +24,8 @@ class Reply:
     def octets(self) -> bytes:
         """Render for the wire, the last line marked by a space after its code."""
         prefix = f"{self.enhanced} " if self.enhanced else ""
+        if len(self.lines) == 1:
+            return f"{self.code} {prefix}{self.lines[0]}\r\n".encode("ascii")
         marks = "-" * (len(self.lines) - 1) + " "
         return "".join(
             f"{self.code}{mark}{prefix}{text}\r\n"

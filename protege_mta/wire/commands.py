@@ -16,7 +16,7 @@ from ..model.envelope import Envelope, Notify, Recipient
 from ..model.ports import MailCommand
 from ..model.reply import TABLE, Reply
 
-CONTROLS: Final = re.compile(rb"[\x00-\x1f\x7f]")
+CONTROLS: Final = bytes(range(32)) + b"\x7f"
 """What no command line may hold."""
 
 STRING: Final = re.compile(

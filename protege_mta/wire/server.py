@@ -273,7 +273,7 @@ class ServerMachine:
     def _command(self, line: bytes | Oversize) -> Action | None:
         if isinstance(line, Oversize):
             return self._bad(TABLE["line-too-long"])
-        if commands.CONTROLS.search(line):
+        if len(line.translate(None, commands.CONTROLS)) != len(line):
             return self._bad(TABLE["bad-argument"])
         # White space before the CRLF is to be tolerated (RFC 5321, 4.1.1).
         verb, space, argument = line.rstrip(b" ").partition(b" ")
