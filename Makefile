@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := postfix swaks libnet-ssleay-perl nsd opendkim opendkim-tools dovecot-core dovecot-lmtpd strace openssl curl procps
 
-.PHONY: help run test check format docs peers bench clean
+.PHONY: help run test check format docs peers bench clean crash
 
 help:
 	@sed -n 's/^# //p' Makefile
 	@echo 'make check  formatting, lint and types only'
 	@echo 'make peers  install the programs that the end-to-end tests talk to (Debian, as root)'
 	@echo 'make docs   generate the reference pages'
+	@echo 'make crash  a long look at what any loss of power leaves of the spool'
 	@echo 'make bench  measure beside Postfix (Debian, as root; needs make peers)'
 
 run: $(READY)
@@ -37,6 +38,9 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench
+
+crash: $(READY)
+	CRASH_SEEDS=$${CRASH_SEEDS:-100} $(BIN)/trial tests.crash.test_spool_crash
 
 peers:
 	apt-get update -q

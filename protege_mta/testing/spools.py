@@ -11,6 +11,7 @@ import attrs
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 
+from ..spool.big import InThread
 from ..spool.disk import DiskSpool, direct
 from ..spool.files import Files
 from ..spool.line import LineMaker
@@ -44,15 +45,17 @@ def disk_spool(
     folder: Path = FOLDER,
     now: Callable[[], float] = lambda: 1000.0,
     line: LineMaker = direct,
+    in_thread: InThread = at_once,
+    kind: type[DiskSpool] = DiskSpool,
     **settings: int,
 ) -> DiskSpool:
     """A spool without threads, whose segments are small."""
-    return DiskSpool(
+    return kind(
         folder,
         attrs.evolve(SpoolSettings(segment_octets=16384), **settings),
         now=now,
         in_reactor=call,
-        in_thread=at_once,
+        in_thread=in_thread,
         journal=journal,
         files=files,
         line=line,

@@ -1,0 +1,224 @@
+"""Spools that lose mail when the power goes, each for one reason, to be found out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Final
+from unittest import mock
+
+import attrs
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+
+from protege_mta.model.batch import Append, Batch
+from protege_mta.spool import disk as disk_module
+from protege_mta.spool import recovery as recovery_module
+from protege_mta.spool.disk import DiskSpool
+from protege_mta.spool.files import Files
+from protege_mta.spool.reclaim import Reclaimer, Seen, _Cleaning
+from protege_mta.spool.record import Draft
+from protege_mta.spool.scan import Group
+from protege_mta.spool.states import States
+from protege_mta.testing.crashfs import CrashFiles
+
+from .exploring import Explored, explore, explore_on
+from .recording import SHARD, Violation
+from .scenarios import (
+    Life,
+    Workshop,
+    after_a_crash,
+    big_files,
+    emptied,
+    groups,
+    one_message,
+    reclaiming,
+    several_messages,
+)
+
+# --- disks whose calls do not do what they say ---------------------------------------------------
+
+
+class NoDataSync(CrashFiles):
+    """Never calls ``fdatasync``."""
+
+    def sync_data(self, fd: int) -> None:
+        """Forget."""
+
+
+class NoFileSync(CrashFiles):
+    """Never calls ``fsync`` on a file: records name big files that are not there."""
+
+    def sync(self, fd: int) -> None:
+        """Forget."""
+
+
+class NoFolderSync(CrashFiles):
+    """Never syncs a folder."""
+
+    def sync_folder(self, path: Path) -> None:
+        """Forget."""
+
+
+class NoSyncOfBigNames(CrashFiles):
+    """Does not sync the folder of big files."""
+
+    def sync_folder(self, path: Path) -> None:
+        if path.name != "big":
+            super().sync_folder(path)
+
+
+class NoSyncOfRemoval(CrashFiles):
+    """Goes on without waiting until a segment's removal is certain."""
+
+    def sync_folder(self, path: Path) -> None:
+        if self.steps[-1].name != "unlink":
+            super().sync_folder(path)
+
+
+class NoSyncOfCut(CrashFiles):
+    """Cuts off a torn tail, and does not make sure that it stays off."""
+
+    def sync(self, fd: int) -> None:
+        if self.steps[-1].name != "truncate":
+            super().sync(fd)
+
+
+class NoSyncOfKept(CrashFiles):
+    """Removes segments before what was carried out of them is certain."""
+
+    def sync_data(self, fd: int) -> None:
+        inode = self._open[fd]
+        kept = {at for path, at in self._medium.names.items() if path.suffix == ".kept"}
+        if inode not in kept:
+            super().sync_data(fd)
+
+
+class SyncsTheLastOne(CrashFiles):
+    """Each sync makes certain what was written before the last one only."""
+
+    _pending: int | None = None
+
+    def sync_data(self, fd: int) -> None:
+        pending, self._pending = self._pending, fd
+        if pending is not None and pending in self._open:
+            super().sync_data(pending)
+
+
+class SyncsBeforeItWrites(CrashFiles):
+    """Syncs come before the writes that they are for."""
+
+    def write(self, fd: int, pieces: Sequence[bytes], offset: int) -> None:
+        super().sync_data(fd)
+        super().write(fd, pieces, offset)
+
+    def sync_data(self, fd: int) -> None:
+        """It has been done."""
+
+
+class RenamesBeforeItSyncs(CrashFiles):
+    """Big files are written under another name and renamed, and nobody syncs their octets."""
+
+    def create(self, path: Path) -> int:
+        return super().create(self._aside(path))
+
+    def sync(self, fd: int) -> None:
+        inode = self._open[fd]
+        for path, at in list(self._medium.names.items()):
+            if at == inode and path.suffix == ".new":
+                self.rename(path, path.with_suffix(""))
+                return
+        super().sync(fd)
+
+    def unlink(self, path: Path) -> None:
+        super().unlink(path if path in self._medium.names else self._aside(path))
+
+    @staticmethod
+    def _aside(path: Path) -> Path:
+        return path.with_suffix(".new") if path.parent == SHARD / "big" else path
+
+
+# --- spools in the wrong order -------------------------------------------------------------------
+
+
+class TombstoneFirst(DiskSpool):
+    """Makes the ends of a batch certain before its content."""
+
+    def commit(self, batch: Batch) -> Deferred[None]:
+        contents = tuple(one for one in batch.operations if isinstance(one, Append))
+        others = tuple(one for one in batch.operations if not isinstance(one, Append))
+        if not contents or not others:
+            return super().commit(batch)
+        super().commit(Batch(others))
+        return super().commit(Batch(contents, batch.events))
+
+
+class AnswersAtOnce(DiskSpool):
+    """Says that a batch is certain when it is in line."""
+
+    def commit(self, batch: Batch) -> Deferred[None]:
+        super().commit(batch).addErrback(lambda failure: None)
+        return defer.succeed(None)
+
+
+class ForgetsTheDead(Reclaimer):
+    """Removes the ends of messages whose content is still elsewhere."""
+
+    def _needed(self, it: _Cleaning) -> tuple[list[tuple[Seen, States]], list[Draft]]:
+        moves, _ = super()._needed(it)
+        return moves, []
+
+
+def trusts_commit_records(files: Files, folder: Path, group: Group) -> bool:
+    """Believes a commit record without looking at what it closes."""
+    return group.commit is not None
+
+
+@attrs.frozen
+class Broken:
+    """What is wrong with a spool.
+
+    :ivar life: in which it has to be found out.
+    :ivar patch: what stands in for what, in which module.
+    """
+
+    life: Life
+    disk: type[CrashFiles] = CrashFiles
+    spool: type[DiskSpool] = DiskSpool
+    patch: tuple[object, str, object] | None = None
+
+    @property
+    def name(self) -> str:
+        patched = getattr(self.patch[2], "__name__", "") if self.patch else ""
+        return patched or (self.disk if self.disk is not CrashFiles else self.spool).__name__
+
+    def explored(self) -> Explored:
+        """That life and the one after it, as long as nothing has been found."""
+        with mock.patch.object(*self.patch) if self.patch else nullcontext():
+            try:
+                run = Workshop(self.disk, self.spool).live(self.life)
+            except Violation as error:  # not even a crash is needed
+                return Explored(violations=[str(error)])
+            explored, survivors = explore(run, is_hasty=True)
+            if not explored.violations:
+                explored.add(explore_on(run, survivors, after_a_crash, 6, is_hasty=True))
+            return explored
+
+
+BROKEN: Final = (
+    Broken(one_message, NoDataSync),
+    Broken(big_files, NoFileSync),
+    Broken(one_message, NoFolderSync),
+    Broken(big_files, NoSyncOfBigNames),
+    Broken(emptied, NoSyncOfRemoval),
+    Broken(one_message, NoSyncOfCut),
+    Broken(reclaiming, NoSyncOfKept),
+    Broken(one_message, SyncsTheLastOne),
+    Broken(one_message, SyncsBeforeItWrites),
+    Broken(big_files, RenamesBeforeItSyncs),
+    Broken(several_messages, spool=TombstoneFirst),
+    Broken(groups, spool=AnswersAtOnce),
+    Broken(emptied, patch=(disk_module, "Reclaimer", ForgetsTheDead)),
+    Broken(one_message, patch=(recovery_module, "_is_intact", trusts_commit_records)),
+)
