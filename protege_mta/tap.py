@@ -319,6 +319,7 @@ class MailService(Service):
         last: tuple[Callable[[], object], ...] = (
             house.resolver.close,
             house.lag.stop,
+            house.dispatcher.leave,
             house.spool.close,
             house.journal.close,
             house.signers.stop,

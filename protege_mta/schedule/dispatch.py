@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 LOCAL_TROUBLE: Final = TransientFailure(Scope.MESSAGE, TABLE["local-error"])
 _ALONE: Final = (0,)
+LEAVE_UPDATES: Final = 1000
+"""So many updates go into one batch at the end."""
 
 
 class Dispatcher:
@@ -116,6 +118,25 @@ class Dispatcher:
         for (hop, status), indexes in groups.items():
             entry = self._entry(found.message, hop, tuple(indexes), status, status.due_at)
             self.scheduler.add_recovered(entry)
+
+    def leave(self) -> Deferred[None]:
+        """An orderly end: what has come in and was not tried is due at once for the next process.
+
+        After a crash it waits as its content's record says, so that a message which brings us down
+        does not do so again and again.
+        """
+        now, first_s = self._now(), self.retry.first_s
+        untried = [
+            Update(entry.id, entry.recipients, status_of(entry))
+            for id in self._spool.ids()
+            for entry in self.scheduler.entries(id)
+            if entry.state == "scheduled" and entry.due_at <= now < entry.arrived_at + first_s
+        ]
+        stored = [
+            self._spool.commit(Batch(tuple(untried[at : at + LEAVE_UPDATES])))
+            for at in range(0, len(untried), LEAVE_UPDATES)
+        ]
+        return gatherResults(stored).addCallback(lambda _: None)
 
     def _entry(
         self,

@@ -385,6 +385,24 @@ class RestartTests(FlowCase):
         self.turn(500)
         self.assertEqual(len(self.transport.attempts), 3)
 
+    def test_untried_after_a_crash(self) -> None:
+        """It waits, since it may be what brought us down; after an orderly end it need not."""
+        self.successResultOf(self.scheduler.stop())
+        self.send("b@b.test")
+        self.restart()
+        self.turn(200)
+        self.assertEqual(self.transport.attempts, [])
+        self.turn(110)
+        self.assertEqual(len(self.transport.attempts), 1)
+
+    def test_untried_after_an_orderly_end(self) -> None:
+        self.successResultOf(self.scheduler.stop())
+        self.send("b@b.test")
+        self.successResultOf(self.dispatcher.leave())
+        self.restart()
+        self.turn(2)
+        self.assertEqual(len(self.transport.attempts), 1)
+
     def test_recipients_keep_their_own_fates(self) -> None:
         self.transport.script.append({1: GREYLISTED})
         self.send("b@b.test", "c@b.test")
