@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from ..model.address import NULL, Address
 from ..model.batch import Batch, End, Update
-from ..model.envelope import Message
+from ..model.envelope import Message, Notify
 from ..model.hop import HopKind, NextHop, Site
 from ..model.outcome import (
     Delivered,
@@ -42,7 +42,7 @@ from .backoff import RetrySchedule
 from .entry import DONE, Entry, Health, Report
 from .ledger import Ledger, ends, status_of
 from .prepare import Preparer
-from .verdict import Ended, Verdict, expired, health, judge
+from .verdict import Ended, expired, health, judge
 
 if TYPE_CHECKING:
     import random
@@ -292,17 +292,16 @@ class Dispatcher:
         """:meth:`_settle` for the ordinary end of an ordinary message, a third of its work: one
         recipient, who has it, and of whom nobody wants to hear."""
         message, (index,) = content.message, entry.recipients
+        transition, attempt = entry.transitions, entry.attempts + 1
         if message.envelope.recipients[index].notify:
             return self._settle(entry, site, content, [(index, outcome)])
         fate: Fate = "relayed" if outcome.is_relayed else "delivered"
-        line = self._events.ended(
-            message, index, entry.transitions, fate, entry.attempts + 1, site, outcome, ""
-        )
+        line = self._events.ended(message, index, transition, fate, attempt, site, outcome, "")
         batch = Batch((End(entry.id, entry.recipients, fate),), (line,), is_lazy=True)
         return self._spool.commit(batch).addCallbacks(
             lambda _: self.scheduler.finished(entry, DONE),
             lambda failure: self._not_recorded(
-                failure, entry, Verdict((Ended(index, fate, outcome),))
+                failure, entry, message, transition, attempt, site, [Ended(index, fate, outcome)]
             ),
         )
 
@@ -340,7 +339,9 @@ class Dispatcher:
             report = Report(known, remaining, attempt, due_at, entry.cause)
         return self._ledger.commit(page, is_lazy=verdict.is_delivery).addCallbacks(
             lambda _: self.scheduler.finished(entry, report),
-            lambda failure: self._not_recorded(failure, entry, verdict),
+            lambda failure: self._not_recorded(
+                failure, entry, message, transition, attempt, site, verdict.ended
+            ),
         )
 
     def expired(self, entry: Entry) -> None:
@@ -361,13 +362,40 @@ class Dispatcher:
             )
         )
 
-    def _not_recorded(self, failure: Failure, entry: Entry, verdict: Verdict) -> None:
-        """The spool would not take the record.  What was delivered is not sent again by this
-        process; the rest is tried again."""
+    def _not_recorded(
+        self,
+        failure: Failure,
+        entry: Entry,
+        message: Message,
+        transition: int,
+        attempt: int,
+        site: Site | None,
+        ended: Sequence[Ended],
+    ) -> None:
+        """The spool would not take the record, maybe for want of room for the DSNs in it.  What was
+        delivered is not sent again by this process, and is recorded without DSN if that can be;
+        the rest is tried again."""
         self.log.failure("cannot record the fate of {id}", failure=failure, id=entry.id)
-        done = [one for one in verdict.ended if one.fate in ("delivered", "relayed")]
+        done = [one for one in ended if one.fate in ("delivered", "relayed")]
         if done:
-            again = self._spool.commit(Batch(tuple(ends(entry.id, done)), is_lazy=True))
+            lines = []
+            for one in done:
+                notify = message.envelope.recipients[one.recipient].notify
+                dsn = "none" if one.fate == "delivered" and Notify.SUCCESS in notify else ""
+                lines.append(
+                    self._events.ended(
+                        message,
+                        one.recipient,
+                        transition,
+                        one.fate,
+                        attempt,
+                        site,
+                        one.outcome,
+                        dsn,
+                    )
+                )
+            operations = tuple(ends(entry.id, done))
+            again = self._spool.commit(Batch(operations, tuple(lines), is_lazy=True))
             again.addErrback(lambda failure: None)  # logged above; a restart may deliver twice
         over = {one.recipient for one in done}
         left = tuple([index for index in entry.recipients if index not in over])

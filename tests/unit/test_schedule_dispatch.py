@@ -23,6 +23,7 @@ from protege_mta.model.outcome import (
     Scope,
     TransientFailure,
 )
+from protege_mta.model.ports import SpoolFull
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.observe.events import EventLines
 from protege_mta.observe.metrics import Counts
@@ -328,6 +329,22 @@ class BounceTests(FlowCase):
         id = self.send("b@b.test")
         self.turn(86_500)
         self.assertEqual(self.events(id)[-1][0], "expired")
+
+    def test_no_room_for_a_dsn(self) -> None:
+        """What was delivered is told all the same, and not sent again; what failed waits until its
+        sender can be told."""
+        never: Deferred[Sequence[tuple[int, Outcome]]] = Deferred()
+        self.transport.script.append(never)
+        id = self.send("b@b.test", "c@b.test")
+        self.spool.is_full = True
+        never.callback([(0, TAKEN), (1, UNKNOWN)])
+        self.assertEqual(len(self.flushLoggedErrors(SpoolFull)), 1)
+        self.assertEqual(self.events(id)[2:], [("delivered", "b@b.test")])
+        self.spool.is_full = False
+        self.transport.script.append({1: UNKNOWN})
+        self.turn(310)
+        self.assertEqual(self.transport.attempts[1].recipients, (1,))
+        self.assertEqual(self.events(id)[3:], [("bounced", "c@b.test")])
 
     def test_no_delay_is_told_after_a_fate(self) -> None:
         """Mail that is due and late at once, as after the machine has slept, is tried first."""
