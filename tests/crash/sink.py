@@ -1,7 +1,7 @@
 """An SMTP server that fails at random and writes down what it has taken: a process of its own.
 
-``python -m tests.crash.sink RECORD SEED`` prints its port and serves until it is ended.  SIGUSR1
-calms it: from then on it takes everything.  RECORD gets a line of JSON for each message, written
+``python -m tests.crash.sink RECORD SEED [PORT]`` prints its port and serves until it is ended.
+SIGUSR1 calms it: from then on it takes everything.  RECORD gets a line of JSON for each message, written
 before anybody is told that it was taken::
 
     {"at", "sender", "recipients", "key", "digest", "before", "message_ids", "is_cut"}
@@ -197,10 +197,10 @@ def _address(line: bytes) -> bytes:
     return found[1]
 
 
-async def main(record: Path, seed: int) -> None:
+async def main(record: Path, seed: int, port: int) -> None:
     with record.open("ab", buffering=0) as lines:
         sink = Sink(lines, random.Random(seed))
-        server = await asyncio.start_server(sink.serve, "127.0.0.1", 0, limit=_GREATEST)
+        server = await asyncio.start_server(sink.serve, "127.0.0.1", port, limit=_GREATEST)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, sink.calm)
         sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
         sys.stdout.flush()
@@ -208,4 +208,5 @@ async def main(record: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+    port = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), port))
