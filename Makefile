@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := postfix swaks libnet-ssleay-perl nsd opendkim opendkim-tools dovecot-core dovecot-lmtpd strace openssl curl procps
 
-.PHONY: help run test check format docs peers bench clean crash
+.PHONY: help run test check format docs peers bench fuzz soak clean crash
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -16,6 +16,8 @@ help:
 	@echo 'make peers  install the programs that the end-to-end tests talk to (Debian, as root)'
 	@echo 'make docs   generate the reference pages'
 	@echo 'make crash  a long look at what any loss of power leaves of the spool'
+	@echo 'make fuzz   look for inputs that break a promise; FUZZ_SECONDS=300 for each target'
+	@echo 'make soak   send for SOAK_SECONDS=3600 through kills, reloads and dead hosts'
 	@echo 'make bench  measure beside Postfix (Debian, as root; needs make peers)'
 
 run: $(READY)
@@ -35,6 +37,17 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m protege_mta.config.reference > docs/reference/configuration.md
+
+## Guided by coverage where atheris has a wheel for this Python, else by chance alone.
+fuzz: $(READY)
+	-$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary atheris \
+		--config-settings editable_mode=compat --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz
+
+soak: $(READY)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]' \
+		--config-settings editable_mode=compat
+	$(BIN)/python -m tests.soak
 
 bench: $(READY)
 	$(BIN)/python -m bench

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -124,7 +125,7 @@ def _load(engine: str) -> tuple[Any, Callable[[], dict[str, Target]]]:
 
     if engine == "plain":
         return None, targets
-    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    atheris: Any = import_module("atheris")
 
     def instrumented() -> dict[str, Target]:
         with atheris.instrument_imports(include=["protege_mta"]):
