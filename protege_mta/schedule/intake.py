@@ -74,8 +74,12 @@ class Acceptance:
         trace_field = trace(id, arrived_at)
         return Arriving(self, incoming, id, arrived_at, _distinct(envelope), origin, trace_field)
 
-    def store(self, message: Message, content: tuple[bytes, ...] | BigFile) -> Deferred[None]:
-        """Make a message durable and put it on the schedule.
+    def store(
+        self, message: Message, content: tuple[bytes, ...] | BigFile, began_at: float
+    ) -> Deferred[Reply]:
+        """Make a message durable, put it on the schedule, and say so.
+
+        :param began_at: when its data ended.
 
         Fails with :class:`~..model.ports.SpoolFull` or :class:`~..model.ports.SpoolFailed`.
         """
@@ -83,7 +87,13 @@ class Acceptance:
         events = tuple([received(message, n) for n in range(len(message.envelope.recipients))])
         status = RecipientStatus(due_at=message.arrived_at + self._first_s())
         stored = self._spool.commit(Batch((Append(message, content, status),), events))
-        return stored.addCallback(lambda _: self._accepted(message, status))
+
+        def durable(_: None) -> Reply:
+            self._accepted(message, status)
+            self._took(self._now() - began_at)
+            return Reply(250, "2.0.0", (f"ok, queued as {message.id}",))
+
+        return stored.addCallback(durable)
 
 
 class Arriving:
@@ -176,13 +186,6 @@ class Arriving:
         )
         began_at = acceptance._now()
 
-        def stored(content: tuple[bytes, ...] | BigFile) -> Deferred[None]:
-            return acceptance.store(message, content)
-
-        def answered(_: None) -> Reply:
-            acceptance._took(acceptance._now() - began_at)
-            return Reply(250, "2.0.0", (f"ok, queued as {self.id}",))
-
         def failed(failure: Failure) -> Reply:
             if not failure.check(SpoolFull, SpoolFailed):
                 acceptance.log.failure("could not store {id}", failure=failure, id=self.id)
@@ -190,10 +193,12 @@ class Arriving:
 
         content = self._incoming.at_hand()
         if content is not None:
-            storing = stored(content)
+            storing = acceptance.store(message, content, began_at)
         else:
-            storing = self._incoming.sealed().addCallback(stored)
-        return storing.addCallback(answered).addErrback(failed)
+            storing = self._incoming.sealed().addCallback(
+                lambda content: acceptance.store(message, content, began_at)
+            )
+        return storing.addErrback(failed)
 
     def abort(self) -> None:
         self._acceptance.arriving.discard(self)
