@@ -107,9 +107,8 @@ def needs_smtputf8(header: bytes, envelope: Envelope, recipients: Sequence[int])
 
 
 def _is_ascii(envelope: Envelope, recipients: Sequence[int]) -> bool:
-    # A list, since a generator for one recipient costs more than it saves.
     return is_ascii(envelope.sender) and all(
-        [is_ascii(envelope.recipients[index].address) for index in recipients]
+        is_ascii(envelope.recipients[index].address) for index in recipients
     )
 
 
