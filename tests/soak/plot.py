@@ -38,6 +38,8 @@ def plot(
         axes[0][column].set_title(f"the service that is {name}")
         for row, (what, label, unit) in enumerate(ROWS):
             _one(axes[row][column], looks, what, unit)
+            top = max((getattr(one, what) for each in samples.values() for one in each), default=1)
+            axes[row][column].set_ylim(0, max(top, 1) / unit * 1.08)
             _mark(axes[row][column], events[name], length_s)
             axes[row][0].set_ylabel(label)
         axes[-1][column].set_xlabel("minutes")
@@ -52,7 +54,6 @@ def plot(
 def _one(axes: Any, looks: Sequence[Sample], what: str, unit: float) -> None:
     times = [one.at_s / 60 for one in looks]
     axes.plot(times, [getattr(one, what) / unit for one in looks], linewidth=1.2)
-    axes.set_ylim(bottom=0)
 
 
 def _mark(axes: Any, events: Sequence[tuple[float, str]], length_s: float) -> None:

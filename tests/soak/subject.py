@@ -28,7 +28,7 @@ MESSAGES: Final = 10
 BIG: Final = 0.004
 DRAIN_S: Final = 180.0
 
-GAPS_S: Final = {"kill": (25.0, 70.0), "reload": (8.0, 40.0), "outage": (15.0, 60.0)}
+GAPS_S: Final = {"kill": (25.0, 70.0), "reload": (8.0, 40.0), "outage": (40.0, 120.0)}
 """How long it takes from one of each to the next."""
 OUTAGE_S: Final = (2.0, 12.0)
 """Shorter than any gap between two."""
