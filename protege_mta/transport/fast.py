@@ -47,6 +47,7 @@ def _has_all(thing: object, *names: str) -> bool:
 _HAS_SEAMS: Final = (
     _has_all(tcp.Connection, "TLS", "dataBuffer", "disconnecting", "connected", "bufferSize")
     and _has_all(tcp.Connection, "_writeDisconnected", "producer", "streamingProducer")
+    and _has_all(tcp.Connection, "_shouldShutdown")
     and hasattr(FileDescriptor(reactor=object()), "_tempDataBuffer")  # type: ignore[arg-type]
     and _has_all(tcp.Port, "transport", "_fromListeningDescriptor", "createInternetSocket")
     and hasattr(tcp.Connector, "_makeTransport")
@@ -60,6 +61,9 @@ class _Eager(tcp.Connection):
     """Comes before a stock transport in the order of classes."""
 
     _is_reading = False
+    # Nobody shares our sockets, so that close() says all that shutdown() before it would; where the
+    # client was quicker to close, as after QUIT, that is but an exception to catch.
+    _shouldShutdown = False
 
     def _is_in_the_way(self) -> Any:
         """Whether something is between the protocol and the socket."""
