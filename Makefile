@@ -18,7 +18,7 @@ help:
 	@echo 'make crash  a long look at what any loss of power leaves of the spool'
 	@echo 'make fuzz   look for inputs that break a promise; FUZZ_SECONDS=300 for each target'
 	@echo 'make soak   send for SOAK_SECONDS=3600 through kills, reloads and dead hosts'
-	@echo 'make bench  measure beside Postfix (Debian, as root; needs make peers)'
+	@echo 'make bench  measure beside Postfix (Debian, as root); SCENARIO=all for everything'
 
 run: $(READY)
 	$(BIN)/protege-mta run
@@ -49,8 +49,14 @@ soak: $(READY)
 		--config-settings editable_mode=compat
 	$(BIN)/python -m tests.soak
 
+## SCENARIO=all for every one; python -m bench --help says more.
+SCENARIO ?= relay
 bench: $(READY)
-	$(BIN)/python -m bench
+	@for one in smtp-sink opendkim nsd; do \
+		PATH="$$PATH:/usr/sbin" command -v $$one >/dev/null || exec $(MAKE) peers; done
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]' \
+		--config-settings editable_mode=compat
+	$(BIN)/python -m bench $(SCENARIO)
 
 crash: $(READY)
 	CRASH_SEEDS=$${CRASH_SEEDS:-100} $(BIN)/trial tests.crash.test_spool_crash

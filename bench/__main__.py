@@ -1,103 +1,206 @@
-"""Measure us beside Postfix; needs root, Postfix and its smtp-source and smtp-sink."""
+"""Measure us beside Postfix on this machine.
+
+Everything is on loopback, in folders and on ports of its own, and is stopped at the end.  Without
+a command: relay rates.  Nothing is installed; what is missing is said.
+"""
 
 from __future__ import annotations
 
-import itertools
-import json
-import platform
-import statistics
+import signal
 import sys
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import attrs
 import click
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from .load import Cell, Run, Sink, measure
-from .servers import OURS, Ours, Postfix, Server, free_port
+from . import big, deferred, destinations, idle, latency, publish, relay, slow
+from .bench import bench
+from .report import terminal
 
-Results = dict[tuple[str, Cell], list[Run]]
+QUICK: Final[dict[str, Any]] = {
+    "relay": relay.Plan(rounds=2, messages=100, sessions=(5,)),
+    "deferred": deferred.Plan(counts=(300,)),
+    "idle": idle.Plan(connections=200, messages=100),
+    "slow": slow.Plan(writers=10, readers=10, per_s=50, seconds=2),
+    "big": big.Plan(size_octets=5_000_000),
+    "destinations": destinations.Plan(rounds=1, destinations=20, per_s=50, seconds=3),
+    "latency": latency.Plan(rounds=1, messages=200, seconds=2),
+}
+"""To see that everything works; the figures mean nothing."""
+
+SCENARIOS: Final[dict[str, Any]] = {
+    "relay": relay,
+    "deferred": deferred,
+    "idle": idle,
+    "slow": slow,
+    "big": big,
+    "destinations": destinations,
+    "latency": latency,
+}
+"""Each a module with a ``Plan`` and a ``run``."""
 
 
-@click.command()
-@click.option("--rounds", default=5, show_default=True, help="Each server's turns at each load.")
-@click.option("--messages", default=2500, show_default=True, help="Messages a turn.")
-@click.option("--sessions", default="20", show_default=True, help="Clients at a time, with commas.")
-@click.option("--sizes", default="4096", show_default=True, help="Octets, with commas.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("bench/results/relay.json"))
-def main(rounds: int, messages: int, sessions: str, sizes: str, out: Path) -> None:
-    """Relay rates of protege-mta and of Postfix, in turns on this machine."""
-    cells = [
-        Cell(int(count), int(size), is_reusing)
-        for count, size, is_reusing in itertools.product(
-            sessions.split(","), sizes.split(","), (True, False)
-        )
-    ]
-    console = Console()
-    console.print("Configuration of protege-mta:\n\n" + OURS, highlight=False)
-    results: Results = {}
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, Progress(console=console) as bar:
-        Path(folder).chmod(0o755)
-        sink_port = free_port()
-        servers: list[Server] = [Ours(Path(folder), sink_port), Postfix(Path(folder), sink_port)]
-        task = bar.add_task("measuring", total=rounds * len(servers) * len(cells))
-        for _, server in itertools.product(range(rounds), servers):
-            sink = Sink(sink_port)
-            server.start()
+@attrs.frozen
+class Choice:
+    """:ivar folder: in which to make ours.
+    :ivar is_quick: whether plans are those of :data:`QUICK`.
+    """
+
+    folder: Path | None
+    out: Path
+    is_quick: bool
+
+    def run(self, scenario: str, plan: Any) -> None:
+        console = terminal()
+        with bench(console, self.folder, self.out) as one:
             try:
-                measure(server, sink, cells[0], 300)  # warm
-                for cell in cells:
-                    bar.update(task, description=f"{server.name}, {cell}")
-                    run = measure(server, sink, cell, messages)
-                    results.setdefault((server.name, cell), []).append(run)
-                    bar.advance(task)
-            finally:
-                server.stop()
-                sink.stop()
-    _show(console, results, cells)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(_document(results, messages), indent=1) + "\n")
-    console.print(f"Every run: {out}")
+                SCENARIOS[scenario].run(one, QUICK[scenario] if self.is_quick else plan)
+            except (RuntimeError, TimeoutError) as error:
+                raise click.ClickException(f"{scenario}: {error}") from error
 
 
-def _show(console: Console, results: Results, cells: Sequence[Cell]) -> None:
-    table = Table("load", "server", "accept/s", "relay/s", "ratio", "CPU s/1000", "PSS MB")
-    for cell in cells:
-        reference = statistics.median(run.relayed_per_s for run in results[Postfix.name, cell])
-        for name in (Ours.name, Postfix.name):
-            runs = results[name, cell]
-            relayed = statistics.median(run.relayed_per_s for run in runs)
-            table.add_row(
-                str(cell),
-                name,
-                _spread([run.accepted_per_s for run in runs]),
-                _spread([run.relayed_per_s for run in runs]),
-                f"{relayed / reference:.1f}",
-                f"{statistics.median(run.cpu_s_per_1000 for run in runs):.2f}",
-                f"{statistics.median(run.pss_octets for run in runs) / 1e6:.0f}",
-            )
-    console.print(table)
+@click.group(help=__doc__, invoke_without_command=True)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="On the disk to measure; the system's for temporary files if left out.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("bench/results"),
+    show_default=True,
+    help="Where results go.",
+)
+@click.option("--quick", "is_quick", is_flag=True, help="A few messages, to see that it works.")
+@click.pass_context
+def main(context: click.Context, folder: Path | None, out: Path, is_quick: bool) -> None:
+    context.obj = Choice(folder, out, is_quick)
+    if context.invoked_subcommand is None:
+        context.obj.run("relay", relay.Plan())
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.0f} ({min(values):.0f}-{max(values):.0f})"
+def _numbers(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in value.replace("_", "").split(","))
+    except ValueError:
+        raise click.BadParameter("give whole numbers, with commas between them") from None
+    if min(found) < 1:
+        raise click.BadParameter("give numbers above 0")
+    return found
 
 
-def _document(results: Results, messages: int) -> dict[str, object]:
-    return {
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "messages": messages,
-        "cells": [
-            {"server": name, **attrs.asdict(cell), "runs": [attrs.asdict(run) for run in runs]}
-            for (name, cell), runs in results.items()
-        ],
-    }
+def _signings(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    found = tuple(value.split(","))
+    if not set(found) <= set(relay.SIGNINGS):
+        raise click.BadParameter(f"give some of {', '.join(relay.SIGNINGS)}, with commas")
+    return found
+
+
+@main.command("relay")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=2500, show_default=True, help="A turn.")
+@click.option("--sessions", callback=_numbers, default="1,20,100", show_default=True)
+@click.option("--sizes", callback=_numbers, default="4096,65536", show_default=True, help="Octets.")
+@click.option("--signing", callback=_signings, default="none,rsa,ed25519", show_default=True)
+@click.pass_obj
+def _relay(choice: Choice, /, **given: Any) -> None:
+    """Relay rates, with and without DKIM."""
+    choice.run("relay", relay.Plan(**given))
+
+
+@main.command("deferred")
+@click.option("--counts", callback=_numbers, default="10000,100000", show_default=True)
+@click.option("--postfix-up-to", default=10_000, show_default=True, help="More is ours alone.")
+@click.pass_obj
+def _deferred(choice: Choice, /, **given: Any) -> None:
+    """Long deferred queues; --counts 1000000 wants 13 GB of disk."""
+    choice.run("deferred", deferred.Plan(**given))
+
+
+@main.command("idle")
+@click.option("--connections", type=click.IntRange(1), default=5000, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=1000, show_default=True)
+@click.pass_obj
+def _idle(choice: Choice, /, **given: Any) -> None:
+    """Memory of idle connections."""
+    choice.run("idle", idle.Plan(**given))
+
+
+@main.command("slow")
+@click.option("--writers", type=click.IntRange(0), default=200, show_default=True)
+@click.option("--readers", type=click.IntRange(0), default=200, show_default=True)
+@click.option("--per-s", default=200.0, show_default=True, help="Messages of the healthy client.")
+@click.option("--seconds", default=20.0, show_default=True)
+@click.pass_obj
+def _slow(choice: Choice, /, **given: Any) -> None:
+    """A healthy client among slow ones."""
+    choice.run("slow", slow.Plan(**given))
+
+
+@main.command("big")
+@click.option("--size-octets", type=click.IntRange(1), default=50_000_000, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=1, show_default=True)
+@click.pass_obj
+def _big(choice: Choice, /, **given: Any) -> None:
+    """Memory that a 50 MB message takes."""
+    choice.run("big", big.Plan(**given))
+
+
+@main.command("destinations")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--destinations", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--refusing", type=click.IntRange(0), default=4, show_default=True)
+@click.option("--silent", type=click.IntRange(0), default=3, show_default=True)
+@click.option("--slow", type=click.IntRange(0), default=3, show_default=True)
+@click.option("--per-s", default=300.0, show_default=True, help="Messages, to all together.")
+@click.option("--seconds", default=20.0, show_default=True)
+@click.pass_obj
+def _destinations(choice: Choice, /, **given: Any) -> None:
+    """Healthy destinations among dead and slow ones."""
+    plan = destinations.Plan(**given)
+    if plan.ill >= plan.destinations:
+        raise click.UsageError("none of the destinations would be healthy")
+    choice.run("destinations", plan)
+
+
+@main.command("latency")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=3000, show_default=True)
+@click.option("--seconds", default=20.0, show_default=True)
+@click.option("--share", default=0.5, show_default=True, help="Of the peak rate.")
+@click.pass_obj
+def _latency(choice: Choice, /, **given: Any) -> None:
+    """From the final dot to the next hop's 250."""
+    choice.run("latency", latency.Plan(**given))
+
+
+@main.command("all")
+@click.pass_obj
+def _all(choice: Choice) -> None:
+    """Every scenario as it is by default; an hour or so."""
+    for name, module in SCENARIOS.items():
+        choice.run(name, module.Plan())
+
+
+@main.command("publish")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("docs/explanation/performance"),
+    show_default=True,
+)
+@click.pass_obj
+def _publish(choice: Choice, to: Path) -> None:
+    """Draw the plot, and keep summaries of all results for the documents."""
+    publish.publish(terminal(), choice.out, to)
+
+
+def _stop(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

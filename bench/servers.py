@@ -2,203 +2,259 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
-OURS: Final = """\
-hostname = "relay.bench.test"
-state_dir = "state"
-[[listener]]
-kind = "smtp"
-address = "127.0.0.1"
-port = {port}
-relay_hosts = ["127.0.0.0/8"]
-[outbound]
-route = "smarthost"
-smarthost = {{ host = "127.0.0.1", port = {sink_port}, tls = "none" }}
-[limits]
-connections_per_ip = 500
-free_octets = 67108864
-"""
-"""Nothing is off: events, metrics, policy and syncs as ever.  ``connections_per_ip`` is raised since
-all load comes from one address, ``free_octets`` lowered for small disks."""
+from protege_mta.dkim import keys
 
-POSTFIX_MAIN: Final = """\
-compatibility_level = 3.6
-queue_directory = {root}/spool
-data_directory = {root}/data
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-mail_owner = postfix
-setgid_group = postdrop
-maillog_file_prefixes = {root}
-maillog_file = {root}/maillog
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-myhostname = relay.bench.test
-mydestination =
-local_recipient_maps =
-alias_maps =
-alias_database =
-local_transport = error:no local mail
-mynetworks = 127.0.0.0/8
-smtpd_relay_restrictions = permit_mynetworks, reject
-relayhost = [127.0.0.1]:{sink_port}
-smtp_tls_security_level = none
-smtpd_tls_security_level = none
-message_size_limit = 52428800
-smtpd_client_connection_count_limit = 0
-biff = no
-# tuned for throughput
-default_process_limit = 150
-default_destination_concurrency_limit = 50
-initial_destination_concurrency = 20
-smtp_connection_cache_destinations = static:all
-smtp_connection_cache_on_demand = yes
-enable_long_queue_ids = yes
-in_flow_delay = 0s
-qmgr_message_active_limit = 20000
-qmgr_message_recipient_limit = 20000
-"""
+from . import configurations
+from .machine import free_port, run_path, wait_for
+from .processes import cpu_s
 
-_SERVICES: Final = """\
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-tlsmgr unix - - n 1000? 1 tlsmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-proxywrite unix - - n - 1 proxymap
-smtp unix - - n - - smtp
-relay unix - - n - - smtp
-showq unix n - n - - showq
-error unix - - n - - error
-retry unix - - n - - error
-discard unix - - n - - discard
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
-"""
+Kind = Literal["rsa", "ed25519"]
+
+DAEMONS: Final = Path("/usr/lib/postfix/sbin")
+STOP_S: Final = 60.0
 
 
 class Server(Protocol):
     """One relay.
 
     :ivar port: where it takes mail.
+    :ivar configuration: as an operator would write it.
+    :ivar log: what it says of itself.
     """
 
     name: str
     port: int
+    configuration: str
+    log: Path
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Start, or start again with what is queued; returns when it greets."""
 
     @property
-    def pid(self) -> int:
-        """The root of its processes."""
+    def roots(self) -> Sequence[int]:
+        """The processes from which all of its others come."""
 
-    def stop(self) -> None: ...
+    def retry_all(self) -> None:
+        """Try everything that is deferred at once."""
+
+    def stop(self) -> None:
+        """Harmless when it does not run."""
 
 
 class Ours:
-    """This program, under twistd as an operator would run it."""
+    """This program, under twistd as an operator would run it.
 
-    name = "protege-mta"
+    :param configuration: with its ``port`` filled in by us, and ``dkim`` behind it.
+    :param signing: kinds of keys, each of which adds a signature.
+    """
 
-    def __init__(self, folder: Path, sink_port: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        template: str = configurations.RELAY,
+        *,
+        signing: Sequence[Kind] = (),
+        connections: int = 500,
+        **values: object,
+    ) -> None:
+        self.name = " + ".join(["protege-mta", *signing])
         self.port = free_port()
-        self._folder = folder / "ours"
-        self._sink_port = sink_port
+        self._folder = folder
+        self._folder.mkdir(parents=True)
+        text = template.format(port=self.port, connections=connections, **values)
+        for kind in signing:
+            pem = keys.generate_ed25519() if kind == "ed25519" else keys.generate_rsa(2048)
+            (folder / f"{kind}.pem").write_bytes(pem)
+            text += configurations.SELECTOR.format(kind=kind)
+        self.configuration = text
+        self.config = folder / "protege-mta.toml"
+        self.config.write_text(text)
+        self.log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-        config = self._folder / "protege-mta.toml"
-        config.write_text(OURS.format(port=self.port, sink_port=self._sink_port))
-        twistd = str(Path(sys.executable).with_name("twistd"))
-        command = [twistd, "-n", "--pidfile=", "protege-mta", "--config", str(config)]
-        with (self._folder / "log").open("wb") as log:
+        command = [run_path("twistd"), "-n", "--pidfile="]
+        command += ["protege-mta", "--config", str(self.config)]
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
-        wait_for(self.port)
+        wait_for(self.port, 300)
 
     @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+    def roots(self) -> Sequence[int]:
+        return [self._process.pid] if self._process is not None else []
+
+    def retry_all(self) -> None:
+        command = [run_path("protege-mta"), "queue", "retry", "--all", "--yes"]
+        subprocess.run(
+            [*command, "--config", str(self.config)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(60)
+        process, self._process = self._process, None
+        if process is not None:
+            end(process)
 
 
 class Postfix:
-    """A private Postfix, tuned; needs root and Debian's package."""
+    """A private Postfix, tuned; needs root and Debian's package.
 
-    name = "postfix"
+    :param is_signing: whether OpenDKIM signs, as a milter.
+    """
 
-    def __init__(self, folder: Path, sink_port: int) -> None:
+    def __init__(self, folder: Path, sink_port: int, *, is_signing: bool = False) -> None:
+        self.name = "Postfix + OpenDKIM" if is_signing else "Postfix"
         self.port = free_port()
-        self._root = folder / "postfix"
-        self._sink_port = sink_port
+        self._root = folder
+        self._etc = folder / "etc"
+        for name in ("etc", "spool", "data"):
+            (folder / name).mkdir(mode=0o755, parents=True)
+        shutil.chown(folder / "data", "postfix")
+        main = configurations.POSTFIX_MAIN.format(
+            root=folder,
+            sink_port=sink_port,
+            commands=Path(run_path("postfix")).parent,
+            daemons=DAEMONS,
+        )
+        self._milter = Milter(folder / "milter") if is_signing else None
+        self.configuration = main
+        if self._milter is not None:
+            main += configurations.POSTFIX_MILTER.format(socket=self._milter.socket)
+            self.configuration = f"{main}\n# opendkim.conf\n{self._milter.configuration}"
+        (self._etc / "main.cf").write_text(main)
+        master = configurations.POSTFIX_MASTER.format(port=self.port)
+        (self._etc / "master.cf").write_text(master)
+        self.log = folder / "maillog"
 
     def start(self) -> None:
-        shutil.rmtree(self._root, ignore_errors=True)
-        for name in ("etc", "spool", "data"):
-            (self._root / name).mkdir(parents=True)
-        for path in (self._root, self._root / "spool"):
-            path.chmod(0o755)
-        shutil.chown(self._root / "data", "postfix")
-        etc = self._root / "etc"
-        main = POSTFIX_MAIN.format(root=self._root, sink_port=self._sink_port)
-        (etc / "main.cf").write_text(main)
-        master = f"127.0.0.1:{self.port} inet n - n - - smtpd\n{_SERVICES}"
-        (etc / "master.cf").write_text(master)
-        subprocess.run(["postfix", "-c", str(etc), "start"], check=True, capture_output=True)
+        if self._milter is not None:
+            self._milter.start()
+        self._run("start")
         wait_for(self.port)
 
     @property
-    def pid(self) -> int:
-        return int((self._root / "spool/pid/master.pid").read_text())
+    def roots(self) -> Sequence[int]:
+        try:
+            master = [int((self._root / "spool/pid/master.pid").read_text())]
+        except FileNotFoundError:
+            return []
+        return master if self._milter is None else [*master, *self._milter.roots]
+
+    def retry_all(self) -> None:
+        self._run("flush")
 
     def stop(self) -> None:
-        try:
-            pid = self.pid
-        except OSError:
+        for pid in self.roots[:1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+                _wait_until_gone(pid)
+            (self._root / "spool/pid/master.pid").unlink(missing_ok=True)
+        if self._milter is not None:
+            self._milter.stop()
+
+    def _run(self, command: str) -> None:
+        done = subprocess.run(
+            [run_path("postfix"), "-c", str(self._etc), command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"postfix {command}: {done.stderr.strip()}")
+
+
+class Milter:
+    """OpenDKIM, signing with RSA-2048 over a socket of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o755)
+        (folder / "rsa.pem").write_bytes(keys.generate_rsa(2048))
+        self.socket = folder / "socket"
+        self.configuration = configurations.OPENDKIM.format(root=folder, socket=self.socket)
+        (folder / "conf").write_text(self.configuration)
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, "opendkim")
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [run_path("opendkim"), "-f", "-x", str(self._folder / "conf")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user="opendkim",
+                extra_groups=[],
+            )
+        give_up_at = time.monotonic() + 10
+        while not self.socket.exists():
+            if self._process.poll() is not None or time.monotonic() > give_up_at:
+                raise RuntimeError(f"opendkim: {(self._folder / 'log').read_text()}")
+            time.sleep(0.01)
+
+    @property
+    def roots(self) -> Sequence[int]:
+        return [self._process.pid] if self._process is not None else []
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            end(process)
+
+
+@contextlib.contextmanager
+def running(*servers: Server) -> Iterator[None]:
+    """Start them, and stop them at the end whatever happens."""
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.stop)
+            server.start()
+        yield
+
+
+def wait_quiet(server: Server, share: float = 0.05, limit_s: float = 600.0) -> None:
+    """Wait until a server does nothing any more: until it has used less of a processor for 2 s.
+
+    :raise TimeoutError: it goes on.
+    """
+    end_at = time.monotonic() + limit_s
+    while time.monotonic() < end_at:
+        before = cpu_s(server.roots)
+        time.sleep(2)
+        if cpu_s(server.roots) - before < 2 * share:
             return
-        os.kill(pid, signal.SIGTERM)
-        while Path(f"/proc/{pid}").exists():
-            time.sleep(0.05)
+    raise TimeoutError(f"{server.name} is still busy after {limit_s:.0f} s")
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and SIGKILL for one that does not hear."""
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
-def wait_for(port: int, seconds: float = 30.0) -> None:
-    """:raise TimeoutError: nobody listens there in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(f"nobody listens on port {port}")
+def _wait_until_gone(pid: int) -> None:
+    """:raise ProcessLookupError: it is gone, as it shall be."""
+    give_up_at = time.monotonic() + STOP_S
+    while time.monotonic() < give_up_at:
+        os.kill(pid, 0)
+        time.sleep(0.02)
+    raise TimeoutError(f"Postfix's master, process {pid}, does not end")

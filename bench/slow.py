@@ -1,0 +1,172 @@
+"""Slow writers and slow readers among the clients: does a healthy one suffer?
+
+A slow writer sends a line of content a second; a slow reader sends commands without end and reads
+no reply.  A healthy client sends at a steady rate, first alone, then among them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+from collections.abc import Iterator
+
+import attrs
+
+from .bench import Bench
+from .figures import Latency, latency, matched, megabytes
+from .machine import free_port, raise_descriptors, require
+from .paced import TAIL_S, TimingSink, send_paced
+from .processes import memory
+from .report import Sheet, steps
+from .servers import Ours, running
+
+
+@attrs.frozen
+class Plan:
+    """:ivar writers: slow ones; ``readers`` likewise.
+    :ivar per_s: messages of the healthy client.
+    """
+
+    writers: int = 200
+    readers: int = 200
+    per_s: float = 200.0
+    seconds: float = 20.0
+
+
+@attrs.frozen
+class Phase:
+    """:ivar relay: from the healthy client's final dot to the next hop's 250; ``accept`` to ours."""
+
+    relay: Latency
+    accept: Latency
+    rss_octets: int
+
+
+def run(bench: Bench, plan: Plan) -> None:
+    require("twistd")
+    raise_descriptors(plan.writers + plan.readers + 1000)
+    port = free_port()
+    server = Ours(
+        bench.folder / "ours", sink_port=port, connections=plan.writers + plan.readers + 500
+    )
+    bench.configuration(server)
+    phases: dict[str, Phase] = {}
+    among = f"among {plan.writers} slow writers and {plan.readers} slow readers"
+    with (
+        steps(3) as progress,
+        TimingSink(port, bench.folder, {"127.0.0.1": "good"}) as hop,
+        running(server),
+    ):
+        progress.next("the healthy client alone")
+        send_paced(server.port, per_s=plan.per_s, seconds=1.0, prefix="w")
+        phases["alone"] = _phase(plan, server, hop, "a")
+        with nuisances(server.port, plan.writers, plan.readers):
+            progress.next(among)
+            phases[among] = _phase(plan, server, hop, "b")
+        progress.next("and alone again")
+        phases["alone again"] = _phase(plan, server, hop, "c")
+    rows = [
+        (
+            title,
+            f"{phase.accept.p50_ms:.1f}",
+            f"{phase.accept.p99_ms:.1f}",
+            f"{phase.relay.p50_ms:.1f}",
+            f"{phase.relay.p99_ms:.1f}",
+            megabytes(phase.rss_octets),
+        )
+        for title, phase in phases.items()
+    ]
+    titles = ("healthy client", "accept p50 ms", "p99 ms", "relay p50 ms", "p99 ms", "RSS MB")
+    bench.finish(
+        "slow",
+        plan,
+        [Sheet(f"A healthy client at {plan.per_s:.0f}/s", titles, rows)],
+        configuration=server.configuration,
+        phases={title: attrs.asdict(phase) for title, phase in phases.items()},
+    )
+
+
+def _phase(plan: Plan, server: Ours, hop: TimingSink, prefix: str) -> Phase:
+    sent = send_paced(server.port, per_s=plan.per_s, seconds=plan.seconds, prefix=prefix)
+    if sent.refused:
+        raise RuntimeError(f"{server.name} said {sent.refused[0]!r}")
+    arrived = hop.wait(frozenset(sent.accepted), TAIL_S)
+    return Phase(
+        latency(matched(sent.dots, arrived)),
+        latency(matched(sent.dots, sent.accepted)),
+        memory(server.roots).rss,
+    )
+
+
+@contextlib.contextmanager
+def nuisances(port: int, writers: int, readers: int) -> Iterator[None]:
+    """So many slow clients, for as long as this is entered."""
+    over = threading.Event()
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(_begun(port)) for _ in range(writers)]
+        deaf = [stack.enter_context(greeted(port)) for _ in range(readers)]
+        thread = threading.Thread(target=_annoy, args=(slow, deaf, over), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def _annoy(slow: list[socket.socket], deaf: list[socket.socket], over: threading.Event) -> None:
+    for channel in (*slow, *deaf):
+        channel.setblocking(False)
+    with selectors.DefaultSelector() as selector:
+        for channel in deaf:
+            selector.register(channel, selectors.EVENT_WRITE)
+        while not over.wait(1.0):
+            for channel in slow:
+                _try_send(channel, b"a line of content\r\n")
+            for key, _ in selector.select(0):
+                assert isinstance(key.fileobj, socket.socket)
+                _try_send(key.fileobj, b"NOOP\r\n" * 1000)
+
+
+def _try_send(channel: socket.socket, octets: bytes) -> None:
+    """What does not fit is dropped, and who was hung up on does not matter here."""
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        channel.send(octets)
+
+
+def greeted(port: int) -> socket.socket:
+    channel = socket.create_connection(("127.0.0.1", port), 30)
+    _talk(channel, b"")
+    _talk(channel, b"EHLO slow.test\r\n")
+    return channel
+
+
+def _begun(port: int) -> socket.socket:
+    """A connection in the middle of a content."""
+    channel = greeted(port)
+    for command in (
+        b"MAIL FROM:<slow@client.test>\r\n",
+        b"RCPT TO:<slow@dest.test>\r\n",
+        b"DATA\r\n",
+    ):
+        _talk(channel, command)
+    channel.sendall(b"Subject: slow\r\n\r\n")
+    return channel
+
+
+def _talk(channel: socket.socket, command: bytes) -> None:
+    """:raise RuntimeError: it was refused."""
+    channel.sendall(command)
+    reply = channel.recv(4096)
+    while reply and not _is_whole(reply):
+        reply += channel.recv(4096)
+    if reply[:1] not in (b"2", b"3"):
+        raise RuntimeError(f"{command!r} was answered {reply!r}")
+
+
+def _is_whole(reply: bytes) -> bool:
+    """Whether its last line is there, the one without a hyphen."""
+    lines = reply.split(b"\r\n")
+    return len(lines) > 1 and lines[-1] == b"" and lines[-2][3:4] != b"-"
