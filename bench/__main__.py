@@ -76,6 +76,7 @@ class Choice:
 @click.option("--quick", "is_quick", is_flag=True, help="A few messages, to see that it works.")
 @click.pass_context
 def main(context: click.Context, folder: Path | None, out: Path, is_quick: bool) -> None:
+    out = out / "quick" if is_quick else out  # figures without meaning do not replace others
     context.obj = Choice(folder, out, is_quick)
     if context.invoked_subcommand is None:
         context.obj.run("relay", relay.Plan())
