@@ -78,7 +78,10 @@ class Recovered:
 
 @attrs.frozen
 class Stats:
-    """Figures for metrics and ``status``."""
+    """Figures for metrics and ``status``.
+
+    :ivar is_full: the disk had no room for what was committed last.
+    """
 
     messages: int
     content_octets: int
@@ -90,6 +93,7 @@ class Stats:
     commits: int
     operations: int
     is_failed: bool
+    is_full: bool = False
 
 
 Position = tuple[int, int]

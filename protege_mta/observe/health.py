@@ -183,6 +183,7 @@ class Health:
             (self._is_stopping, "shutting down"),
             (problem is not None, problem or ""),
             (stats.is_failed, "the spool has stopped, as its disk broke a promise"),
+            (stats.is_full, "the spool's disk is full"),
             (
                 stats.free_octets < limits.free_octets,
                 f"{stats.free_octets} octets free, below the floor of {limits.free_octets}",

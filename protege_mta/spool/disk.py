@@ -56,7 +56,7 @@ from .scan import SegmentReader
 from .segment import Segment
 from .settings import SpoolSettings
 from .states import States
-from .writer import Item, Maker, Writer
+from .writer import NO_ROOM, Item, Maker, Writer
 
 _READERS: Final = 16
 
@@ -126,6 +126,7 @@ class DiskSpool:
         self._commits = 0
         self._operations = 0
         self._failure: SpoolFailed | None = None
+        self._is_full = False  # there was no room for the next segment
         self._closing: Deferred[None] | None = None
         self._is_preparing = False
         self._last_recovered = 0  # number of the last segment that recovery found
@@ -153,6 +154,11 @@ class DiskSpool:
         self._corrupt = Corrupt(files, folder / "corrupt")
         for changed in (folder, self._root, self._root.parent):
             files.sync_folder(changed)
+        for changed in self._root.parent.parents:
+            try:
+                files.sync_folder(changed)
+            except OSError:
+                break  # where we may not do that, it was not we who made anything
         self._folder = folder
         self._fetcher = Fetcher(files, folder)
         self._quota = quota = Quota(files, folder, self._settings, self._now)
@@ -293,7 +299,15 @@ class DiskSpool:
         if self._failure is not None:
             raise self._failure
         if self._quota is not None:
-            self._quota.check(size_octets)
+            self._check_room(self._quota, size_octets)
+
+    def _check_room(self, quota: Quota, octets: int) -> None:
+        """What is left of the last segment is for updates and ends."""
+        if self._is_full:
+            self._prepare()
+        if self._is_full:
+            raise SpoolFull("no room for another segment")
+        quota.check(octets)
 
     def commit(self, batch: Batch) -> Deferred[None]:
         line, quota = self._line, self._quota
@@ -316,9 +330,9 @@ class DiskSpool:
             octets += len(event)
         if has_content:
             try:
-                quota.check(octets)
+                self._check_room(quota, octets)
             except SpoolFull as error:
-                self._unlink_unused(batch)
+                self._unlink_unused(batch.operations)
                 return defer.fail(error)
         quota.accept(octets)
         self._operations += len(drafts)
@@ -356,9 +370,19 @@ class DiskSpool:
     def refused(self, items: Sequence[Item], error: SpoolFull | SpoolFailed) -> None:
         """The writer's word that nobody may rely on these."""
         for item in items:
+            if isinstance(error, SpoolFull):
+                self._unlink_unused(item.operations)
+            # Else nobody knows what the disk holds: a record may well name the big file.
             if item.deferred is not None:
                 self._in_flight.popleft()
                 item.deferred.errback(error)
+            else:
+                self.log.error(
+                    "{count} deliveries cannot be noted, a restart repeats them: {error}",
+                    count=len(item.operations),
+                    error=error,
+                )
+        self._prepare()
 
     def failed(self, error: Exception) -> None:
         """The writer's word that it has stopped."""
@@ -402,8 +426,9 @@ class DiskSpool:
             if not isinstance(operation, Append)
         }
 
-    def _unlink_unused(self, batch: Batch) -> None:
-        for operation in batch.operations:
+    def _unlink_unused(self, operations: tuple[Operation, ...]) -> None:
+        """Nothing names, or ever named, the big files of these."""
+        for operation in operations:
             if (
                 isinstance(operation, Append)
                 and isinstance(operation.content, BigFile)
@@ -419,9 +444,23 @@ class DiskSpool:
 
         def prepared(result: Failure | None) -> None:
             self._is_preparing = False
-            if result is not None:
-                # The writer will try for itself, and say so if it fails.
-                self.log.failure("cannot make a segment ahead of time", result)
+            was_full, self._is_full = self._is_full, False
+            if result is None:
+                if was_full:
+                    self.log.warn("there is room for segments again, mail is accepted")
+                return
+            error = result.value
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                self._is_full = True
+                if not was_full:
+                    self.log.critical(
+                        "the disk of the spool in {folder} is full, no mail is accepted: {error}",
+                        folder=self._folder,
+                        error=error,
+                    )
+                return
+            # The writer will try for itself, and say so if it fails.
+            self.log.failure("cannot make a segment ahead of time", result)
 
         self._in_thread(self._maker.prepare).addBoth(prepared)
 
@@ -468,6 +507,7 @@ class DiskSpool:
             commits=self._commits,
             operations=self._operations,
             is_failed=self._failure is not None,
+            is_full=self._is_full,
         )
 
     def _fetch(
@@ -489,7 +529,11 @@ class DiskSpool:
                 failure.raiseException()
             if self._index.place(id) != place:
                 return self._fetch(id, how)  # carried forward, or gone, in the meantime
-            self.log.error("{id} is damaged: {error}", id=id, error=error)
+            self.log.critical("{id} is damaged: {error}", id=id, error=error)
+            if isinstance(error, OSError) and error.errno == errno.EIO and self._corrupt:
+                # There is nothing to keep, and after a restart the disk may be in its senses.
+                self._corrupt.found(id)
+                raise Damaged(id)
             octets = error.octets if isinstance(error, Mismatch) else b""
             return self._found_damage(id, octets).addCallback(lambda _: _raise(Damaged(id)))
 

@@ -31,6 +31,7 @@ class Quota:
         self._room = Room(0, 0)
         self._looked_at = float("-inf")
         self._accepted = 0
+        self._is_short = False
 
     def room(self) -> Room:
         """What is free, as of the last look."""
@@ -44,13 +45,38 @@ class Quota:
                 self._room = Room(0, 0)
             self._looked_at = now
             self._accepted = 0
+            self._look()
         return self._room
+
+    def _look(self) -> None:
+        """Say once that a floor has been reached, and once that it is well below."""
+        room, settings = self._room, self._settings
+        if room.free_octets < settings.free_octets or room.free_inodes < settings.free_inodes:
+            self._alarm()
+        elif room.free_octets >= settings.free_octets + _LOOK_OCTETS and self._is_short:
+            self._is_short = False
+            self.log.warn("there is room again, mail is accepted")
+
+    def _alarm(self) -> None:
+        if self._is_short:
+            return
+        self._is_short = True
+        self.log.critical(
+            "mail is refused while so little is free: {octets} octets, {inodes} inodes; "
+            "the floors are {free_octets} and {free_inodes}",
+            octets=self._room.free_octets,
+            inodes=self._room.free_inodes,
+            free_octets=self._settings.free_octets,
+            free_inodes=self._settings.free_inodes,
+        )
 
     def check(self, octets: int) -> None:
         """:raise SpoolFull: so much more would cross a floor."""
         room = self.room()
         free = room.free_octets - self._accepted - octets
         if free < self._settings.free_octets:
+            if octets <= _LOOK_OCTETS:  # else it may be the message that is too big
+                self._alarm()
             raise SpoolFull(f"{free} octets would be free, below free_octets")
         if room.free_inodes < self._settings.free_inodes:
             raise SpoolFull(f"{room.free_inodes} inodes are free, below free_inodes")

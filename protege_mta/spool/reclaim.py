@@ -26,7 +26,7 @@ import msgspec
 from twisted.logger import Logger
 
 from ..model.ids import QueueId
-from ..model.ports import Journal
+from ..model.ports import Journal, SpoolFull
 from . import record as records
 from .index import Index, Place, Use
 from .record import COMMIT, CONTENT, Draft, Record
@@ -102,6 +102,7 @@ class _Carry:
     notes: list[Draft]
     moved: list[QueueId] = attrs.field(factory=list)
     written: tuple[list[Place], Segment, int] | None = None
+    is_refused: bool = False
 
     def run(self, writer: Writer) -> None:
         reader = self.cleaning.reader
@@ -116,10 +117,17 @@ class _Carry:
             drafts.append(records.carried(record, states, body))
             self.moved.append(seen.id)
         if drafts:
-            self.written = writer.carry(drafts)
+            try:
+                self.written = writer.carry(drafts)
+            except SpoolFull:
+                self.is_refused = True
+                reader.close()
 
     def done(self, error: Exception | None) -> None:
         if error is not None:
+            return
+        if self.is_refused:
+            self.reclaimer.put_off()
             return
         if self.written is not None:
             places, segment, end = self.written
@@ -255,6 +263,11 @@ class Reclaimer:
             else:
                 # It met its end in the meantime; the copy must not outlive what says so.
                 self._index.uses[segment.number].dead.add(id)
+
+    def put_off(self) -> None:
+        """There is no room for copies: try again later, from the beginning, and first where nothing
+        has to be copied."""
+        self._cleaning = None
 
     def dropped(self, use: Use, is_dropped: bool) -> None:
         """The cleaning is over."""

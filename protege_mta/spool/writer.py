@@ -24,7 +24,7 @@ from .index import Place
 from .record import COMMIT_OCTETS, CONTENT, Draft
 from .segment import SEGMENT_HEADER_OCTETS, Kind, Segment
 
-_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
+NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 @attrs.define(eq=False)
@@ -194,7 +194,8 @@ class Log:
     ) -> tuple[list[Place], Segment, int]:
         """Append a group, for which there is room, and sync it.
 
-        :return: the places of its contents, and the group's end.  :raise OSError:
+        :return: the places of its contents, and the group's end.
+        :raise OSError:  :raise SpoolFull: nothing of it is there.
         """
         opened = self._open
         if opened is None:
@@ -210,7 +211,15 @@ class Log:
             offset += octets
         closing = records.commit_draft(start, len(drafts), lines)
         offset += records.write(closing, epoch=epoch, sequence=sequence, to=pieces)
-        self._files.write(opened.fd, pieces, start)
+        try:
+            self._files.write(opened.fd, pieces, start)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            # A part of it may lie there, and recovery takes only the last group of all for torn.
+            self._files.truncate(opened.fd, start)
+            self._files.sync(opened.fd)
+            raise SpoolFull("no room in the segment") from error
         self._files.sync_data(opened.fd)
         opened.end = offset
         return places, opened.segment, offset
@@ -283,10 +292,18 @@ class Writer:
         self._flush(run)
 
     def carry(self, drafts: Sequence[Draft]) -> tuple[list[Place], Segment, int]:
-        """Write what is carried forward, and sync it.  For tasks.  :raise OSError:"""
+        """Write what is carried forward, and sync it.  For tasks.
+
+        :raise OSError:  :raise SpoolFull: nothing of it is there.
+        """
         octets = sum(draft.octets for draft in drafts)
         if octets > self._kept.room():
-            self._kept.switch(octets)
+            try:
+                self._kept.switch(octets)
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                raise SpoolFull("no room for another segment") from error
         self._sequence += 1
         return self._kept.write(self._sequence, drafts, ())
 
@@ -304,7 +321,7 @@ class Writer:
                 self._fresh.switch(item.octets)
                 return True
             except OSError as error:
-                if error.errno in _NO_ROOM:
+                if error.errno in NO_ROOM:
                     # Nothing has been written: an honest no, and the log is as it was.
                     full = SpoolFull("no room for another segment")
                     self._in_reactor(self._listener.refused, [item], full)
@@ -319,6 +336,9 @@ class Writer:
         if self._failure is None:
             try:
                 self._write(run)
+                return
+            except SpoolFull as full:
+                self._in_reactor(self._listener.refused, run, full)
                 return
             except Exception as error:
                 self._fail(error)

@@ -24,7 +24,7 @@ from protege_mta.spool.states import States
 from protege_mta.testing.crashfs import CrashFiles
 
 from .exploring import Explored, explore, explore_on
-from .recording import SHARD, Violation
+from .recording import FOLDER, SHARD, Violation
 from .scenarios import (
     Life,
     Workshop,
@@ -66,6 +66,14 @@ class NoSyncOfBigNames(CrashFiles):
 
     def sync_folder(self, path: Path) -> None:
         if path.name != "big":
+            super().sync_folder(path)
+
+
+class NoSyncOfParents(CrashFiles):
+    """Does not make sure of the folders that its own folder lies in."""
+
+    def sync_folder(self, path: Path) -> None:
+        if path not in FOLDER.parent.parents:
             super().sync_folder(path)
 
 
@@ -202,7 +210,7 @@ class Broken:
                 return Explored(violations=[str(error)])
             explored, survivors = explore(run, is_hasty=True)
             if not explored.violations:
-                explored.add(explore_on(run, survivors, after_a_crash, 6, is_hasty=True))
+                explored.add(explore_on(run, survivors, after_a_crash, 40, is_hasty=True))
             return explored
 
 
@@ -210,6 +218,7 @@ BROKEN: Final = (
     Broken(one_message, NoDataSync),
     Broken(big_files, NoFileSync),
     Broken(one_message, NoFolderSync),
+    Broken(one_message, NoSyncOfParents),
     Broken(big_files, NoSyncOfBigNames),
     Broken(emptied, NoSyncOfRemoval),
     Broken(one_message, NoSyncOfCut),

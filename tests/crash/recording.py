@@ -35,9 +35,12 @@ State = dict[QueueId, tuple[RecipientStatus | None, ...]]
 
 SEGMENT: Final = 4096
 BIG: Final = 900
-SHARD: Final = Path("/spool/0")
+FOLDER: Final = Path("/var/mta/spool")
+SHARD: Final = FOLDER / "0"
 
-make: Final = partial(disk_spool, segment_octets=SEGMENT, big_octets=BIG, cache_octets=0)
+make: Final = partial(
+    disk_spool, folder=FOLDER, segment_octets=SEGMENT, big_octets=BIG, cache_octets=0
+)
 
 
 @attrs.frozen

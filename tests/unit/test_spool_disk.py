@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.batch import Append, Batch, BigFile, End
-from protege_mta.model.ports import SpoolFailed, SpoolFull, SpoolLocked
+from protege_mta.model.ports import Damaged, SpoolFailed, SpoolFull, SpoolLocked
 from protege_mta.spool.disk import DiskSpool
 from protege_mta.spool.files import Files, Room
 from protege_mta.spool.lock import ForeignOwner, check_owner
@@ -201,6 +201,54 @@ class FloorTests(SynchronousTestCase):
         self.successResultOf(spool.commit(Batch((append(b"x" * 9000),))))
         self.flushLoggedErrors(OSError)
 
+    def test_no_room_in_the_segment(self) -> None:
+        """Where nothing can be reserved a write may find no room: what it began is cut off."""
+
+        class Full(CrashFiles):
+            is_full = False
+
+            def allocate(self, fd: int, octets: int) -> None:
+                raise OSError(errno.EOPNOTSUPP, "cannot reserve")
+
+            def write(self, fd: int, pieces: Sequence[bytes], offset: int) -> None:
+                whole = b"".join(pieces)
+                if self.is_full and len(whole) > 500:
+                    super().write(fd, [whole[:400]], offset)
+                    raise OSError(errno.ENOSPC, "full")
+                super().write(fd, pieces, offset)
+
+        disk = Full()
+        spool = started(disk)
+        one, two = append(b"1" * 1000), append()
+        self.successResultOf(spool.commit(Batch((one,))))
+        disk.is_full = True
+        self.failureResultOf(spool.commit(Batch((append(b"2" * 1000),))), SpoolFull)
+        self.successResultOf(spool.commit(Batch((End(one.message.id, (0,), "removed"),))))
+        disk.is_full = False
+        self.successResultOf(spool.commit(Batch((two,))))
+        again = disk_spool(disk.crashed(10**6, "dropped"))
+        again.acquire()
+        self.assertEqual([it.message.id for it in again.recover()], [two.message.id])
+        self.assertEqual(again.stats().corrupt, 0)
+
+    def test_room_for_ends(self) -> None:
+        """Content is refused as soon as there is no segment ahead: its room is for ends."""
+        disk = CrashFiles()
+        spool = started(disk)
+        one = append(b"x" * 9000)
+        self.successResultOf(spool.commit(Batch((one,))))
+        disk.faults["allocate"] = OSError(errno.ENOSPC, "full")
+        self.successResultOf(spool.commit(Batch((append(b"x" * 9000),))))  # the one made ahead
+        self.failureResultOf(spool.commit(Batch((append(b"x"),))), SpoolFull)
+        self.assertRaises(SpoolFull, spool.check_room, 0)
+        self.assertTrue(spool.stats().is_full)
+        lazy = Batch((End(one.message.id, (0,), "delivered"),), is_lazy=True)
+        self.successResultOf(spool.commit(lazy))
+        disk.faults.clear()
+        spool.check_room(0)
+        self.assertFalse(spool.stats().is_full)
+        self.successResultOf(spool.commit(Batch((append(b"x"),))))
+
 
 class FailureTests(SynchronousTestCase):
     """A disk that breaks its promises."""
@@ -231,6 +279,21 @@ class FailureTests(SynchronousTestCase):
         again.acquire()
         self.assertEqual([it.message.id for it in again.recover()], [one.message.id])
         self.successResultOf(again.commit(Batch((append(),))))
+
+    def test_unreadable(self) -> None:
+        """What the disk cannot read is offered to nobody, and again after a restart."""
+        disk = CrashFiles()
+        spool = started(disk, cache_octets=0)
+        one = append()
+        self.successResultOf(spool.commit(Batch((one,))))
+        disk.faults["read"] = OSError(errno.EIO, "bad")
+        self.failureResultOf(spool.open(one.message.id), Damaged)
+        self.assertEqual(list(spool.corrupt_ids()), [one.message.id])
+        disk.faults.clear()
+        self.successResultOf(spool.close())
+        again = disk_spool(disk)
+        again.acquire()
+        self.assertEqual([it.message.id for it in again.recover()], [one.message.id])
 
     def test_too_many_files(self) -> None:
         """A fault that says nothing about the content leaves it alone."""

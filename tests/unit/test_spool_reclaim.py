@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -63,6 +64,38 @@ class ReclaimTests(SynchronousTestCase):
             highest = max(highest, self.disk_octets())
         self.assertLess(highest, 4 * SEGMENT)
         self.assertEqual(self.spool.stats().messages, 0)
+
+    def test_no_room_for_copies(self) -> None:
+        """A disk that is full puts cleaning off, and stops nothing; later it is made up for."""
+
+        class Full(CrashFiles):
+            is_full = False
+
+            def write(self, fd: int, pieces: Sequence[bytes], offset: int) -> None:
+                path = next(at for at, i in self._medium.names.items() if i == self._open[fd])
+                if self.is_full and path.suffix == ".kept":
+                    super().write(fd, pieces[: len(pieces) // 2], offset)
+                    raise OSError(errno.ENOSPC, "full")
+                super().write(fd, pieces, offset)
+
+        self.disk = disk = Full()
+        self.spool = self.start()
+        stay = [append(b"x" * 1000) for _ in range(8)]
+        disk.is_full = True
+        for one in stay:
+            self.commit(one)
+            self.pass_through(20)
+        self.assertFalse(self.spool.stats().is_failed)
+        self.restart()
+        self.assertEqual([it.message.id for it in self.found], [it.message.id for it in stay])
+        self.assertEqual(self.spool.stats().corrupt, 0)
+        full = self.disk_octets()
+        disk.is_full = False
+        for _ in range(3):
+            self.pass_through(100)
+        self.assertLess(self.disk_octets(), full - 2 * SEGMENT)
+        self.restart()
+        self.assertEqual([it.message.id for it in self.found], [it.message.id for it in stay])
 
     def test_one_of_a_thousand_stays(self) -> None:
         """Long-deferred mail pins no segments; its content and states survive all the copying."""
