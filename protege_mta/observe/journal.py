@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from twisted.logger import Logger
@@ -33,7 +33,7 @@ _TICK_S: Final = 0.05
 class _Cursor(msgspec.Struct, frozen=True):
     position: Position = START
     inode: int = 0
-    offset: int = 0
+    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class _Identified(msgspec.Struct):
@@ -98,7 +98,7 @@ class FileJournal:
             self._cursor = msgspec.json.decode(self._cursor_path.read_bytes(), type=_Cursor)
         except FileNotFoundError:
             self._cursor = _Cursor()
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             self.log.warn("{path} is damaged, reading the whole journal", path=self._cursor_path)
             self._cursor = _Cursor()
         self._position = self._synced = self._cursor.position
@@ -322,7 +322,5 @@ def _ids(path: Path, offset: int) -> Iterator[str]:
         for line in file:
             try:
                 yield _id(line)
-            except (
-                msgspec.DecodeError
-            ):  # not ours; a person's note, or a line spoilt by a full disk
-                continue
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue  # not ours; a person's note, or a line that a disk has spoilt

@@ -96,17 +96,20 @@ class CrashTests(Case):
         journal = self.journal()
         journal.publish([line("a")], (1, 10))
         journal.sync()
-        self.path.with_name("events.jsonl.cursor").write_bytes(b"")
-        again = self.journal()
-        self.assertEqual(again.synced(), (0, 0))
-        again.recover([((line("a"),), (1, 10)), ((line("b"),), (1, 20))])
-        self.assertEqual(self.ids(), ["a", "b"])
+        inode = self.path.stat().st_ino
+        for cursor in (b"", b'{"\xff', b'{"position":[1,10],"inode":%d,"offset":-1}' % inode):
+            self.path.with_name("events.jsonl.cursor").write_bytes(cursor)
+            again = self.journal()
+            self.assertEqual(again.synced(), (0, 0))
+            again.recover([((line("a"),), (1, 10)), ((line("b"),), (1, 20))])
+            self.assertEqual(self.ids(), ["a", "b"])
 
     def test_a_persons_note(self) -> None:
         """A line that is no JSON stops nothing."""
-        self.path.write_bytes(b"# looked at this\n" + line("a"))
-        self.journal().recover([((line("a"), line("b")), (1, 10))])
-        self.assertEqual(self.path.read_bytes(), b"# looked at this\n" + line("a") + line("b"))
+        for note in (b"# looked at this\n", b'{"id":"\xff"}\n'):
+            self.path.write_bytes(note + line("a"))
+            self.journal().recover([((line("a"), line("b")), (1, 10))])
+            self.assertEqual(self.path.read_bytes(), note + line("a") + line("b"))
 
 
 class RotationTests(Case):
