@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import client, content, disk, local, names, server
+from . import client, content, disk, journal, local, names, server
 from .target import Target
 
 TARGETS: Final[dict[str, Target]] = {
@@ -17,6 +17,7 @@ TARGETS: Final[dict[str, Target]] = {
         client.REPLIES,
         names.MESSAGE,
         disk.SEGMENTS,
+        journal.RECOVERY,
         content.HEADER,
         content.DOWNGRADE,
         content.DSN,
