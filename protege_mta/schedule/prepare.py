@@ -23,6 +23,9 @@ InThread = Callable[[Callable[[], bytes]], Deferred[bytes]]
 PIECE_OCTETS: Final = 1_048_576
 """Content is hashed in such pieces; a header section longer than one is not signed."""
 
+AT_ONCE_OCTETS: Final = 16_384
+"""Up to this size an Ed25519 signature takes less time than the way to a thread and back."""
+
 KEPT: Final = 512
 """So many messages' signatures are remembered for their other recipients and attempts."""
 
@@ -54,15 +57,16 @@ class Preparer:
             signers = self._signers_of(message, content.read(0, PIECE_OCTETS))
             if not signers:
                 return Prepared(is_eight_bit=message.is_eight_bit)
-            signing = self._in_thread(lambda: _signature(content, signers))
 
-            def signed(fields: bytes) -> Prepared | Reply:
+            def signed(fields: bytes) -> Prepared:
                 self._signed[message.id] = fields
                 if len(self._signed) > KEPT:
                     self._signed.popitem(last=False)
                 return Prepared(fields, is_eight_bit=message.is_eight_bit)
 
-            return signing.addCallback(signed)
+            if content.size_octets <= AT_ONCE_OCTETS and _are_quick(signers):
+                return signed(_signature(content, signers))
+            return self._in_thread(lambda: _signature(content, signers)).addCallback(signed)
 
         return prepare
 
@@ -101,6 +105,10 @@ class Preparer:
         if not message.origin.may_sign:
             return ()
         return self._signers.get(from_domain(first[: header_end(first)]), ())
+
+
+def _are_quick(signers: Sequence[Signer]) -> bool:
+    return all(signer.key.algorithm == "ed25519-sha256" for signer in signers)
 
 
 def _signature(content: Content, signers: Sequence[Signer]) -> bytes:

@@ -78,7 +78,17 @@ class PreparerTests(SynchronousTestCase):
 
     def test_signed_once(self) -> None:
         """Other recipients and attempts get the same octets without another signature."""
-        self.assertEqual(self.prepared(PLAIN), self.prepared(PLAIN))
+        octets = PLAIN + b"A line of text.\r\n" * 1_000
+        self.assertEqual(self.prepared(octets), self.prepared(octets))
+        self.assertEqual(self.work, 1)
+
+    def test_at_once(self) -> None:
+        """An Ed25519 signature of little content is no work for a thread; an RSA one always is."""
+        self.assertTrue(self.verifies(self.prepared(PLAIN)))
+        self.assertEqual(self.work, 0)
+        signer = Signer("a.test", "rsa", keys.load(keys.generate_rsa(2048)))
+        self.preparer = Preparer({"a.test": [signer]}, self.in_thread)
+        self.prepared(PLAIN)
         self.assertEqual(self.work, 1)
 
     def test_big(self) -> None:
