@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PEERS := postfix swaks libnet-ssleay-perl nsd opendkim opendkim-tools dovecot-core dovecot-lmtpd strace openssl curl procps
+PEERS := postfix swaks libnet-ssleay-perl nsd opendkim opendkim-tools dovecot-core dovecot-lmtpd strace openssl curl procps e2fsprogs mount
 
 .PHONY: help run test check format docs peers bench fuzz soak clean crash
 
