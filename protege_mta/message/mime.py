@@ -9,7 +9,7 @@ import attrs
 
 from .headers import simplified
 
-_TYPE: Final = re.compile(rb"[ \t]*([!-.0-:<-~]+)[ \t]*/[ \t]*([!-.0-:<-~]++)(?!/)")
+_TYPE: Final = re.compile(rb"[ \t]*([!-.0-:<-~]+)[ \t]*/[ \t]*([!-.0-:<-~]++)(?![^;]*/)")
 _PARAMETER: Final = re.compile(rb';[ \t]*([^\s=;"]+)[ \t]*=[ \t]*("|[^\s;"]+)')
 
 
