@@ -160,6 +160,8 @@ def signature(data: bytes) -> None:
         wild.update(piece)
     assert wild.digest() == body_hash(data), "chunks are seen in the hash of bare line ends"
     head = octets[:end]
+    if set(head) & set(b"\v\f"):
+        return  # dkimpy takes them for white space at the end of a field, which RFC 6376 does not
     if headers.from_domain(head) == "example.org" and head.endswith(b"\r\n\r\n"):
         fields = sign(octets, [ED25519], 1_700_000_000)
         assert fields.isascii()
