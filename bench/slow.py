@@ -1,7 +1,8 @@
 """Slow writers and slow readers among the clients: does a healthy one suffer?
 
-A slow writer sends a line of content a second; a slow reader sends commands without end and reads
-no reply.  A healthy client sends at a steady rate, first alone, then among them.
+A slow writer sends a line of content a second; a slow reader has sent commands until the server
+took no more, and reads no reply.  A healthy client sends at a steady rate, first alone, then among
+them, then alone again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import contextlib
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from typing import Final
 
 import attrs
 
@@ -21,6 +24,12 @@ from .paced import TAIL_S, TimingSink, send_paced
 from .processes import memory
 from .report import Sheet, steps
 from .servers import Ours, running
+
+COMMANDS: Final = b"EHLO slow.test\r\n" * 64
+"""Each has a long reply."""
+
+DEAF_OCTETS: Final = 4096
+FILL_S: Final = 60.0
 
 
 @attrs.frozen
@@ -106,8 +115,9 @@ def nuisances(port: int, writers: int, readers: int) -> Iterator[None]:
     over = threading.Event()
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(_begun(port)) for _ in range(writers)]
-        deaf = [stack.enter_context(greeted(port)) for _ in range(readers)]
-        thread = threading.Thread(target=_annoy, args=(slow, deaf, over), daemon=True)
+        deaf = [stack.enter_context(greeted(port, DEAF_OCTETS)) for _ in range(readers)]
+        _fill(deaf)
+        thread = threading.Thread(target=_write, args=(slow, over), daemon=True)
         thread.start()
         try:
             yield
@@ -116,18 +126,35 @@ def nuisances(port: int, writers: int, readers: int) -> Iterator[None]:
             thread.join()
 
 
-def _annoy(slow: list[socket.socket], deaf: list[socket.socket], over: threading.Event) -> None:
-    for channel in (*slow, *deaf):
-        channel.setblocking(False)
+def _fill(deaf: list[socket.socket]) -> None:
+    """Send commands until the server takes no more, since nobody reads its replies.
+
+    :raise RuntimeError: it takes them without end, or it has hung up.
+    """
+    give_up_at = time.monotonic() + FILL_S
     with selectors.DefaultSelector() as selector:
         for channel in deaf:
+            channel.setblocking(False)
             selector.register(channel, selectors.EVENT_WRITE)
-        while not over.wait(1.0):
-            for channel in slow:
-                _try_send(channel, b"a line of content\r\n")
-            for key, _ in selector.select(0):
+        while ready := selector.select(1.0):
+            for key, _ in ready:
                 assert isinstance(key.fileobj, socket.socket)
-                _try_send(key.fileobj, b"NOOP\r\n" * 1000)
+                try:
+                    key.fileobj.send(COMMANDS)
+                except BlockingIOError:
+                    continue  # full since we looked
+                except ConnectionError as error:
+                    raise RuntimeError(f"a slow reader was hung up on: {error}") from error
+            if time.monotonic() > give_up_at:
+                raise RuntimeError("commands of slow readers are taken without end")
+
+
+def _write(slow: list[socket.socket], over: threading.Event) -> None:
+    for channel in slow:
+        channel.setblocking(False)
+    while not over.wait(1.0):
+        for channel in slow:
+            _try_send(channel, b"a line of content\r\n")
 
 
 def _try_send(channel: socket.socket, octets: bytes) -> None:
@@ -136,8 +163,16 @@ def _try_send(channel: socket.socket, octets: bytes) -> None:
         channel.send(octets)
 
 
-def greeted(port: int) -> socket.socket:
-    channel = socket.create_connection(("127.0.0.1", port), 30)
+def greeted(port: int, room_octets: int = 0) -> socket.socket:
+    """A connection after its EHLO.
+
+    :param room_octets: for what it has not read; 0 for the system's usual.
+    """
+    channel = socket.socket()
+    channel.settimeout(30)
+    if room_octets:
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room_octets)
+    channel.connect(("127.0.0.1", port))
     _talk(channel, b"")
     _talk(channel, b"EHLO slow.test\r\n")
     return channel
