@@ -35,8 +35,6 @@ from twisted.internet.protocol import ClientFactory, ServerFactory
 from twisted.logger import Logger
 from twisted.python import log as legacy_log
 
-BACKLOG: Final = 1024
-
 _log = Logger()
 
 
@@ -157,30 +155,6 @@ def adopt(
         )
         port.startListening()
         return port
-
-
-def listen(
-    reactor: IReactorCore,
-    interface: str,
-    port: int,
-    factory: IProtocolFactory,
-    backlog: int = BACKLOG,
-) -> IListeningPort:
-    """As ``reactor.listenTCP``.
-
-    :param interface: an IPv4 or IPv6 address.
-    :raise OSError: the address is in use, or not ours to use.
-    """
-    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((interface, port))
-        listening.listen(backlog)
-    except OSError:
-        listening.close()
-        raise
-    return adopt(reactor, listening, factory)
 
 
 def connect(

@@ -28,6 +28,7 @@ from protege_mta.model.tally import Tally
 from protege_mta.testing.authority import Authority
 from protege_mta.testing.doors import FakeDoor
 from protege_mta.transport import fast
+from protege_mta.transport.listening import bind
 from protege_mta.transport.smtp_server import SmtpServerFactory
 from protege_mta.transport.tls_server import ServerContext, server_context
 from protege_mta.wire.settings import ServerSettings
@@ -80,7 +81,7 @@ class Case(TestCase):
             tls=tls,
             **options,
         )
-        port = fast.listen(cast(IReactorCore, _reactor), "127.0.0.1", 0, factory)
+        port = bind("mx", "127.0.0.1", 0).accept(cast(IReactorCore, _reactor), factory)
         try:
             return cast(Result, await deferToThread(talk, cast(IPv4Address, port.getHost()).port))
         finally:
