@@ -8,6 +8,7 @@ A :class:`House` is made once; what the configuration decides lies in its parts 
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import secrets
 import time
@@ -15,14 +16,10 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
-from . import __version__
+from . import __version__, deliverer, outbound
 from .clerk import Clerk
-from .config.model import Domain, LmtpDomain, MaildirDomain, Settings, Smarthost, SmtpListener
-from .dkim.keys import load as load_key
-from .dkim.sign import Signer
+from .config.model import Domain, LmtpDomain, MaildirDomain, Settings, SmtpListener
 from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics
@@ -58,23 +55,19 @@ from .schedule.scheduler import Scheduler, SchedulerSettings
 from .spool.disk import DiskSpool
 from .spool.settings import SpoolSettings
 from .transport.addresses import has_global_ipv6, is_local
-from .transport.client_settings import ClientSettings
+from .transport.delegate import Delegate, DelegatedTransport
 from .transport.dns import DnsResolver
 from .transport.dns_system import HostsFile
+from .transport.link import Setup
 from .transport.maildir import MaildirTransport
 from .transport.maildir import resolver as maildir_resolver
-from .transport.relay import SmtpTransport
 from .transport.smtp_server import SmtpServerFactory
 from .transport.submit import Submission
 from .transport.tls_server import server_context
 from .transport.unix import Credentials as PeerCredentials
-from .wire.sasl_client import Credentials
 from .wire.settings import ServerSettings
 
 _T = TypeVar("_T")
-
-SIGNERS: Final = 2
-"""Threads that sign; RSA lets go of the interpreter, so that two sign twice as fast."""
 
 PROBE_S: Final = 30.0
 """How long a site that failed as a whole is left alone at first."""
@@ -92,7 +85,7 @@ class House:
         self.reactor = reactor
         self.started_at = time.time()
         self._rng = random.Random(secrets.randbits(64))
-        self.signers = ThreadPool(SIGNERS, SIGNERS, name="signer")
+        self.signers = outbound.signer_pool()
 
         self.tally = Tally()
         self.metrics = Metrics(self.tally, __version__)
@@ -119,6 +112,7 @@ class House:
         )
 
         self.own = OwnListeners(is_local)
+        self.delegate = self._new_delegate(settings)
         self.resolver = DnsResolver(
             reactor,
             [(one.host, one.port) for one in settings.dns.nameservers] or None,
@@ -186,18 +180,20 @@ class House:
             tls = server_context(
                 settings.tls.certificate, settings.tls.private_key, settings.tls.min_version
             )
-        signers = _signers(settings)
+        signers = outbound.signers(settings)
         transports = self._transports(settings)
         locator = self._new_locator(settings)
-        kinds, outbound = _routes(settings)
+        kinds, way_out = _routes(settings)
 
         is_rerouted = _routes(settings) != _routes(self.settings)
         self.settings = settings
         self._locator = locator
-        self.dispatcher.route_by(RoutingTable(kinds, outbound).hop)
+        self.dispatcher.route_by(RoutingTable(kinds, way_out).hop)
         self.dispatcher.retry = _retry(settings)
         self.scheduler.back_off_by(_site_backoff(settings))
-        self.dispatcher.preparer = Preparer(signers, self._in_signer)
+        self.dispatcher.preparer = Preparer(signers, outbound.in_pool(self.reactor, self.signers))
+        if self.delegate is not None and self.transports:
+            self.delegate.set_up(self.delegated())
         self.door.relaying = _relaying(settings)
         self.limits.settings = _limit_settings(settings)
         self.server_settings = _server_settings(settings)
@@ -213,45 +209,18 @@ class House:
                 self.scheduler.retry(id)
 
     def _transports(self, settings: Settings) -> dict[HopKind, Transport]:
-        outbound = settings.outbound
-        networks = Prohibited(map(str, outbound.prohibited_networks))
-
-        def is_own(address: str, port: int) -> bool:
-            return self.own.is_own(address, port)
-
-        def is_prohibited(address: str, port: int) -> bool:
-            return address in networks or self.own.is_own(address, port)
-
-        def smtp(client: ClientSettings, refuses: Callable[[str, int], bool]) -> SmtpTransport:
-            return SmtpTransport(
-                self.reactor,
-                client,
-                clock=self.reactor,
-                tally=self.tally,
-                is_prohibited=refuses,
-            )
-
-        name, sources = settings.hostname, outbound.source_addresses
         found: dict[HopKind, Transport] = {
-            "mx": smtp(ClientSettings(name, source_addresses=sources), is_prohibited),
-            "lmtp": smtp(ClientSettings(name, protocol="lmtp", tls="none"), is_own),
-            "maildir": MaildirTransport(
-                maildir_resolver(_maildirs(settings)),
-                in_thread=self._in_thread,
-                hostname=name,
-                started_at=self.started_at,
-            ),
+            kind: DelegatedTransport(self.delegate, one) if self.delegate is not None else one
+            for kind, one in outbound.transports(
+                self.reactor, settings, own=self.own, tally=self.tally
+            ).items()
         }
-        host = outbound.smarthost
-        if host is not None:
-            client = ClientSettings(
-                name,
-                tls=host.tls,
-                ca_file=str(host.ca_file or ""),
-                credentials=_credentials(host),
-                source_addresses=sources,
-            )
-            found["smarthost"] = smtp(client, is_own)
+        found["maildir"] = MaildirTransport(
+            maildir_resolver(_maildirs(settings)),
+            in_thread=self._in_thread,
+            hostname=settings.hostname,
+            started_at=self.started_at,
+        )
         return found
 
     def _new_locator(self, settings: Settings) -> Callable[[NextHop], Deferred[Located]]:
@@ -273,6 +242,18 @@ class House:
         )
         lmtp = LmtpRouter(_lmtp_servers(settings), smarthost)
         return Locator({"mx": mx, "smarthost": smarthost, "lmtp": lmtp})
+
+    # --- the delivery process --------------------------------------------------------------------
+
+    def _new_delegate(self, settings: Settings) -> Delegate | None:
+        where = settings.workers.delivery
+        if where == "main" or (where == "auto" and len(os.sched_getaffinity(0)) < 2):
+            return None
+        return Delegate(deliverer.spawner(self.reactor), clock=self.reactor, tally=self.tally)
+
+    def delegated(self) -> Setup:
+        """What the delivery process works by."""
+        return Setup(pickle.dumps(self.settings), self.own.listeners())
 
     # --- doors -----------------------------------------------------------------------------------
 
@@ -336,10 +317,7 @@ class House:
     # --- threads ---------------------------------------------------------------------------------
 
     def _in_thread(self, work: Callable[[], _T]) -> Deferred[_T]:
-        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), work)
-
-    def _in_signer(self, work: Callable[[], _T]) -> Deferred[_T]:
-        return deferToThreadPool(self.reactor, self.signers, work)
+        return outbound.in_pool(self.reactor, self.reactor.getThreadPool())(work)
 
     # --- figures ---------------------------------------------------------------------------------
 
@@ -448,27 +426,6 @@ def _lmtp_servers(settings: Settings) -> dict[str, str]:
         for name, domain in _domains(settings).items()
         if isinstance(domain, LmtpDomain)
     }
-
-
-def _signers(settings: Settings) -> dict[str, list[Signer]]:
-    """The keys by From domain, in either spelling.  :raise ValueError, OSError: one is unfit."""
-    found = {}
-    for domain, dkim in settings.dkim.items():
-        name = ascii_domain(domain)
-        signers = [
-            Signer(name, one.name, load_key(one.private_key.read_bytes())) for one in dkim.selectors
-        ]
-        found[name] = found[domain.lower()] = signers
-    return found
-
-
-def _credentials(host: Smarthost) -> Credentials | None:
-    if not host.username:
-        return None
-    password = ""
-    if host.password_file is not None:
-        password = host.password_file.read_text("utf-8").split("\n", 1)[0]
-    return Credentials(host.username, password)
 
 
 def _site_backoff(settings: Settings) -> Backoff:

@@ -195,6 +195,8 @@ class MailService(Service):
         house.lag.start()
         self._listen(house)
         self._listen_locally(house)
+        if house.delegate is not None:
+            house.delegate.set_up(house.delegated())
         signal.signal(signal.SIGHUP, self._hangup)
         gc.collect()
         gc.freeze()  # what lives from here to the end is never looked through again
@@ -315,7 +317,10 @@ class MailService(Service):
         await self._within(house.settings.drain_s, transfers)
         for factory in house.smtp.values():
             factory.abort()
-        await self._within(CLOSE_S, [one.close() for one in house.transports.values()])
+        closing = [one.close() for one in house.transports.values()]
+        if house.delegate is not None:
+            closing.append(house.delegate.close())
+        await self._within(CLOSE_S, closing)
         last: tuple[Callable[[], object], ...] = (
             house.resolver.close,
             house.lag.stop,

@@ -403,6 +403,15 @@ class Workers:
     """Processes that share the work."""
 
     count: int = attrs.field(default=1, metadata=key(Whole(1, 1), "This version runs one."))
+    delivery: Literal["auto", "process", "main"] = attrs.field(
+        default="auto",
+        metadata=key(
+            OneOf(("auto", "process", "main")),
+            "Who signs mail and sends it to other hosts: a `process` of its own, or the `main` one; "
+            "`auto` is a process of its own where there is more than one processor. "
+            "A change takes a restart.",
+        ),
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -26,3 +26,13 @@ class Tally:
     replies_out: list[int] = attrs.field(factory=lambda: [0] * 6)
     tls_out: int = 0
     tls_failures_out: int = 0
+
+    def add_out(self, now: Tally, before: Tally) -> None:
+        """Add what another process's outbound side has done between two of its tallies."""
+        self.connections_out += now.connections_out - before.connections_out
+        self.connections_out_open += now.connections_out_open - before.connections_out_open
+        self.connections_out_failed += now.connections_out_failed - before.connections_out_failed
+        self.tls_out += now.tls_out - before.tls_out
+        self.tls_failures_out += now.tls_failures_out - before.tls_failures_out
+        for digit, count in enumerate(now.replies_out):
+            self.replies_out[digit] += count - before.replies_out[digit]

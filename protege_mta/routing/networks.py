@@ -67,6 +67,10 @@ class OwnListeners:
         """A listener is open; an empty address, as ``0.0.0.0`` and ``::``, means all of them."""
         self._listeners.add((unwrapped(address or "0.0.0.0"), port))
 
+    def listeners(self) -> list[tuple[str, int]]:
+        """Address and port of each, as :meth:`add` takes them."""
+        return [(str(address), port) for address, port in self._listeners]
+
     def is_own(self, address: str, port: int) -> bool:
         """Whether a connection there would come back to us.
 

@@ -1,0 +1,99 @@
+"""Makes the parts that sign mail and carry it to other hosts, for whichever process does that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from .config.model import Settings, Smarthost
+from .dkim.keys import load as load_key
+from .dkim.sign import Signer
+from .model.hop import HopKind
+from .model.tally import Tally
+from .routing.networks import OwnListeners, Prohibited
+from .routing.table import ascii_domain
+from .transport.client_settings import ClientSettings
+from .transport.relay import SmtpTransport
+from .wire.sasl_client import Credentials
+
+_T = TypeVar("_T")
+
+SIGNERS: Final = 2
+"""Threads that sign; RSA lets go of the interpreter, so that two sign twice as fast."""
+
+
+class InThread(Protocol):
+    def __call__(self, work: Callable[[], _T]) -> Deferred[_T]: ...
+
+
+def transports(
+    reactor: Any, settings: Settings, *, own: OwnListeners, tally: Tally
+) -> dict[HopKind, SmtpTransport]:
+    """By kind, all that lead to other hosts.
+
+    :param own: where the service itself listens, which is never connected to.
+    :raise OSError: a password cannot be read.
+    """
+    networks = Prohibited(map(str, settings.outbound.prohibited_networks))
+
+    def is_prohibited(address: str, port: int) -> bool:
+        return address in networks or own.is_own(address, port)
+
+    def smtp(client: ClientSettings, refuses: Callable[[str, int], bool]) -> SmtpTransport:
+        return SmtpTransport(reactor, client, clock=reactor, tally=tally, is_prohibited=refuses)
+
+    name, sources = settings.hostname, settings.outbound.source_addresses
+    found: dict[HopKind, SmtpTransport] = {
+        "mx": smtp(ClientSettings(name, source_addresses=sources), is_prohibited),
+        "lmtp": smtp(ClientSettings(name, protocol="lmtp", tls="none"), own.is_own),
+    }
+    host = settings.outbound.smarthost
+    if host is not None:
+        client = ClientSettings(
+            name,
+            tls=host.tls,
+            ca_file=str(host.ca_file or ""),
+            credentials=_credentials(host),
+            source_addresses=sources,
+        )
+        found["smarthost"] = smtp(client, own.is_own)
+    return found
+
+
+def signers(settings: Settings) -> dict[str, list[Signer]]:
+    """The keys by From domain, in either spelling.  :raise ValueError, OSError: one is unfit."""
+    found = {}
+    for domain, dkim in settings.dkim.items():
+        name = ascii_domain(domain)
+        keys = [
+            Signer(name, one.name, load_key(one.private_key.read_bytes())) for one in dkim.selectors
+        ]
+        found[name] = found[domain.lower()] = keys
+    return found
+
+
+def signer_pool() -> ThreadPool:
+    """For signatures alone, so that slow disks do not hold them up; not started."""
+    return ThreadPool(SIGNERS, SIGNERS, name="signer")
+
+
+def in_pool(reactor: Any, pool: ThreadPool) -> InThread:
+    """Does blocking work in one of a pool's threads."""
+
+    def in_thread(work: Callable[[], _T]) -> Deferred[_T]:
+        return deferToThreadPool(reactor, pool, work)
+
+    return in_thread
+
+
+def _credentials(host: Smarthost) -> Credentials | None:
+    if not host.username:
+        return None
+    password = ""
+    if host.password_file is not None:
+        password = host.password_file.read_text("utf-8").split("\n", 1)[0]
+    return Credentials(host.username, password)
