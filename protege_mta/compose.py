@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
 from .clerk import Clerk
@@ -85,7 +86,7 @@ class House:
         self.reactor = reactor
         self.started_at = time.time()
         self._rng = random.Random(secrets.randbits(64))
-        self.signers = outbound.signer_pool()
+        self.signers = outbound.signer_crew(reactor)
 
         self.tally = Tally()
         self.metrics = Metrics(self.tally, __version__)
@@ -191,7 +192,7 @@ class House:
         self.dispatcher.route_by(RoutingTable(kinds, way_out).hop)
         self.dispatcher.retry = _retry(settings)
         self.scheduler.back_off_by(_site_backoff(settings))
-        self.dispatcher.preparer = Preparer(signers, outbound.in_pool(self.reactor, self.signers))
+        self.dispatcher.preparer = Preparer(signers, self.signers)
         if self.delegate is not None and self.transports:
             self.delegate.set_up(self.delegated())
         self.door.relaying = _relaying(settings)
@@ -317,7 +318,7 @@ class House:
     # --- threads ---------------------------------------------------------------------------------
 
     def _in_thread(self, work: Callable[[], _T]) -> Deferred[_T]:
-        return outbound.in_pool(self.reactor, self.reactor.getThreadPool())(work)
+        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), work)
 
     # --- figures ---------------------------------------------------------------------------------
 

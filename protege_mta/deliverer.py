@@ -104,7 +104,7 @@ class Deliverer:
         self._send = send
         self._left = left
         self._tally = Tally()
-        self._pool = outbound.signer_pool()
+        self._crew = outbound.signer_crew(reactor)
         self._transports: dict[HopKind, SmtpTransport] = {}
         self._preparer: Preparer
         self._is_counting = False
@@ -132,9 +132,7 @@ class Deliverer:
             self.log.error("a key or password cannot be read: {error}", error=error)
             self._left()
             return
-        if signers and not self._pool.started:
-            self._pool.start()
-        self._preparer = Preparer(signers, outbound.in_pool(self._reactor, self._pool))
+        self._preparer = Preparer(signers, self._crew)
         old = list(self._transports.values())
         self._transports = transports
         for transport in old:
@@ -162,9 +160,8 @@ class Deliverer:
         self._send(encode(Counted(self._tally)))
 
     def _close(self) -> Deferred[Any]:
-        if self._pool.started:
-            self._pool.stop()
-        return gatherResults([one.close() for one in self._transports.values()])
+        closing = gatherResults([one.close() for one in self._transports.values()])
+        return closing.addCallback(lambda _: self._crew.stop())
 
 
 def main() -> None:

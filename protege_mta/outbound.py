@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar
-
-from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
+from typing import Any, Final
 
 from .config.model import Settings, Smarthost
 from .dkim.keys import load as load_key
@@ -17,17 +13,12 @@ from .model.tally import Tally
 from .routing.networks import OwnListeners, Prohibited
 from .routing.table import ascii_domain
 from .transport.client_settings import ClientSettings
+from .transport.crew import Crew
 from .transport.relay import SmtpTransport
 from .wire.sasl_client import Credentials
 
-_T = TypeVar("_T")
-
 SIGNERS: Final = 2
 """Threads that sign; RSA lets go of the interpreter, so that two sign twice as fast."""
-
-
-class InThread(Protocol):
-    def __call__(self, work: Callable[[], _T]) -> Deferred[_T]: ...
 
 
 def transports(
@@ -76,18 +67,9 @@ def signers(settings: Settings) -> dict[str, list[Signer]]:
     return found
 
 
-def signer_pool() -> ThreadPool:
-    """For signatures alone, so that slow disks do not hold them up; not started."""
-    return ThreadPool(SIGNERS, SIGNERS, name="signer")
-
-
-def in_pool(reactor: Any, pool: ThreadPool) -> InThread:
-    """Does blocking work in one of a pool's threads."""
-
-    def in_thread(work: Callable[[], _T]) -> Deferred[_T]:
-        return deferToThreadPool(reactor, pool, work)
-
-    return in_thread
+def signer_crew(reactor: Any) -> Crew:
+    """For signatures alone, so that slow disks do not hold them up."""
+    return Crew(SIGNERS, reactor.callFromThread, "signer")
 
 
 def _credentials(host: Smarthost) -> Credentials | None:

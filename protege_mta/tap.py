@@ -191,7 +191,6 @@ class MailService(Service):
         self._reactor.suggestThreadPoolSize(16)
         house = self._house = House(self._reactor, settings)
         self._recover(house)
-        house.signers.start()
         house.lag.start()
         self._listen(house)
         self._listen_locally(house)
