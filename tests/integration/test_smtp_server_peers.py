@@ -141,6 +141,7 @@ class PlainTests(Case):
                     # 76 octets come back for each 6: the channel is full before long.
                     while sent < 20_000_000:
                         sent += channel.send(b"HELP\r\n" * 10_000)
+                channel.settimeout(30)
                 # The last command may have been cut in the middle.
                 tail = b"HELP\r\n"[sent % 6 :] + b"QUIT\r\n"
                 replies = 0
