@@ -331,8 +331,11 @@ class SmtpConnection:
             self.close()
         finally:
             self._is_running = False
-        if machine.out:
-            self._write_out()
+        # As _write_out() does, without the call: this is the end of every read.
+        out = machine.out
+        if out:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
 
     def _write_out(self) -> None:
         out = self._machine.out

@@ -156,26 +156,27 @@ class ServerMachine:
 
     def run(self) -> None:
         """Go on until everything fed is used up, or an answer has to be waited for."""
+        lines = self._lines
         while not self._is_waiting:
             mode = self._mode
             if mode == "command":
                 if self._is_shutting_down and self._phase in _IDLE:
                     self.say(TABLE["shutting-down"])
                     continue
-                if self._lines.is_empty:
+                if lines.is_empty:
                     return
-                line = self._lines.line()
+                line = lines.line()
                 if line is None:
                     return
                 self.progress += 1
                 self._command(line)
             elif mode == "data":
-                octets = self._lines.take()
+                octets = lines.take()
                 if not octets:
                     return
                 self._data(octets)
             elif mode == "chunk":
-                octets = self._lines.take(self._chunk_left)
+                octets = lines.take(self._chunk_left)
                 if octets:
                     self._chunk(octets)
                 elif self._chunk_left:
@@ -251,7 +252,7 @@ class ServerMachine:
         if self._phase not in rule.allowed_in:
             self.say(TABLE["bad-sequence"])
             return
-        return rule.run(self, argument)
+        rule.run(self, argument)
 
     def _bad(self, reply: Reply) -> None:
         """Refuse what no sane client sends, and lose patience at some time."""

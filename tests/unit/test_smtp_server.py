@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.testing.doors import FakeDoor, FakeIntake
-from protege_mta.testing.smtp_dialog import Client
+from protege_mta.testing.smtp_dialog import Client, reply_codes
 from protege_mta.transport.sweep import Sweep
 from protege_mta.wire.settings import ServerSettings
 
@@ -148,6 +148,19 @@ class QuestionTests(Case):
         self.assertEqual(self.client.codes(b"MAIL FROM:<>\r\n"), [421])
         self.assertTrue(self.client.transport.disconnecting)
         self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    def test_nor_does_a_deferred_of_none(self) -> None:
+        answer: Deferred[Any] = Deferred()
+        for bad in (succeed(None), answer):
+            client = Client(self.door)
+            client.say(b"EHLO c.example\r\n")
+            self.door.on_sender = lambda mail, bad=bad: bad  # type: ignore[misc]
+            client.connection.dataReceived(b"MAIL FROM:<>\r\n")
+            if bad is answer:
+                answer.callback(None)
+            self.assertEqual(reply_codes(client.hear()), [421])
+            self.assertTrue(client.transport.disconnecting)
+            self.assertEqual(len(self.flushLoggedErrors()), 1)
 
 
 class ContentTests(Case):
