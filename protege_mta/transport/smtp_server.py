@@ -244,6 +244,7 @@ class SmtpConnection:
                 self._door.closed(self._peer)
             except Exception:
                 self._complain("the door could not take leave")
+        self._machine.end()
         self._factory.left(self)
 
     def handshakeCompleted(self) -> None:

@@ -216,6 +216,12 @@ class ServerMachine:
         self._mode = "command"
         self._begin("connected")
 
+    def end(self) -> None:
+        """The channel is gone.  Once; the shell is let go, lest the two hold each other for the
+        garbage collector."""
+        self._mode = "closed"
+        del self._shell
+
     def shut_down(self) -> None:
         """Say 421 as soon as no transaction is under way; ``run()`` is due now."""
         self._is_shutting_down = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +68,15 @@ class GreetingTests(Case):
         self.assertEqual(client.hear(), TABLE["internal-error"].octets())
         self.hang_up(client)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_one_that_is_gone_does_not_wait_for_the_garbage_collector(self) -> None:
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.client.say(TRANSACTION + b"DATA\r\n.\r\nQUIT\r\n")
+        self.hang_up()
+        gone = weakref.ref(self.client.connection)
+        del self.client
+        self.assertIsNone(gone())
 
     def test_what_is_said_is_counted_by_its_first_digit(self) -> None:
         self.client.say(TRANSACTION + b"DATA\r\n.\r\nFOO\r\n")
