@@ -10,10 +10,11 @@ from ..model.reply import Reply
 
 
 class Shell(Protocol):
-    """The machine's hands and ears; called by it while it runs, never to call it back from there.
+    """The machine's hands and ears, called while it runs.
 
-    A question is answered with a reply, or with None for "later": then the machine stands still
-    until :meth:`~.server.ServerMachine.answer`.
+    Nothing of the machine may be called from there but ``spoil()``.  A question is answered with a
+    reply, or with None for "later": then the machine stands still until
+    :meth:`~.server.ServerMachine.answer`.
     """
 
     def ask_sender(self, mail: MailCommand) -> Reply | None:
