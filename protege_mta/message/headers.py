@@ -19,10 +19,14 @@ SUBJECT_CHARACTERS: Final = 200
 _MESSAGE_ID_OCTETS: Final = 998
 _SUBJECT_OCTETS: Final = 2000  # 200 characters in the wordiest encoding
 
+_WHITE: Final = (b" ", b"\t")
 _WELL_FORMED: Final = re.compile(rb"(?:[!-9;-~]+:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)*(?:\r\n)?")
 
 
-_RECEIVED: Final = (b"\r\nreceived:", b"\r\nreceived ", b"\r\nreceived\t")
+_GLANCED_AT: Final = re.compile(
+    rb"\r\n(?:received[: \t]|(message-id)[ \t]*:|(subject)[ \t]*:|(\r\n))", re.IGNORECASE
+)
+"""Fields worth knowing of, and the blank line: one search for all of them."""
 
 
 @value
@@ -53,14 +57,24 @@ def glance(head: bytes) -> Glance:
 
     :param head: the message's first octets, with all of its header section or as much as is wanted.
     """
-    header = b"\r\n" + head[: header_end(head)]
-    lower = header.lower()
-    message_id = _value(header, _find(lower, b"message-id"))
-    subject = _value(header, _find(lower, b"subject"))
+    header = b"\r\n" + head
+    message_id = subject = None
+    received_count = 0
+    for found in _GLANCED_AT.finditer(header):
+        group = found.lastindex
+        if group is None:
+            received_count += 1
+        elif group == 3:
+            break
+        elif group == 2:
+            if subject is None:
+                subject = _value(header, found.end())
+        elif message_id is None:
+            message_id = _value(header, found.end())
     return Glance(
         _plain(message_id[:_MESSAGE_ID_OCTETS]) if message_id else "",
         decoded(subject)[:SUBJECT_CHARACTERS] if subject else "",
-        sum(map(lower.count, _RECEIVED)),
+        received_count,
     )
 
 
@@ -217,7 +231,7 @@ def _find(lower: bytes, name: bytes, start: int = 0) -> int:
     at = lower.find(b"\r\n" + name, start)
     while at >= 0:
         end = at + 2 + len(name)
-        while lower[end : end + 1] in (b" ", b"\t"):
+        while lower[end : end + 1] in _WHITE:
             end += 1
         if lower[end : end + 1] == b":":
             return end + 1
@@ -230,7 +244,9 @@ def _value(header: bytes, at: int) -> bytes:
     if at < 0:
         return b""
     end = header.find(b"\r\n", at)
-    while end >= 0 and header[end + 2 : end + 3] in (b" ", b"\t"):
+    if end >= 0 and header[end + 2 : end + 3] not in _WHITE:
+        return header[at:end].strip(b" \t")
+    while end >= 0 and header[end + 2 : end + 3] in _WHITE:
         end = header.find(b"\r\n", end + 2)
     value = header[at:end] if end >= 0 else header[at:]
     return value.replace(b"\r\n", b"").strip(b" \t")

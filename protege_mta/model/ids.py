@@ -52,19 +52,18 @@ class IdSource:
         self._now = now
         self._boot = _base32(int.from_bytes(random_octets(7), "big") & (2**50 - 1), 10)
         self._count = 0
-        self._ms = -1
-        self._prefix = ""  # what the ids of this millisecond begin with
+        self._age = -1
+        self._prefix = ""  # what the ids of this age, 17 minutes long, begin with
 
     def __call__(self) -> QueueId:
         ms = int(self._now() * 1000)
-        if ms != self._ms:
-            self._ms = ms
-            self._prefix = _base32(ms, 10) + self._boot
+        age = ms >> 20
+        if age != self._age:
+            self._age = age
+            self._prefix = _base32(age, 6)
         self._count = count = self._count + 1
-        # _base32 of six digits, in a third of its time.
-        high, middle, low = (
-            _PAIRS[count >> 20 & 1023],
-            _PAIRS[count >> 10 & 1023],
-            _PAIRS[count & 1023],
+        # _base32 of four and of six digits, in a third of its time.
+        return QueueId(
+            f"{self._prefix}{_PAIRS[ms >> 10 & 1023]}{_PAIRS[ms & 1023]}{self._boot}"
+            f"{_PAIRS[count >> 20 & 1023]}{_PAIRS[count >> 10 & 1023]}{_PAIRS[count & 1023]}"
         )
-        return QueueId(f"{self._prefix}{high}{middle}{low}")

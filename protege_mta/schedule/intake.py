@@ -80,8 +80,8 @@ class Acceptance:
         """Make a message durable, put it on the schedule, and say so.
 
         :param began_at: when its data ended.
-
-        Fails with :class:`~..model.ports.SpoolFull` or :class:`~..model.ports.SpoolFailed`.
+        :return: never fails, so that nobody needs to add an errback: each takes 1 us of the 10
+            between the commit and its reply.
         """
         received = self._events.received
         events = tuple([received(message, n) for n in range(len(message.envelope.recipients))])
@@ -89,11 +89,20 @@ class Acceptance:
         stored = self._spool.commit(Batch((Append(message, content, status),), events))
 
         def durable(_: None) -> Reply:
-            self._accepted(message, status)
-            self._took(self._now() - began_at)
+            try:
+                self._accepted(message, status)
+                self._took(self._now() - began_at)
+            except Exception:
+                return self.failed(Failure(), message.id)
             return Reply(250, "2.0.0", (f"ok, queued as {message.id}",))
 
-        return stored.addCallback(durable)
+        return stored.addCallbacks(durable, self.failed, errbackArgs=(message.id,))
+
+    def failed(self, failure: Failure, id: QueueId) -> Reply:
+        """What the sender hears of a message that could not be stored."""
+        if not failure.check(SpoolFull, SpoolFailed):
+            self.log.failure("could not store {id}", failure=failure, id=id)
+        return refusal(failure.value)
 
 
 class Arriving:
@@ -185,20 +194,13 @@ class Arriving:
             self._is_eight_bit,
         )
         began_at = acceptance._now()
-
-        def failed(failure: Failure) -> Reply:
-            if not failure.check(SpoolFull, SpoolFailed):
-                acceptance.log.failure("could not store {id}", failure=failure, id=self.id)
-            return refusal(failure.value)
-
         content = self._incoming.at_hand()
         if content is not None:
-            storing = acceptance.store(message, content, began_at)
-        else:
-            storing = self._incoming.sealed().addCallback(
-                lambda content: acceptance.store(message, content, began_at)
-            )
-        return storing.addErrback(failed)
+            return acceptance.store(message, content, began_at)
+        storing = self._incoming.sealed().addCallback(
+            lambda content: acceptance.store(message, content, began_at)
+        )
+        return storing.addErrback(acceptance.failed, self.id)
 
     def abort(self) -> None:
         self._acceptance.arriving.discard(self)

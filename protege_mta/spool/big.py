@@ -89,6 +89,22 @@ class DiskIncoming:
 
     log = Logger()
 
+    __slots__ = (
+        "_checksum",
+        "_error",
+        "_fd",
+        "_gathered",
+        "_is_discarded",
+        "_is_writing",
+        "_name",
+        "_offset",
+        "_pieces",
+        "_sealing",
+        "_store",
+        "_waiting",
+        "size_octets",
+    )
+
     def __init__(self, store: BigStore) -> None:
         self.size_octets = 0
         self._store = store

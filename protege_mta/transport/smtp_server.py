@@ -29,20 +29,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..model.envelope import Envelope
-from ..model.ports import Door, Intake, Peer
+from ..model.envelope import Envelope, Recipient
+from ..model.ports import Door, Intake, MailCommand, Peer
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
-from ..wire.actions import (
-    ABORT,
-    FINISH,
-    START_TLS,
-    Action,
-    AskRecipient,
-    AskSender,
-    OpenIntake,
-    Write,
-)
 from ..wire.server import ServerMachine
 from ..wire.settings import ServerSettings
 from .sweep import NEVER, Sweep
@@ -148,7 +138,7 @@ class SmtpServerFactory:
 
 @implementer(IProtocol, IHandshakeListener, IPushProducer)
 class SmtpConnection:
-    """Serve one SMTP client.
+    """Serve one SMTP client; the machine's :class:`~..wire.shell.Shell`.
 
     Its time-outs go by the machine's progress, so that dribbled octets keep no connection open.
     """
@@ -158,6 +148,7 @@ class SmtpConnection:
     __slots__ = (
         "__weakref__",
         "_door",
+        "_early",
         "_factory",
         "_intake",
         "_is_closing",
@@ -185,12 +176,13 @@ class SmtpConnection:
         self._tls = factory.tls
         self._peer = peer
         self._machine = ServerMachine(
-            factory.settings, peer, factory.tally, has_tls=self._tls is not None
+            self, factory.settings, peer, factory.tally, has_tls=self._tls is not None
         )
         self._progress = -1  # at the last look
         self._since = factory.sweep.now  # when it was seen to change
         self._intake: Intake | None = None
         self._waiting: Deferred[Any] | None = None
+        self._early: Reply | None = None  # an answer by a Deferred that had fired already
         self._is_open = False  # the door knows of us
         self._is_handshaking = False
         self._is_running = False
@@ -218,9 +210,9 @@ class SmtpConnection:
                 machine.greet()
             self._run()
         elif refusal is None:
-            self._start_tls()
+            self.start_tls()
         else:
-            self._close()
+            self.close()
 
     def dataReceived(self, data: bytes) -> None:
         if self._is_closing:
@@ -245,13 +237,14 @@ class SmtpConnection:
         # A message that is complete goes its way, though nobody will hear of it (RFC 1047).
         if self._waiting is not None and not self._is_finishing:
             self._waiting.cancel()
-        self._abort_intake()
+        self.abort()
         if self._is_open:
             self._is_open = False
             try:
                 self._door.closed(self._peer)
             except Exception:
                 self._complain("the door could not take leave")
+        self._machine.end()
         self._factory.left(self)
 
     def handshakeCompleted(self) -> None:
@@ -270,8 +263,7 @@ class SmtpConnection:
     def resumeProducing(self) -> None:
         self._is_stuck = False
         if self._waiting is None and not self._is_closing:
-            self._run()
-            self._read_on()
+            self._go_on()
 
     def stopProducing(self) -> None:
         """``connectionLost`` follows, and does what is to be done."""
@@ -317,8 +309,6 @@ class SmtpConnection:
             if self._waiting is None:
                 self._run()
 
-    # --- the machine's orders --------------------------------------------------------------------
-
     def _knock(self) -> Reply | None:
         try:
             refusal = self._door.opened(self._peer)
@@ -329,114 +319,24 @@ class SmtpConnection:
         return refusal
 
     def _run(self) -> None:
-        """Let the machine go on with what is there.
-
-        A question that is answered at once does not come back into here, so that no number of
-        them deepens the stack.
-        """
+        """Let the machine go on with what is there, and write what it says."""
         if self._is_running:
             return
         self._is_running = True
         machine = self._machine
         try:
-            while self._waiting is None and (action := machine.next()) is not None:
-                self._act(action)
+            machine.run()
         except Exception:
             self._complain("a session broke")
             machine.refuse(TABLE["internal-error"])
-            self._close()
+            self.close()
         finally:
             self._is_running = False
-        if machine.out:
-            self._write_out()
-
-    def _act(self, action: Action) -> None:
-        if isinstance(action, AskRecipient):
-            try:
-                answer = self._door.recipient(self._peer, action.mail, action.recipient)
-            except Exception:
-                answer = self._no_answer()
-            self._take(answer)
-        elif isinstance(action, Write):
-            self._hand_on(action.octets)
-        elif isinstance(action, AskSender):
-            try:
-                answer = self._door.sender(self._peer, action.mail)
-            except Exception:
-                answer = self._no_answer()
-            self._take(answer)
-        elif isinstance(action, OpenIntake):
-            self._open_intake(action.envelope)
-        elif action is FINISH:
-            self._finish()
-        elif action is ABORT:
-            self._abort_intake()
-        elif action is START_TLS:
-            self._write_out()
-            self._start_tls()
-        else:
-            self._close()
-
-    def _take(self, answer: Reply | Deferred[Reply]) -> None:
-        if isinstance(answer, Reply):
-            self._machine.answer(answer)
-        else:
-            self._wait(answer, self._answered, self._unanswered)
-
-    def _no_answer(self) -> Reply:
-        self._complain("the door could not answer")
-        return TABLE["local-error"]
-
-    def _open_intake(self, envelope: Envelope) -> None:
-        try:
-            intake = self._door.receive(self._peer, envelope)
-        except Exception:
-            intake = self._no_answer()
-        if isinstance(intake, Reply):
-            self._machine.answer(intake)
-        else:
-            self._intake = intake
-            self._machine.opened()
-
-    def _hand_on(self, octets: bytes) -> None:
-        intake = cast(Intake, self._intake)
-        try:
-            pause = intake.write(octets)
-        except Exception:
-            self._complain("content could not be handed on")
-            self._spoil()
-        else:
-            if pause is not None:
-                self._wait(pause, self._written, self._unwritten)
-
-    def _finish(self) -> None:
-        intake, self._intake = cast(Intake, self._intake), None
-        self._is_finishing = True
-        try:
-            fate = intake.finish()
-        except Exception:
-            self._complain("a message could not be finished")
-            self._is_finishing = False
-            self._machine.answer(TABLE["local-error"])
-        else:
-            self._wait(fate, self._answered, self._unanswered)
-
-    def _spoil(self) -> None:
-        self._abort_intake()
-        self._machine.spoil(TABLE["local-error"])
-
-    def _abort_intake(self) -> None:
-        intake, self._intake = self._intake, None
-        if intake is not None:
-            try:
-                intake.abort()
-            except Exception:
-                self._complain("an intake could not be aborted")
-
-    def _start_tls(self) -> None:
-        self._is_handshaking = True
-        self._start_stage()
-        self.transport.startTLS(cast(IOpenSSLContextFactory, self._tls))
+        # As _write_out() does, without the call: this is the end of every read.
+        out = machine.out
+        if out:
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
 
     def _write_out(self) -> None:
         out = self._machine.out
@@ -444,10 +344,83 @@ class SmtpConnection:
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
 
-    def _close(self) -> None:
+    # --- what the machine asks -------------------------------------------------------------------
+
+    def ask_sender(self, mail: MailCommand) -> Reply | None:
+        try:
+            answer = self._door.sender(self._peer, mail)
+        except Exception:
+            return self._no_answer()
+        return answer if isinstance(answer, Reply) else self._later(answer)
+
+    def ask_recipient(self, mail: MailCommand, recipient: Recipient) -> Reply | None:
+        try:
+            answer = self._door.recipient(self._peer, mail, recipient)
+        except Exception:
+            return self._no_answer()
+        return answer if isinstance(answer, Reply) else self._later(answer)
+
+    def _no_answer(self) -> Reply:
+        self._complain("the door could not answer")
+        return TABLE["local-error"]
+
+    def open_intake(self, envelope: Envelope) -> Reply | None:
+        try:
+            intake = self._door.receive(self._peer, envelope)
+        except Exception:
+            return self._no_answer()
+        if isinstance(intake, Reply):
+            return intake
+        self._intake = intake
+        return None
+
+    def write(self, octets: bytes) -> bool:
+        intake = cast(Intake, self._intake)
+        try:
+            pause = intake.write(octets)
+        except Exception:
+            self._complain("content could not be handed on")
+            self._spoil()
+            return True
+        if pause is None:
+            return True
+        self._waiting = pause
+        pause.addCallbacks(self._written, self._unwritten)
+        return self._waiting is None
+
+    def finish(self) -> Reply | None:
+        intake, self._intake = cast(Intake, self._intake), None
+        self._is_finishing = True
+        try:
+            fate = intake.finish()
+        except Exception:
+            self._complain("a message could not be finished")
+            self._is_finishing = False
+            return TABLE["local-error"]
+        return self._later(fate)
+
+    def abort(self) -> None:
+        intake, self._intake = self._intake, None
+        if intake is not None:
+            try:
+                intake.abort()
+            except Exception:
+                self._complain("an intake could not be aborted")
+
+    def _spoil(self) -> None:
+        self.abort()
+        self._machine.spoil(TABLE["local-error"])
+
+    def start_tls(self) -> None:
+        self._write_out()
+        self._is_handshaking = True
+        self._start_stage()
+        self.transport.startTLS(cast(IOpenSSLContextFactory, self._tls))
+
+    def close(self) -> None:
         self._is_closing = True
         self._start_stage()
-        self._abort_intake()
+        self.abort()
         self._write_out()
         # A channel with a producer would wait for it.
         self.transport.unregisterProducer()
@@ -455,19 +428,30 @@ class SmtpConnection:
 
     # --- waiting ---------------------------------------------------------------------------------
 
-    def _wait(
-        self,
-        waiting: Deferred[Any],
-        settled: Callable[[Any], None],
-        failed: Callable[[Failure], None],
-    ) -> None:
-        """Do nothing more before ``waiting`` has fired; it may have fired already."""
-        self._waiting = waiting
-        waiting.addCallbacks(settled, failed)
+    def _later(self, answer: Deferred[Reply]) -> Reply | None:
+        """Have the machine wait, unless ``answer`` has fired already: that is as good as a reply,
+        and no number of them deepens the stack."""
+        self._waiting = answer
+        answer.addCallbacks(self._answered, self._unanswered)
+        is_early = self._waiting is None
+        early, self._early = self._early, None
+        if is_early and early is None:
+            raise TypeError("a question was answered with nothing")
+        return early
 
     def _answered(self, reply: Reply) -> None:
+        self._waiting = None
         self._is_finishing = False
-        self._go_on(self._machine.answer, reply)
+        self._start_stage()
+        if self._is_running:
+            self._early = reply
+        elif not self._is_closing:
+            try:
+                self._machine.answer(reply)
+            except Exception:
+                self._complain("a session broke")
+                self._machine.refuse(TABLE["internal-error"])
+            self._go_on()
 
     def _unanswered(self, failure: Failure) -> None:
         if not self._is_cancelled(failure):
@@ -475,28 +459,21 @@ class SmtpConnection:
         self._answered(TABLE["local-error"])
 
     def _written(self, result: object) -> None:
-        self._go_on()
+        self._waiting = None
+        self._start_stage()
+        if not self._is_running and not self._is_closing:
+            self._machine.written()
+            self._go_on()
 
     def _unwritten(self, failure: Failure) -> None:
         if not self._is_cancelled(failure):
             self._complain("content could not be handed on", failure)
         self._spoil()
-        self._go_on()
+        self._written(None)
 
-    def _go_on(self, settle: Callable[[Reply], None] | None = None, *reply: Reply) -> None:
-        self._waiting = None
-        self._start_stage()
-        if self._is_closing:
-            return
-        try:
-            if settle is not None:
-                settle(*reply)
-        except Exception:
-            self._complain("a session broke")
-            self._machine.refuse(TABLE["internal-error"])
-        if not self._is_running:
-            self._run()
-            self._read_on()
+    def _go_on(self) -> None:
+        self._run()
+        self._read_on()
 
     def _read_on(self) -> None:
         if self._is_paused and self._waiting is None and not self._is_stuck:

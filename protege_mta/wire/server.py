@@ -3,11 +3,12 @@
 RFC 5321 with 1870 (SIZE), 2034 (ENHANCEDSTATUSCODES), 2920 (PIPELINING), 3030 (CHUNKING), 3207
 (STARTTLS), 3461 (DSN), 6152 (8BITMIME) and 6531 (SMTPUTF8).
 
-The shell feeds octets and calls :meth:`ServerMachine.next` until it gives None: each
-:data:`Action` before that is for the shell to do.  Replies gather in ``out``, in order, to be
-written together.  A question suspends the machine until :meth:`ServerMachine.answer`, so that a
-slow answer can never reorder a pipelined group.  The replies, and the content that comes out, are
-functions of the octet stream alone, however it was cut.
+The shell feeds octets and calls :meth:`ServerMachine.run`, which uses them up and asks the
+:class:`~.shell.Shell` for what it cannot do itself.  Replies gather in ``out``, in order, to be
+written together.  Most questions are answered where they are asked, by a call that returns a reply;
+one that is not suspends the machine until :meth:`ServerMachine.answer`, so that a slow answer can
+never reorder a pipelined group.  The replies, and the content that comes out, are functions of the
+octet stream alone, however it was cut.
 
 A bare CR or LF ends nothing: in a command it is a syntax error, in content it is refused at the
 content's true end (RFC 5321, 2.3.8).
@@ -16,6 +17,7 @@ content's true end (RFC 5321, 2.3.8).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Literal
 
 import attrs
@@ -27,22 +29,11 @@ from ..model.ports import MailCommand, Peer
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
 from . import commands, offers
-from .actions import (
-    ABORT,
-    CLOSE,
-    FINISH,
-    START_TLS,
-    Action,
-    AskRecipient,
-    AskSender,
-    OpenIntake,
-    Order,
-    Write,
-)
 from .bdat import ChunkJoiner
 from .dotstuff import Unstuffer
-from .lines import LineReader, Oversize, has_bare_ends
+from .lines import TOO_LONG, LineReader, Oversize, has_bare_ends
 from .settings import ServerSettings
+from .shell import Shell
 
 BLOCK_OCTETS: Final = 8192
 """So much content is a step forward; less of it, however often, does not move the deadline."""
@@ -65,7 +56,7 @@ class Rule:
         Looked at before the sequence is.
     """
 
-    run: Callable[[ServerMachine, bytes], Action | None]
+    run: Callable[[ServerMachine, bytes], None]
     takes: Literal["nothing", "string", "argument"] = "argument"
     allowed_in: frozenset[Phase] = frozenset(
         {"connected", "greeted", "mail", "rcpt", "chunks", "failed"}
@@ -75,6 +66,7 @@ class Rule:
 class ServerMachine:
     """One client's conversation.
 
+    :param shell: asked while the machine runs.
     :param peer: what is learnt of the client is written here.
     :param has_tls: whether STARTTLS may be offered.
     :ivar feed: takes the next octets off the wire, cut anywhere.
@@ -93,15 +85,17 @@ class ServerMachine:
         "_is_bare",
         "_is_last_chunk",
         "_is_shutting_down",
+        "_is_waiting",
         "_joiner",
         "_lines",
         "_mail",
         "_mode",
         "_phase",
-        "_question",
         "_recipients",
         "_refusal",
         "_settings",
+        "_settle",
+        "_shell",
         "_size",
         "_tally",
         "_unstuffer",
@@ -113,17 +107,19 @@ class ServerMachine:
     )
 
     def __init__(
-        self, settings: ServerSettings, peer: Peer, tally: Tally, *, has_tls: bool
+        self, shell: Shell, settings: ServerSettings, peer: Peer, tally: Tally, *, has_tls: bool
     ) -> None:
         self.out: list[bytes] = []
         self.peer = peer
         self.progress = 0
+        self._shell = shell
         self._settings = settings
         self._tally = tally
         self._has_tls = has_tls
         self._read_from(LineReader())
         self._mode: Mode = "command"
-        self._question: AskSender | AskRecipient | OpenIntake | Order | None = None
+        self._is_waiting = False  # for an answer, or for the intake
+        self._settle: Callable[[Reply], None] | None = None  # what to do with the answer
         self._has_intake = False
         self._is_shutting_down = False
         self._bad_commands = 0
@@ -154,90 +150,58 @@ class ServerMachine:
     def refuse(self, reply: Reply) -> None:
         """Say ``reply``, and have the channel closed behind it."""
         self.say(reply)
-        self._question = None
+        self._is_waiting = False
+        self._settle = None
         self._mode = "closing"
 
-    def next(self) -> Action | None:
-        """Go on, as far as the next thing that the shell must do.
-
-        :return: None when everything fed is used up.
-        """
-        if self._question is not None:
-            raise RuntimeError(f"settle {self._question} before going on")
-        while True:
+    def run(self) -> None:
+        """Go on until everything fed is used up, or an answer has to be waited for."""
+        lines = self._lines
+        while not self._is_waiting:
             mode = self._mode
             if mode == "command":
                 if self._is_shutting_down and self._phase in _IDLE:
                     self.say(TABLE["shutting-down"])
                     continue
-                if self._lines.is_empty:
-                    return None
-                line = self._lines.line()
+                if lines.is_empty:
+                    return
+                line = lines.line()
                 if line is None:
-                    return None
+                    return
                 self.progress += 1
-                action = self._command(line)
+                self._command(line)
             elif mode == "data":
-                octets = self._lines.take()
+                octets = lines.take()
                 if not octets:
-                    return None
-                action = self._data(octets)
+                    return
+                self._data(octets)
             elif mode == "chunk":
-                octets = self._lines.take(self._chunk_left)
-                if not octets and self._chunk_left:
-                    return None
-                action = self._chunk(octets) if octets else self._end_chunk()
+                octets = lines.take(self._chunk_left)
+                if octets:
+                    self._chunk(octets)
+                elif self._chunk_left:
+                    return
+                else:
+                    self._end_chunk()
             elif mode == "ended":
-                action = self._end_content()
+                self._end_content()
             elif mode == "closing":
                 self._mode = "closed"
-                action = CLOSE
+                self._shell.close()
             else:
-                return None
-            if action is not None:
-                return action
+                return
 
     def answer(self, reply: Reply) -> None:
-        """Settle the open question; one for an intake is refused thereby."""
-        question, self._question = self._question, None
-        is_good = 200 <= reply.code <= 299
-        if isinstance(question, AskRecipient):
-            if is_good:
-                self._recipients.append(question.recipient)
-                self._phase = "rcpt"
-            else:
-                self._was_refused = True
-        elif isinstance(question, AskSender):
-            if is_good:
-                self._mail = question.mail
-                self._phase = "mail"
-        elif question is FINISH:
-            self._has_intake = False
-            if is_good:
-                self._bad_commands = 0
-            self._mode = "command"
-            self._begin("greeted")
-        elif question is None:
+        """Settle the question that was to be answered later; ``run()`` is due then."""
+        settle, self._settle = self._settle, None
+        if settle is None:
             raise RuntimeError("no question is open")
-        elif self._mode == "chunk":
-            # To be said behind the chunk's octets.
-            self._refuse_chunk(reply)
-            return
-        self.say(reply)
+        self._is_waiting = False
+        settle(reply)
 
-    def opened(self) -> None:
-        """Settle :class:`OpenIntake`: there is an intake."""
-        if not isinstance(self._question, OpenIntake):
-            raise RuntimeError(f"not a question for an intake: {self._question}")
-        self._question = None
-        self._has_intake = True
-        if self._mode == "chunk":
-            self._phase = "chunks"
-            self._joiner = ChunkJoiner()
-        else:
-            self._mode = "data"
-            self._unstuffer = Unstuffer()
-            self.say(TABLE["send-message"])
+    def written(self) -> None:
+        """The intake can take more; ``run()`` is due now."""
+        self._is_waiting = False
 
     def spoil(self, reply: Reply) -> None:
         """The intake broke and is gone: read the content to its end, then say ``reply``."""
@@ -252,8 +216,14 @@ class ServerMachine:
         self._mode = "command"
         self._begin("connected")
 
+    def end(self) -> None:
+        """The channel is gone.  Once; the shell is let go, lest the two hold each other for the
+        garbage collector."""
+        self._mode = "closed"
+        del self._shell
+
     def shut_down(self) -> None:
-        """Say 421 as soon as no transaction is under way; ``next()`` is due now."""
+        """Say 421 as soon as no transaction is under way; ``run()`` is due now."""
         self._is_shutting_down = True
 
     @property
@@ -270,8 +240,8 @@ class ServerMachine:
 
     # --- commands --------------------------------------------------------------------------------
 
-    def _command(self, line: bytes | Oversize) -> Action | None:
-        if isinstance(line, Oversize):
+    def _command(self, line: bytes | Oversize) -> None:
+        if line is TOO_LONG:
             return self._bad(TABLE["line-too-long"])
         if len(line.translate(None, commands.CONTROLS)) != len(line):
             return self._bad(TABLE["bad-argument"])
@@ -287,40 +257,40 @@ class ServerMachine:
             return self._bad(TABLE["bad-argument"])
         if self._phase not in rule.allowed_in:
             self.say(TABLE["bad-sequence"])
-            return None
-        return rule.run(self, argument)
+            return
+        rule.run(self, argument)
 
-    def _bad(self, reply: Reply) -> Action | None:
+    def _bad(self, reply: Reply) -> None:
         """Refuse what no sane client sends, and lose patience at some time."""
         self._bad_commands += 1
         if self._bad_commands > self._settings.bad_commands:
             reply = TABLE["too-many-errors"]
         self.say(reply)
-        return None
 
-    def _ask(self, question: AskSender | AskRecipient | OpenIntake | Order) -> Action:
-        self._question = question
-        return question
+    def _wait(self, settle: Callable[[Reply], None]) -> None:
+        self._is_waiting = True
+        self._settle = settle
 
-    def _drop_intake(self) -> Order | None:
-        had_intake, self._has_intake = self._has_intake, False
-        return ABORT if had_intake else None
+    def _drop_intake(self) -> None:
+        if self._has_intake:
+            self._has_intake = False
+            self._shell.abort()
 
-    def _ehlo(self, argument: bytes) -> Action | None:
+    def _ehlo(self, argument: bytes) -> None:
         if not self._greeted(argument, is_esmtp=True):
             return self._bad(TABLE["bad-argument"])
         settings = self._settings
         self._tally.replies_in[2] += 1
         may_start_tls = self._has_tls and self.peer.tls is None
         self.out.append(offers.abilities(settings.hostname, settings.message_octets, may_start_tls))
-        return self._drop_intake()
+        self._drop_intake()
 
-    def _helo(self, argument: bytes) -> Action | None:
+    def _helo(self, argument: bytes) -> None:
         if not self._greeted(argument, is_esmtp=False):
             return self._bad(TABLE["bad-argument"])
         self._tally.replies_in[2] += 1
         self.out.append(offers.hello(self._settings.hostname))
-        return self._drop_intake()
+        self._drop_intake()
 
     def _greeted(self, argument: bytes, *, is_esmtp: bool) -> bool:
         name = commands.helo_name(argument)
@@ -330,94 +300,119 @@ class ServerMachine:
         self._begin("greeted")
         return True
 
-    def _starttls(self, argument: bytes) -> Action | None:
+    def _starttls(self, argument: bytes) -> None:
         if not self._has_tls:
             return self._bad(TABLE["not-implemented"])
         if self.peer.tls is not None or not self.peer.is_esmtp:
             self.say(TABLE["bad-sequence"])
-            return None
+            return
         if not self._lines.is_empty:
             # They would be taken for what the encrypted channel said (RFC 3207, 6).
             self.say(TABLE["octets-behind-starttls"])
-            return None
+            return
         self.say(TABLE["start-tls"])
         self._mode = "handshake"
-        return START_TLS
+        self._shell.start_tls()
 
-    def _mail_from(self, argument: bytes) -> Action | None:
+    def _mail_from(self, argument: bytes) -> None:
         mail = commands.mail(argument)
         if isinstance(mail, Reply):
             return self._bad(mail)
         if mail.size_octets > self._settings.message_octets:
-            self.say(TABLE["message-too-big"])
-            return None
-        return self._ask(AskSender(mail))
+            return self.say(TABLE["message-too-big"])
+        reply = self._shell.ask_sender(mail)
+        if reply is None:
+            self._wait(partial(self._judge_sender, mail))
+        else:
+            self._judge_sender(mail, reply)
 
-    def _rcpt_to(self, argument: bytes) -> Action | None:
+    def _judge_sender(self, mail: MailCommand, reply: Reply) -> None:
+        if 200 <= reply.code <= 299:
+            self._mail = mail
+            self._phase = "mail"
+        self.say(reply)
+
+    def _rcpt_to(self, argument: bytes) -> None:
         recipient = commands.rcpt(
             argument,
             is_smtputf8=self._mail.envelope.is_smtputf8,
             hostname=self._settings.hostname,
         )
-        if isinstance(recipient, Recipient):
-            if len(self._recipients) < self._settings.recipients:
-                return self._ask(AskRecipient(self._mail, recipient))
-            recipient = TABLE["too-many-recipients"]
-        # Not counted as bad: a long list may hold any number of broken addresses.
+        reply: Reply | None
+        if isinstance(recipient, Reply):
+            # Not counted as bad: a long list may hold any number of broken addresses.
+            reply = recipient
+        elif len(self._recipients) >= self._settings.recipients:
+            reply = TABLE["too-many-recipients"]
+        else:
+            reply = self._shell.ask_recipient(self._mail, recipient)
+            if reply is None:
+                self._wait(partial(self._judge_recipient, recipient))
+            else:
+                self._judge_recipient(recipient, reply)
+            return
         self._was_refused = True
-        self.say(recipient)
-        return None
+        self.say(reply)
 
-    def _open_intake(self) -> Action:
+    def _judge_recipient(self, recipient: Recipient, reply: Reply) -> None:
+        if 200 <= reply.code <= 299:
+            self._recipients.append(recipient)
+            self._phase = "rcpt"
+        else:
+            self._was_refused = True
+        self.say(reply)
+
+    def _open_intake(self) -> Reply | None:
+        """:return: None once there is one, or the refusal."""
         envelope = self._mail.envelope
-        return self._ask(
-            OpenIntake(
-                Envelope(
-                    envelope.sender,
-                    tuple(self._recipients),
-                    envelope.body,
-                    envelope.is_smtputf8,
-                    envelope.ret,
-                    envelope.envid,
-                )
+        refusal = self._shell.open_intake(
+            Envelope(
+                envelope.sender,
+                tuple(self._recipients),
+                envelope.body,
+                envelope.is_smtputf8,
+                envelope.ret,
+                envelope.envid,
             )
         )
+        self._has_intake = refusal is None
+        return refusal
 
-    def _data_command(self, argument: bytes) -> Action | None:
-        if self._phase == "rcpt":
-            return self._open_intake()
-        self.say(TABLE["no-recipients" if self._was_refused else "bad-sequence"])
-        return None
+    def _data_command(self, argument: bytes) -> None:
+        if self._phase != "rcpt":
+            return self.say(TABLE["no-recipients" if self._was_refused else "bad-sequence"])
+        refusal = self._open_intake()
+        if refusal is None:
+            self._mode = "data"
+            self._unstuffer = Unstuffer()
+        self.say(refusal or TABLE["send-message"])
 
-    def _rset(self, argument: bytes) -> Action | None:
+    def _rset(self, argument: bytes) -> None:
         self._begin("connected" if self._phase == "connected" else "greeted")
         self.say(TABLE["ok"])
-        return self._drop_intake()
+        self._drop_intake()
 
-    def _noop(self, argument: bytes) -> Action | None:
+    def _noop(self, argument: bytes) -> None:
         self.say(TABLE["ok"])
-        return None
 
-    def _help(self, argument: bytes) -> Action | None:
+    def _help(self, argument: bytes) -> None:
         self.say(TABLE["help"])
-        return None
 
-    def _vrfy(self, argument: bytes) -> Action | None:
+    def _vrfy(self, argument: bytes) -> None:
         if not argument or argument.startswith(b" "):
             return self._bad(TABLE["bad-argument"])
         self.say(TABLE["cannot-verify"])
-        return None
 
-    def _expn(self, argument: bytes) -> Action | None:
+    def _expn(self, argument: bytes) -> None:
         return self._bad(TABLE["not-implemented"])
 
-    def _quit(self, argument: bytes) -> Action | None:
+    def _quit(self, argument: bytes) -> None:
         self.refuse(TABLE["bye"])
-        return self._drop_intake()
+        self._drop_intake()
 
     # --- content ---------------------------------------------------------------------------------
 
-    def _data(self, octets: bytes) -> Action | None:
+    def _data(self, octets: bytes) -> None:
         unstuffer = self._unstuffer
         content = unstuffer.feed(octets)
         if unstuffer.rest is None:
@@ -427,31 +422,40 @@ class ServerMachine:
             self._mode = "ended"
             self.progress += 1
         self._size += len(content)
-        return self._content(content)
+        self._content(content)
 
-    def _content(self, content: bytes) -> Action | None:
+    def _content(self, content: bytes) -> None:
         if not self._is_bare and has_bare_ends(content):
             self._is_bare = True
         if self._is_bare or self._size > self._settings.message_octets:
-            return self._drop_intake()
-        return Write(content) if self._has_intake and content else None
+            self._drop_intake()
+        elif self._has_intake and content and not self._shell.write(content):
+            self._is_waiting = True
 
-    def _end_content(self) -> Action | None:
+    def _end_content(self) -> None:
+        reply: Reply | None
         if self._has_intake:
-            return self._ask(FINISH)
+            self._has_intake = False
+            reply = self._shell.finish()
+            if reply is None:
+                return self._wait(self._end_message)
         # Looked at again, so that the reply does not depend on which flaw was met first.
-        if self._size > self._settings.message_octets:
+        elif self._size > self._settings.message_octets:
             reply = TABLE["message-too-big"]
         elif self._is_bare:
             reply = TABLE["line-endings"]
         else:
             reply = self._flaw or TABLE["local-error"]
+        self._end_message(reply)
+
+    def _end_message(self, reply: Reply) -> None:
+        if 200 <= reply.code <= 299:
+            self._bad_commands = 0
         self._mode = "command"
         self._begin("greeted")
         self.say(reply)
-        return None
 
-    def _bdat(self, argument: bytes) -> Action | None:
+    def _bdat(self, argument: bytes) -> None:
         chunk = commands.chunk(argument)
         if chunk is None:
             return self._bad(TABLE["bad-argument"])
@@ -464,23 +468,32 @@ class ServerMachine:
             self._refusal = TABLE["bad-sequence"]
         elif self._size + self._chunk_left > self._settings.message_octets:
             self._refuse_chunk(TABLE["message-too-big"])
-            return self._drop_intake()
+            self._drop_intake()
         else:
             self._size += self._chunk_left
             if self._phase == "rcpt":
-                return self._open_intake()
-        return None
+                self._open_chunks()
+
+    def _open_chunks(self) -> None:
+        refusal = self._open_intake()
+        if refusal is None:
+            self._phase = "chunks"
+            self._joiner = ChunkJoiner()
+        else:
+            # To be said behind the chunk's octets.
+            self._refuse_chunk(refusal)
 
     def _refuse_chunk(self, reply: Reply) -> None:
         self._refusal = reply
         self._phase = "failed"
 
-    def _chunk(self, octets: bytes) -> Action | None:
+    def _chunk(self, octets: bytes) -> None:
         self._chunk_left -= len(octets)
         self._step_forward(len(octets))
-        return self._content(self._joiner.feed(octets)) if self._has_intake else None
+        if self._has_intake:
+            self._content(self._joiner.feed(octets))
 
-    def _end_chunk(self) -> Action | None:
+    def _end_chunk(self) -> None:
         self.progress += 1
         self._mode = "command"
         if self._refusal is not None:
@@ -492,8 +505,7 @@ class ServerMachine:
         else:
             self._mode = "ended"
             if self._has_intake:
-                return self._content(self._joiner.finish())
-        return None
+                self._content(self._joiner.finish())
 
     def _step_forward(self, octets: int) -> None:
         self._block += octets

@@ -50,6 +50,7 @@ class Case(TestCase):
         self.peers: list[Peer] = []
         self.door.on_opened = self.peers.append
         if self.is_fast:
+            self.assertTrue(fast._HAS_SEAMS)
             self.assertTrue(fast.install(cast(IReactorCore, _reactor)))
             self.addCleanup(self.uninstall)
         else:

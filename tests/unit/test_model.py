@@ -96,6 +96,14 @@ class IdTests(SynchronousTestCase):
         self.assertEqual(new_id(), "01hf7yat00" + "0000000000" + "000001")
         self.assertEqual(new_id(), "01hf7yat00" + "0000000000" + "000002")
 
+    def test_one_source_follows_the_clock(self) -> None:
+        times = iter([1_700_000_000.0, 1_700_000_000.001, 1_700_001_048.576, 1_700_000_000.0])
+        new_id = IdSource(lambda: next(times), lambda count: b"\x00" * count)
+        self.assertEqual(
+            [new_id()[:10] for _ in range(4)],
+            ["01hf7yat00", "01hf7yat01", "01hf7zat00", "01hf7yat00"],
+        )
+
     def test_later_ones_sort_behind(self) -> None:
         self.assertLess(self.source(1.0, b"\xff")(), self.source(2.0, b"\x00")())
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -150,6 +150,23 @@ class FlowCase(SynchronousTestCase):
     def events(self, id: QueueId) -> list[tuple[str, str]]:
         """Event and recipient, of one message, in order."""
         return [(e["event"], e["recipient"]) for e in self.told if e["message_id"] == id]
+
+
+class AcceptanceTests(FlowCase):
+    def finish(self) -> Reply:
+        envelope = Envelope(Address("a@a.test"), (Recipient(Address("b@b.test")),))
+        arriving = self.acceptance.begin(envelope, Origin("smtp"), lambda id, at: b"X: y\r\n")
+        assert isinstance(arriving, Arriving)
+        return self.successResultOf(arriving.finish())
+
+    def test_a_commit_that_fails_is_told_and_no_error(self) -> None:
+        self.patch(self.spool, "commit", lambda batch: fail(SpoolFull("no room")))
+        self.assertEqual(self.finish(), TABLE["spool-full"])
+
+    def test_what_breaks_behind_the_commit_is_a_local_fault_to_the_sender(self) -> None:
+        self.patch(self.acceptance, "_accepted", lambda message, status: 1 / 0)
+        self.assertEqual(self.finish(), TABLE["spool-failed"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class DeliveryTests(FlowCase):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.testing.doors import FakeDoor, FakeIntake
-from protege_mta.testing.smtp_dialog import Client
+from protege_mta.testing.smtp_dialog import Client, reply_codes
 from protege_mta.transport.sweep import Sweep
 from protege_mta.wire.settings import ServerSettings
 
@@ -66,6 +68,15 @@ class GreetingTests(Case):
         self.assertEqual(client.hear(), TABLE["internal-error"].octets())
         self.hang_up(client)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_one_that_is_gone_does_not_wait_for_the_garbage_collector(self) -> None:
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.client.say(TRANSACTION + b"DATA\r\n.\r\nQUIT\r\n")
+        self.hang_up()
+        gone = weakref.ref(self.client.connection)
+        del self.client
+        self.assertIsNone(gone())
 
     def test_what_is_said_is_counted_by_its_first_digit(self) -> None:
         self.client.say(TRANSACTION + b"DATA\r\n.\r\nFOO\r\n")
@@ -148,6 +159,19 @@ class QuestionTests(Case):
         self.assertEqual(self.client.codes(b"MAIL FROM:<>\r\n"), [421])
         self.assertTrue(self.client.transport.disconnecting)
         self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    def test_nor_does_a_deferred_of_none(self) -> None:
+        answer: Deferred[Any] = Deferred()
+        for bad in (succeed(None), answer):
+            client = Client(self.door)
+            client.say(b"EHLO c.example\r\n")
+            self.door.on_sender = lambda mail, bad=bad: bad  # type: ignore[misc]
+            client.connection.dataReceived(b"MAIL FROM:<>\r\n")
+            if bad is answer:
+                answer.callback(None)
+            self.assertEqual(reply_codes(client.hear()), [421])
+            self.assertTrue(client.transport.disconnecting)
+            self.assertEqual(len(self.flushLoggedErrors()), 1)
 
 
 class ContentTests(Case):

@@ -1,0 +1,46 @@
+"""What an ESMTP server's machine asks of the shell around it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..model.envelope import Envelope, Recipient
+from ..model.ports import MailCommand
+from ..model.reply import Reply
+
+
+class Shell(Protocol):
+    """The machine's hands and ears, called while it runs.
+
+    Nothing of the machine may be called from there but ``spoil()``.  A question is answered with a
+    reply, or with None for "later": then the machine stands still until
+    :meth:`~.server.ServerMachine.answer`.
+    """
+
+    def ask_sender(self, mail: MailCommand) -> Reply | None:
+        """Question: may this sender send?"""
+
+    def ask_recipient(self, mail: MailCommand, recipient: Recipient) -> Reply | None:
+        """Question: do we take this recipient of ``mail``?"""
+
+    def open_intake(self, envelope: Envelope) -> Reply | None:
+        """Have a place to put the content; a reply refuses."""
+
+    def write(self, octets: bytes) -> bool:
+        """Hand content to the intake, in order.
+
+        :return: whether there may be more at once; if not, the machine stands still until
+            :meth:`~.server.ServerMachine.written`.
+        """
+
+    def finish(self) -> Reply | None:
+        """Question: what becomes of the message, whose content is complete?  The intake is gone."""
+
+    def abort(self) -> None:
+        """The content will not be completed; the intake is gone."""
+
+    def start_tls(self) -> None:
+        """Write what is out, do the handshake, and tell ``encrypted()``."""
+
+    def close(self) -> None:
+        """Write what is out, then close the channel."""
