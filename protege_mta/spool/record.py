@@ -18,6 +18,7 @@ from ..model.batch import Append, BigFile, Operation, Update
 from ..model.envelope import Envelope, Message, Notify, Origin, Recipient, Source
 from ..model.ids import QueueId
 from ..model.outcome import Fate
+from .index import Place
 from .states import Standing, States, initial, standing
 
 CONTENT: Final = 1  # a message: its envelope, its recipients' states, its octets
@@ -71,6 +72,7 @@ class Draft(msgspec.Struct):
     :ivar checksum: of the body, where it is not to be computed: a body that is copied keeps the
         checksum it came with, so that damage to it stays damage.
     :ivar states: of a new message's recipients, for the index.
+    :ivar place: of content, once it is written.
     """
 
     kind: int
@@ -80,6 +82,7 @@ class Draft(msgspec.Struct):
     body_octets: int = 0
     checksum: int | None = None
     states: States = b""
+    place: Place | None = None
 
     @property
     def octets(self) -> int:
@@ -87,32 +90,25 @@ class Draft(msgspec.Struct):
         return -(-(HEADER_OCTETS + len(self.meta) + self.body_octets) // ALIGNMENT) * ALIGNMENT
 
 
-def write(draft: Draft, *, epoch: int, sequence: int, to: list[bytes]) -> int:
+def write(draft: Draft, epoch: int, sequence: int, to: list[bytes]) -> int:
     """Add a record's octets to ``to``.  :return: how many there are."""
-    checksum = draft.checksum
+    meta, body, body_octets, checksum = draft.meta, draft.body, draft.body_octets, draft.checksum
     if checksum is None:
         checksum = 0
-        for piece in draft.body:
+        for piece in body:
             checksum = crc32(piece, checksum)
-    meta = draft.meta
+    meta_octets = len(meta)
     header = _HEADER.pack(
-        MAGIC,
-        draft.kind,
-        0,
-        0,
-        len(meta),
-        draft.body_octets,
-        checksum,
-        0,
-        epoch,
-        sequence,
-        draft.id,
+        MAGIC, draft.kind, 0, 0, meta_octets, body_octets, checksum, 0, epoch, sequence, draft.id
     )
-    to.append(header + _CHECKSUM.pack(crc32(meta, crc32(header))) + meta)
-    octets = HEADER_OCTETS + len(meta) + draft.body_octets
-    if draft.body:
-        to.extend(draft.body)
+    octets = HEADER_OCTETS + meta_octets + body_octets
     padding = -octets % ALIGNMENT
+    head = header + crc32(meta, crc32(header)).to_bytes(4, "little") + meta
+    if not body:
+        to.append(head + _PADDING[padding])
+        return octets + padding
+    to.append(head)
+    to.extend(body)
     if padding:
         to.append(_PADDING[padding])
     return octets + padding
@@ -196,15 +192,6 @@ class ContentMeta(msgspec.Struct, omit_defaults=True):
     sum: int | None = None
 
 
-class _NewContentMeta(msgspec.Struct, omit_defaults=True):
-    """:class:`ContentMeta` of a message that is encoded with it."""
-
-    m: _Message
-    s: msgspec.Raw
-    big: str = ""
-    sum: int | None = None
-
-
 class EndMeta(msgspec.Struct, array_like=True):
     recipients: tuple[int, ...]
     fate: Fate
@@ -230,18 +217,9 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _content_meta_octets(meta: _NewContentMeta) -> bytes:
-    try:
-        return _encode(meta)
-    except UnicodeEncodeError:
-        it = meta.m
-        it.sub, it.mid, it.cmp, it.tnt = map(_clean, (it.sub, it.mid, it.cmp, it.tnt))
-        return _encode(meta)
-
-
-def _stored(message: Message) -> _Message:
+def _message_octets(message: Message) -> bytes:
     envelope, origin = message.envelope, message.origin
-    return _Message(
+    it = _Message(
         envelope.sender,
         [_Recipient(one.address, int(one.notify), one.orcpt) for one in envelope.recipients],
         message.arrived_at,
@@ -261,6 +239,11 @@ def _stored(message: Message) -> _Message:
         message.is_eight_bit,
         message.is_urgent,
     )
+    try:
+        return _encode(it)
+    except UnicodeEncodeError:
+        it.sub, it.mid, it.cmp, it.tnt = map(_clean, (it.sub, it.mid, it.cmp, it.tnt))
+        return _encode(it)
 
 
 def message_of(id: QueueId, meta: ContentMeta) -> Message:
@@ -299,16 +282,20 @@ def draft(operation: Operation) -> Draft:
         message, content = operation.message, operation.content
         id = _id_octets(message.id)
         states = initial(len(message.envelope.recipients), operation.status)
-        meta = _NewContentMeta(_stored(message), msgspec.Raw(states))
+        envelope = _message_octets(message)
         if isinstance(content, BigFile):
-            meta.big, meta.sum = content.name, content.checksum
-            return Draft(CONTENT, id, _content_meta_octets(meta), states=states)
+            meta = ContentMeta(
+                msgspec.Raw(envelope), msgspec.Raw(states), content.name, content.checksum
+            )
+            return Draft(CONTENT, id, _encode(meta), (), 0, None, states)
         octets = len(content[0]) if len(content) == 1 else sum(map(len, content))
-        return Draft(CONTENT, id, _content_meta_octets(meta), content, octets, states=states)
+        return Draft(
+            CONTENT, id, b"\x82\xa1m%b\xa1s%b" % (envelope, states), content, octets, None, states
+        )
     id = _id_octets(operation.id)
     if isinstance(operation, Update):
         return Draft(UPDATE, id, _encode(standing(operation.recipients, operation.status)))
-    return Draft(END, id, _encode(EndMeta(operation.recipients, operation.fate)))
+    return Draft(END, id, _encode((operation.recipients, operation.fate)))  # an EndMeta
 
 
 def carried(record: Record, states: States, body: bytes) -> Draft:
@@ -329,5 +316,6 @@ def gone_draft(id: QueueId) -> Draft:
     return Draft(GONE, _id_octets(id), b"")
 
 
-def commit_draft(start: int, count: int, lines: tuple[bytes, ...]) -> Draft:
-    return Draft(COMMIT, _NO_ID, _encode(CommitMeta(start, count)), lines, sum(map(len, lines)))
+def commit_draft(start: int, count: int, lines: bytes) -> Draft:
+    body = (lines,) if lines else ()
+    return Draft(COMMIT, _NO_ID, _encode((start, count)), body, len(lines))  # a CommitMeta
