@@ -133,11 +133,17 @@ class FileJournal:
     # --- lines -----------------------------------------------------------------------------------
 
     def publish(self, lines: Sequence[bytes], position: Position) -> None:
-        """Write a durable batch's lines, which the spool can tell again from before ``position``."""
+        """Write a durable batch's lines, which the spool can tell again from before ``position``.
+
+        Where our own thread runs, it does that at its next tick, with one call for all batches
+        since the last one: the spool's writer, who calls this, has to wait for the interpreter
+        after each call on the system.
+        """
         with self._lock:
             self._position = position
             self._add(lines)
-            self._write()
+            if self._thread is None or self._pending_octets >= _BLOCK_OCTETS:
+                self._write()
 
     def append(self, line: bytes) -> None:
         """Write, shortly, a line that no batch stands behind.  Never blocks for the disk."""
