@@ -267,7 +267,8 @@ def _printable(text: str) -> str:
 
 def _wait_s(message: Message, now: float) -> float:
     # Not round(): to three digits that goes by way of text, at ten times the price.
-    return int(max(0.0, now - message.arrived_at) * 1000 + 0.5) / 1000
+    wait_s = now - message.arrived_at
+    return int(wait_s * 1000 + 0.5) / 1000 if wait_s > 0.0 else 0.0
 
 
 def _tls(facts: TlsFacts | None) -> _Tls | None:
@@ -275,4 +276,5 @@ def _tls(facts: TlsFacts | None) -> _Tls | None:
 
 
 def _reply(reply: Reply) -> _Reply:
-    return _Reply(reply.code, reply.enhanced, reply.text)
+    lines = reply.lines
+    return _Reply(reply.code, reply.enhanced, lines[0] if len(lines) == 1 else reply.text)

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 import attrs
 from twisted.internet import defer
@@ -324,13 +324,14 @@ class DiskSpool:
         return answer
 
     def note(self, batch: Batch) -> Deferred[None] | None:
-        line = self._line
-        if line is None or not self._are_ends(batch.operations):
+        line, operations = self._line, batch.operations
+        if line is None or not self._are_ends(operations):
             return self.commit(batch)
         item = self._item(batch)
         if not isinstance(item, Item):
             return defer.fail(item)
-        self._do(item)
+        for operation in operations:
+            self._end(operation, item)
         line.put(item, is_lazy=True)
         return None
 
@@ -408,7 +409,7 @@ class DiskSpool:
         """The writer's word that it has stopped."""
         self._failure = SpoolFailed(f"the spool has stopped: {error}")
 
-    def _are_ends(self, operations: tuple[Operation, ...]) -> bool:
+    def _are_ends(self, operations: tuple[Operation, ...]) -> TypeGuard[tuple[End, ...]]:
         """Whether a batch may be lazy: it ends messages that are here, and does nothing else."""
         for one in operations:
             if not isinstance(one, End) or one.id not in self._index:
@@ -423,13 +424,18 @@ class DiskSpool:
                 self._appended(operation, draft)
             elif isinstance(operation, Update):
                 index.update(operation.id, operation.recipients, operation.status)
-            elif index.end(operation.id, operation.recipients):
-                self._cache.drop(operation.id)
-                if self._corrupt is not None:
-                    self._corrupt.ids.discard(operation.id)
-                name = index.pop_big(operation.id)
-                if name is not None:
-                    item.unlinks = (*item.unlinks, name)
+            else:
+                self._end(operation, item)
+
+    def _end(self, operation: End, item: Item) -> None:
+        id = operation.id
+        if self._index.end(id, operation.recipients):
+            self._cache.drop(id)
+            if self._corrupt is not None:
+                self._corrupt.ids.discard(id)
+            name = self._index.pop_big(id)
+            if name is not None:
+                item.unlinks = (*item.unlinks, name)
 
     def _appended(self, operation: Append, draft: Draft) -> None:
         message, content = operation.message, operation.content

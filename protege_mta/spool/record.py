@@ -66,7 +66,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return self.offset + self.octets
 
 
-class Draft(msgspec.Struct):
+class Draft(msgspec.Struct, gc=False):
     """A record to be written, but for what only the writer knows: epoch and sequence.
 
     :ivar checksum: of the body, where it is not to be computed: a body that is copied keeps the
@@ -150,13 +150,13 @@ def read(octets: bytes, offset: int, at: int, epoch: int) -> Record | None:
 # --- meta parts ----------------------------------------------------------------------------------
 
 
-class _Recipient(msgspec.Struct, omit_defaults=True):
+class _Recipient(msgspec.Struct, omit_defaults=True, gc=False):
     a: str
     n: int = 0
     o: str = ""
 
 
-class _Message(msgspec.Struct, omit_defaults=True):
+class _Message(msgspec.Struct, omit_defaults=True, gc=False):
     """A :class:`~..model.envelope.Message` under short names, which no change of the model's names
     moves.  Keys may be added with defaults; unknown ones are passed over."""
 
