@@ -50,8 +50,9 @@ if TYPE_CHECKING:
     from .scheduler import Scheduler
 
 _T = TypeVar("_T")
-_GoOn = Callable[[Content, Entry, _T], Deferred[None] | None]
-"""What is done with a message that has been opened for an entry."""
+_GoOn = Callable[[Content, Entry, _T], None]
+"""What is done with a message that has been opened for an entry.  It gives both back in the end,
+unless it raises."""
 
 LOCAL_TROUBLE: Final = TransientFailure(Scope.MESSAGE, TABLE["local-error"])
 _ALONE: Final = (0,)
@@ -203,14 +204,9 @@ class Dispatcher:
 
     def _opened(self, content: Content, entry: Entry, go_on: _GoOn[_T], about: _T) -> None:
         try:
-            going = go_on(content, entry, about)
+            go_on(content, entry, about)
         except Exception:
             self._over(Failure(), content, entry)
-            return
-        if going is None:
-            content.close()
-        else:
-            going.addBoth(self._over, content, entry)
 
     def _over(self, result: Failure | None, content: Content, entry: Entry) -> None:
         content.close()
@@ -219,14 +215,17 @@ class Dispatcher:
 
     def _unsent(
         self, content: Content, entry: Entry, failure: TransientFailure | PermanentFailure
-    ) -> Deferred[None] | None:
+    ) -> None:
         if self._has_old_routes and self._is_rerouted(entry, content.message):
-            return None
-        return self._settle(entry, None, content, [(index, failure) for index in entry.recipients])
+            content.close()
+            return
+        outcomes = [(index, failure) for index in entry.recipients]
+        self._settle(entry, None, content, outcomes).addBoth(self._over, content, entry)
 
-    def _deliver(self, content: Content, entry: Entry, site: Site) -> Deferred[None] | None:
+    def _deliver(self, content: Content, entry: Entry, site: Site) -> None:
         if self._has_old_routes and self._is_rerouted(entry, content.message):
-            return None
+            content.close()
+            return
         attempt = Attempt(
             site,
             entry.hop.name,
@@ -236,7 +235,7 @@ class Dispatcher:
         )
         whose = (content, entry, site)
         delivering = self._transports[site.kind].deliver(attempt)
-        return delivering.addCallbacks(self._ended, self._broke, whose, errbackArgs=whose)
+        delivering.addCallbacks(self._ended, self._broke, whose, errbackArgs=whose)
 
     def _ended(
         self,
@@ -244,17 +243,25 @@ class Dispatcher:
         content: Content,
         entry: Entry,
         site: Site,
-    ) -> Deferred[None] | None:
-        if len(outcomes) == 1 and isinstance(outcomes[0][1], Delivered):
-            return self._delivered(entry, site, content, outcomes[0][1])
-        return self._settle(entry, site, content, outcomes)
+    ) -> None:
+        try:
+            going: Deferred[None] | None
+            if len(outcomes) == 1 and isinstance(outcomes[0][1], Delivered):
+                going = self._delivered(entry, site, content, outcomes[0][1])
+            else:
+                going = self._settle(entry, site, content, outcomes)
+        except Exception:
+            self._over(Failure(), content, entry)
+            return
+        if going is None:
+            content.close()
+        else:
+            going.addBoth(self._over, content, entry)
 
-    def _broke(
-        self, failure: Failure, content: Content, entry: Entry, site: Site
-    ) -> Deferred[None] | None:
+    def _broke(self, failure: Failure, content: Content, entry: Entry, site: Site) -> None:
         self.log.failure("{kind} transport failed", failure=failure, kind=site.kind)
         trouble = [(index, LOCAL_TROUBLE) for index in entry.recipients]
-        return self._ended(trouble, content, entry, site)
+        self._ended(trouble, content, entry, site)
 
     def _is_rerouted(self, entry: Entry, message: Message) -> bool:
         """Whether routing has changed since the entry was made, so that others take its place."""
