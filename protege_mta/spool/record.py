@@ -192,6 +192,11 @@ class ContentMeta(msgspec.Struct, omit_defaults=True):
     sum: int | None = None
 
 
+_MEMORY_META: Final = b"\x82\xa1m%b\xa1s%b"
+"""What msgpack makes of a :class:`ContentMeta` without ``big``, whose values it leaves as they are:
+a map of two."""
+
+
 class EndMeta(msgspec.Struct, array_like=True):
     recipients: tuple[int, ...]
     fate: Fate
@@ -289,9 +294,8 @@ def draft(operation: Operation) -> Draft:
             )
             return Draft(CONTENT, id, _encode(meta), (), 0, None, states)
         octets = len(content[0]) if len(content) == 1 else sum(map(len, content))
-        return Draft(
-            CONTENT, id, b"\x82\xa1m%b\xa1s%b" % (envelope, states), content, octets, None, states
-        )
+        meta_octets = _MEMORY_META % (envelope, states)
+        return Draft(CONTENT, id, meta_octets, content, octets, None, states)
     id = _id_octets(operation.id)
     if isinstance(operation, Update):
         return Draft(UPDATE, id, _encode(standing(operation.recipients, operation.status)))
