@@ -90,25 +90,32 @@ class Draft(msgspec.Struct, gc=False):
         return -(-(HEADER_OCTETS + len(self.meta) + self.body_octets) // ALIGNMENT) * ALIGNMENT
 
 
-def write(draft: Draft, epoch: int, sequence: int, to: list[bytes]) -> int:
+def write(draft: Draft, *, epoch: int, sequence: int, to: list[bytes]) -> int:
     """Add a record's octets to ``to``.  :return: how many there are."""
-    meta, body, body_octets, checksum = draft.meta, draft.body, draft.body_octets, draft.checksum
+    checksum = draft.checksum
     if checksum is None:
         checksum = 0
-        for piece in body:
+        for piece in draft.body:
             checksum = crc32(piece, checksum)
-    meta_octets = len(meta)
+    meta = draft.meta
     header = _HEADER.pack(
-        MAGIC, draft.kind, 0, 0, meta_octets, body_octets, checksum, 0, epoch, sequence, draft.id
+        MAGIC,
+        draft.kind,
+        0,
+        0,
+        len(meta),
+        draft.body_octets,
+        checksum,
+        0,
+        epoch,
+        sequence,
+        draft.id,
     )
-    octets = HEADER_OCTETS + meta_octets + body_octets
+    to.append(header + _CHECKSUM.pack(crc32(meta, crc32(header))) + meta)
+    octets = HEADER_OCTETS + len(meta) + draft.body_octets
+    if draft.body:
+        to.extend(draft.body)
     padding = -octets % ALIGNMENT
-    head = header + crc32(meta, crc32(header)).to_bytes(4, "little") + meta
-    if not body:
-        to.append(head + _PADDING[padding])
-        return octets + padding
-    to.append(head)
-    to.extend(body)
     if padding:
         to.append(_PADDING[padding])
     return octets + padding

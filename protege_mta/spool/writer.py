@@ -201,14 +201,13 @@ class Log:
         number, epoch = opened.segment.number, opened.segment.epoch
         start = offset = opened.end
         pieces: list[bytes] = []
-        write = records.write
         for draft in drafts:
-            octets = write(draft, epoch, sequence, pieces)
+            octets = records.write(draft, epoch=epoch, sequence=sequence, to=pieces)
             if draft.kind == CONTENT:
                 draft.place = (number, offset, octets)
             offset += octets
         closing = records.commit_draft(start, len(drafts), b"".join(lines))
-        offset += write(closing, epoch, sequence, pieces)
+        offset += records.write(closing, epoch=epoch, sequence=sequence, to=pieces)
         try:
             self._files.write(opened.fd, pieces, start)
         except OSError as error:

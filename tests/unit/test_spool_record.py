@@ -38,7 +38,7 @@ class MetaTests(SynchronousTestCase):
         """What is written can be read, and is as long as it says."""
         for draft in (records.draft(append(b"x" * 101)), records.commit_draft(64, 1, b"")):
             pieces: list[bytes] = []
-            octets = records.write(draft, 5, 6, pieces)
+            octets = records.write(draft, epoch=5, sequence=6, to=pieces)
             whole = b"".join(pieces)
             self.assertEqual((octets, octets % 8), (len(whole), 0))
             self.assertEqual(octets, draft.octets)
