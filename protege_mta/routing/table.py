@@ -48,7 +48,7 @@ class RoutingTable:
         }
         self._outbound = outbound
         # The same hop for the same domain: most mail goes to few, and a dict finds what it is
-        # given back at once.  0.9 us to 0.3.
+        # given back at once: 0.95 us to 0.40 where the hop is the domain.
         self._hop_of = lru_cache(_DOMAINS)(self._find)
 
     def is_own(self, domain: str) -> bool:
