@@ -240,14 +240,16 @@ class ThreadTests(Case):
         self.assertEqual(self.ids(), ["rejected", "a"])
         self.assertEqual(self.journal().synced(), (1, 10))
 
-    def test_writes_unasked(self) -> None:
-        """What is published is in the file after a tick, before anything is synced."""
+    def test_one_is_written_at_once(self) -> None:
+        """Who publishes after a pause finds it in the file; what follows is there after a tick,
+        before anything is synced."""
         is_written = threading.Event()
         write = os.write
 
         def writing(fd: int, octets: bytes) -> int:
             done = write(fd, octets)
-            is_written.set()
+            if line("c") in octets:
+                is_written.set()
             return done
 
         journal = FileJournal(self.path, failed=self.failed, sync_interval_s=3600)
@@ -256,8 +258,11 @@ class ThreadTests(Case):
         with mock.patch("os.write", writing):
             journal.start()
             journal.publish([line("a")], (1, 10))
+            self.assertEqual(self.ids(), ["a"])
+            journal.publish([line("b")], (1, 20))
+            journal.publish([line("c")], (1, 30))
             self.assertTrue(is_written.wait(10))
-        self.assertEqual(self.ids(), ["a"])
+        self.assertEqual(self.ids(), ["a", "b", "c"])
         self.assertEqual(journal.synced(), (0, 0))
 
     def test_much_is_written_at_once(self) -> None:
