@@ -89,13 +89,12 @@ def sign_header(header: bytes, body_digest: bytes, signers: Sequence[Signer], at
     present = relaxed_fields(header, _OVERSIGNED)
     if b"from" not in present:
         return b""
-    common = hashlib.sha256()
     for name in ALWAYS:
         if name not in present:
             present[name] = []
     for found in present.values():
         found.reverse()  # RFC 6376, 5.4.2: from the bottom up
-        common.update(b"".join(found))
+    common = hashlib.sha256(b"".join([line for found in present.values() for line in found]))
     signed_names = _h_tag(tuple((name, len(found)) for name, found in present.items()))
     digest_text = base64.b64encode(body_digest)
     fields = []

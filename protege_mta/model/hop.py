@@ -9,9 +9,11 @@ import attrs
 HopKind = Literal["mx", "smarthost", "maildir", "lmtp", "webhook", "tunnel"]
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class NextHop:
     """A transport, and where it shall go; what routing says of a recipient's domain.
+
+    The hash is computed once, since every message is looked up by it.
 
     :ivar name: the recipient's domain for ``mx`` and the local kinds, the configured
         ``host:port`` for ``smarthost``.

@@ -172,6 +172,10 @@ class Spool(Protocol):
         """Resolves, in the order of the calls, once all of ``batch`` is durable (a lazy one: once
         it is in line).  Fails with :class:`SpoolFull`, :class:`SpoolFailed`; then none of it is."""
 
+    def note(self, batch: Batch) -> Deferred[None] | None:
+        """:meth:`commit` of a lazy batch, without the price of a Deferred: None where it is in line
+        already, else what :meth:`commit` gives."""
+
     def open(self, id: QueueId) -> Deferred[Content]:
         """Fails with :class:`NoSuchMessage` or :class:`Damaged`."""
 

@@ -100,7 +100,9 @@ class EventLines:
         self._append = append
         self._counts = counts
         self._second = -1
-        self._text = ""  # the second, as the times of its events begin
+        self._second_text = ""  # as the times of its events begin
+        self._ms = -1
+        self._ms_text = ""
         self._rejected = 0
 
     def received(self, message: Message, recipient: int) -> bytes:
@@ -176,8 +178,8 @@ class EventLines:
         """Refused at the door; the id is ``session.0.count``."""
         self._rejected += 1
         counts = self._counts
-        counts.events["rejected", ""] = counts.events.get(("rejected", ""), 0) + 1
-        counts.rejections[reply.code] = counts.rejections.get(reply.code, 0) + 1
+        counts.events["rejected", ""] += 1
+        counts.rejections[reply.code] += 1
         event = Event(
             event="rejected",
             id=f"{peer.session_id}.0.{self._rejected}",
@@ -195,14 +197,13 @@ class EventLines:
         self, message: Message, recipient: int, transition: int, name: str, route: str, now: float
     ) -> Event:
         """What every event of a queued recipient has; counts it."""
-        events = self._counts.events
-        events[name, route] = events.get((name, route), 0) + 1
-        envelope, origin = message.envelope, message.origin
+        self._counts.events[name, route] += 1
+        id, envelope, origin = message.id, message.envelope, message.origin
         return Event(
             event=name,
-            id=f"{message.id}.{recipient}.{transition}",
+            id=f"{id}.{recipient}.{transition}",
             at=self._time(now),
-            message_id=message.id,
+            message_id=id,
             recipient=envelope.recipients[recipient].address,
             sender=envelope.sender,
             size_octets=message.size_octets,
@@ -219,25 +220,28 @@ class EventLines:
         if contact is not None:
             event.mx = contact.host
             event.peer_address = contact.peer_address
-            event.tls = _tls(contact.tls)
+            if contact.tls is not None:
+                event.tls = _tls(contact.tls)
         if isinstance(outcome, Delivered):
             event.reply = _reply(outcome.reply)
             return
         event.reply = _reply(outcome.cause)
         event.bounce_class = kind = bounce_class(outcome.cause)
-        failures = self._counts.failures
-        failures[event.event, kind] = failures.get((event.event, kind), 0) + 1
+        self._counts.failures[event.event, kind] += 1
 
     def _time(self, at: float) -> str:
-        """RFC 3339 in UTC with milliseconds; the second is formatted once."""
-        second, ms = divmod(round(at * 1000), 1000)
-        if second != self._second:
-            self._second = second
-            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-        return self._text + _MILLISECONDS[ms]
+        """RFC 3339 in UTC with milliseconds; each second, and each millisecond, is formatted once
+        for all the events that a turn of the reactor brings in it."""
+        ms = round(at * 1000)
+        if ms != self._ms:
+            self._ms = ms
+            second, rest = divmod(ms, 1000)
+            if second != self._second:
+                self._second = second
+                self._second_text = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+            self._ms_text = f"{self._second_text}.{rest:03d}Z"
+        return self._ms_text
 
-
-_MILLISECONDS: Final = tuple(f"{ms:03d}Z" for ms in range(1000))
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -263,7 +267,8 @@ def _printable(text: str) -> str:
 
 def _wait_s(message: Message, now: float) -> float:
     # Not round(): to three digits that goes by way of text, at ten times the price.
-    return int(max(0.0, now - message.arrived_at) * 1000 + 0.5) / 1000
+    wait_s = now - message.arrived_at
+    return int(wait_s * 1000 + 0.5) / 1000 if wait_s > 0.0 else 0.0
 
 
 def _tls(facts: TlsFacts | None) -> _Tls | None:
@@ -271,4 +276,5 @@ def _tls(facts: TlsFacts | None) -> _Tls | None:
 
 
 def _reply(reply: Reply) -> _Reply:
-    return _Reply(reply.code, reply.enhanced, reply.text)
+    lines = reply.lines
+    return _Reply(reply.code, reply.enhanced, lines[0] if len(lines) == 1 else reply.text)

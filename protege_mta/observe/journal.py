@@ -78,6 +78,7 @@ class FileJournal:
         self._unsynced_octets = 0
         self._position = START
         self._is_dirty = False
+        self._has_written = False  # in this tick, so that what else comes waits for its end
         self._is_gapped = False
         self._is_failing = False
         # Held while the disk works; whoever takes both takes this one first.
@@ -133,11 +134,18 @@ class FileJournal:
     # --- lines -----------------------------------------------------------------------------------
 
     def publish(self, lines: Sequence[bytes], position: Position) -> None:
-        """Write a durable batch's lines, which the spool can tell again from before ``position``."""
+        """Write a durable batch's lines, which the spool can tell again from before ``position``.
+
+        Where our own thread runs, the first batch of a tick is written at once, and those that
+        follow it with one call at the tick's end: the spool's writer, who calls this, has to wait
+        for the interpreter after each call on the system.
+        """
         with self._lock:
             self._position = position
             self._add(lines)
-            self._write()
+            if not self._has_written or self._pending_octets >= _BLOCK_OCTETS:
+                self._write()
+                self._has_written = self._thread is not None
 
     def append(self, line: bytes) -> None:
         """Write, shortly, a line that no batch stands behind.  Never blocks for the disk."""
@@ -153,6 +161,7 @@ class FileJournal:
         with self._sync_lock:
             with self._lock:
                 self._write()
+                self._has_written = False
                 fd, position = self._fd, self._position
                 self._is_dirty = bool(self._pending)
                 self._unsynced_octets = 0
@@ -196,6 +205,7 @@ class FileJournal:
                     break
                 with self._lock:
                     self._write()
+                    self._has_written = False
             self.sync()
             if self._is_dirty:  # the disk refused: try again in a while
                 self._wake.set()

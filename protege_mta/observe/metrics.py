@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import platform
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, get_args
 
@@ -96,11 +97,11 @@ class Counts:
     :ivar queued_s: from arrival to delivery, by route.
     """
 
-    events: dict[tuple[str, str], int] = attrs.Factory(dict)
+    events: defaultdict[tuple[str, str], int] = attrs.Factory(lambda: defaultdict(int))
     messages: dict[str, int] = attrs.Factory(lambda: dict.fromkeys(get_args(Source), 0))
     octets: dict[str, int] = attrs.Factory(lambda: dict.fromkeys(get_args(Source), 0))
-    failures: dict[tuple[str, str], int] = attrs.Factory(dict)
-    rejections: dict[int, int] = attrs.Factory(dict)
+    failures: defaultdict[tuple[str, str], int] = attrs.Factory(lambda: defaultdict(int))
+    rejections: defaultdict[int, int] = attrs.Factory(lambda: defaultdict(int))
     queued_s: dict[str, Histogram] = attrs.Factory(
         lambda: {route: Histogram(_QUEUED_S) for route in ROUTES}
     )

@@ -8,7 +8,7 @@ then told to the scheduler.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     import random
 
     from .scheduler import Scheduler
+
+_T = TypeVar("_T")
+_GoOn = Callable[[Content, Entry, _T], None]
+"""What is done with a message that has been opened for an entry.  It gives both back in the end,
+unless it raises."""
 
 LOCAL_TROUBLE: Final = TransientFailure(Scope.MESSAGE, TABLE["local-error"])
 _ALONE: Final = (0,)
@@ -170,58 +175,57 @@ class Dispatcher:
     def start(self, entry: Entry, site: Site) -> None:
         """The scheduler's word to begin; ends in exactly one ``finished``."""
         if not entry.attempts:  # the content's own record says when a restart would try it
-            self._open(entry, lambda content: self._deliver(entry, site, content))
+            self._open(entry, self._deliver, site)
             return
         due_at = self._next_due(entry, entry.attempts + 1) or entry.expires_at
         entry.due_at = due_at
         stored = self._spool.commit(Batch((Update(entry.id, entry.recipients, status_of(entry)),)))
         stored.addCallbacks(
-            lambda _: self._open(entry, lambda content: self._deliver(entry, site, content)),
+            lambda _: self._open(entry, self._deliver, site),
             lambda failure: self._put_back(entry, due_at, failure),
         )
 
     def unlocated(self, entry: Entry, failure: TransientFailure | PermanentFailure) -> None:
         """The scheduler's word that the next hop has no site, for now or for ever."""
-        outcomes = [(index, failure) for index in entry.recipients]
+        self._open(entry, self._unsent, failure)
 
-        def settle(content: Content) -> Deferred[None] | None:
-            if self._has_old_routes and self._is_rerouted(entry, content.message):
-                return None
-            return self._settle(entry, None, content, outcomes)
+    # What belongs to an attempt goes from callback to callback as their arguments: functions made
+    # for each attempt around it would cost more than some of the work in them.
 
-        self._open(entry, settle)
-
-    def _open(self, entry: Entry, go_on: Callable[[Content], Deferred[None] | None]) -> None:
+    def _open(self, entry: Entry, go_on: _GoOn[_T], about: _T) -> None:
         """Read the message and go on with it; whatever happens, the entry is given back."""
-
         content = self._spool.at_hand(entry.id)
         if content is None:
             opening = self._spool.open(entry.id)
-            opening.addCallback(self._opened, entry, go_on).addErrback(self._unreadable, entry)
+            opening.addCallback(self._opened, entry, go_on, about)
+            opening.addErrback(self._unreadable, entry)
         else:
-            self._opened(content, entry, go_on)
+            self._opened(content, entry, go_on, about)
 
-    def _opened(
-        self, content: Content, entry: Entry, go_on: Callable[[Content], Deferred[None] | None]
-    ) -> None:
-        def over(result: Failure | None) -> None:
-            content.close()
-            if result is not None:
-                self._unreadable(result, entry)
-
+    def _opened(self, content: Content, entry: Entry, go_on: _GoOn[_T], about: _T) -> None:
         try:
-            going = go_on(content)
+            go_on(content, entry, about)
         except Exception:
-            over(Failure())
-            return
-        if going is None:
-            content.close()
-        else:
-            going.addBoth(over)
+            self._over(Failure(), content, entry)
 
-    def _deliver(self, entry: Entry, site: Site, content: Content) -> Deferred[None] | None:
+    def _over(self, result: Failure | None, content: Content, entry: Entry) -> None:
+        content.close()
+        if result is not None:
+            self._unreadable(result, entry)
+
+    def _unsent(
+        self, content: Content, entry: Entry, failure: TransientFailure | PermanentFailure
+    ) -> None:
         if self._has_old_routes and self._is_rerouted(entry, content.message):
-            return None
+            content.close()
+            return
+        outcomes = [(index, failure) for index in entry.recipients]
+        self._settle(entry, None, content, outcomes).addBoth(self._over, content, entry)
+
+    def _deliver(self, content: Content, entry: Entry, site: Site) -> None:
+        if self._has_old_routes and self._is_rerouted(entry, content.message):
+            content.close()
+            return
         attempt = Attempt(
             site,
             entry.hop.name,
@@ -229,17 +233,35 @@ class Dispatcher:
             entry.recipients,
             self.preparer.of(content, entry.recipients),
         )
+        whose = (content, entry, site)
+        delivering = self._transports[site.kind].deliver(attempt)
+        delivering.addCallbacks(self._ended, self._broke, whose, errbackArgs=whose)
 
-        def ended(outcomes: Sequence[tuple[int, Outcome]]) -> Deferred[None]:
+    def _ended(
+        self,
+        outcomes: Sequence[tuple[int, Outcome]],
+        content: Content,
+        entry: Entry,
+        site: Site,
+    ) -> None:
+        try:
+            going: Deferred[None] | None
             if len(outcomes) == 1 and isinstance(outcomes[0][1], Delivered):
-                return self._delivered(entry, site, content, outcomes[0][1])
-            return self._settle(entry, site, content, outcomes)
+                going = self._delivered(entry, site, content, outcomes[0][1])
+            else:
+                going = self._settle(entry, site, content, outcomes)
+        except Exception:
+            self._over(Failure(), content, entry)
+            return
+        if going is None:
+            content.close()
+        else:
+            going.addBoth(self._over, content, entry)
 
-        def broke(failure: Failure) -> Deferred[None]:
-            self.log.failure("{kind} transport failed", failure=failure, kind=site.kind)
-            return ended([(index, LOCAL_TROUBLE) for index in entry.recipients])
-
-        return self._transports[site.kind].deliver(attempt).addCallbacks(ended, broke)
+    def _broke(self, failure: Failure, content: Content, entry: Entry, site: Site) -> None:
+        self.log.failure("{kind} transport failed", failure=failure, kind=site.kind)
+        trouble = [(index, LOCAL_TROUBLE) for index in entry.recipients]
+        self._ended(trouble, content, entry, site)
 
     def _is_rerouted(self, entry: Entry, message: Message) -> bool:
         """Whether routing has changed since the entry was made, so that others take its place."""
@@ -288,7 +310,7 @@ class Dispatcher:
 
     def _delivered(
         self, entry: Entry, site: Site, content: Content, outcome: Delivered
-    ) -> Deferred[None]:
+    ) -> Deferred[None] | None:
         """:meth:`_settle` for the ordinary end of an ordinary message, a third of its work: one
         recipient, who has it, and of whom nobody wants to hear."""
         message, (index,) = content.message, entry.recipients
@@ -298,7 +320,11 @@ class Dispatcher:
         fate: Fate = "relayed" if outcome.is_relayed else "delivered"
         line = self._events.ended(message, index, transition, fate, attempt, site, outcome, "")
         batch = Batch((End(entry.id, entry.recipients, fate),), (line,), is_lazy=True)
-        return self._spool.commit(batch).addCallbacks(
+        noting = self._spool.note(batch)
+        if noting is None:
+            self.scheduler.finished(entry, DONE)
+            return None
+        return noting.addCallbacks(
             lambda _: self.scheduler.finished(entry, DONE),
             lambda failure: self._not_recorded(
                 failure, entry, message, transition, attempt, site, [Ended(index, fate, outcome)]

@@ -28,10 +28,8 @@ class Register:
         if entry.state != "held":
             entry.state = idle_state(entry)
         self.counts[entry.state] += 1
-        present = self._by_id.get(entry.id)
-        if present is None:
-            self._by_id[entry.id] = entry
-        else:
+        present = self._by_id.setdefault(entry.id, entry)
+        if present is not entry:
             self._by_id[entry.id] = (*_several(present), entry)
 
     def forget(self, entry: Entry) -> None:

@@ -204,7 +204,7 @@ class Scheduler:
             self._start_ready()
 
     def _make_ready(self, queue: SiteQueue) -> None:
-        if not queue.is_ready and queue.has_room and queue.waiting:
+        if queue.waiting and not queue.is_ready and queue.has_room:
             queue.is_ready = True
             self._ready.append(queue)
 

@@ -61,6 +61,7 @@ class Line:
         entry.ahead = entry.behind = entry.place = None
         if self.lane is not None:
             self.lane.waiting -= 1
+            self.lane.queue.waiting -= 1
 
 
 class Lane:
@@ -85,6 +86,7 @@ class Lane:
             self._turns.append(entry.tenant)
         line.push(entry)
         self.waiting += 1
+        self.queue.waiting += 1
 
     def pop(self) -> Entry | None:
         """The first entry of the tenant whose turn it is."""
@@ -109,6 +111,7 @@ class SiteQueue:
 
     :ivar site: as it was located last.
     :ivar express: what a person asked for, before all else.
+    :ivar waiting: how many due entries wait in all lanes.
     :ivar active: attempts under way.
     :ivar hops: how many hops lead here.
     :ivar is_ready: whether it stands in the scheduler's line of sites that may start something.
@@ -126,6 +129,7 @@ class SiteQueue:
         "pause",
         "site",
         "urgent",
+        "waiting",
         "window",
     )
 
@@ -134,16 +138,12 @@ class SiteQueue:
         self.window = window
         self.pause = Pause()
         self.express, self.urgent, self.ordinary = Lane(self), Lane(self), Lane(self)
+        self.waiting = 0
         self.active = 0
         self.hops = 0
         self.is_ready = False
         self.bucket: Bucket | None = None
         self._urgent_streak = 0
-
-    @property
-    def waiting(self) -> int:
-        """How many due entries wait here."""
-        return self.express.waiting + self.urgent.waiting + self.ordinary.waiting
 
     @property
     def has_room(self) -> bool:

@@ -76,7 +76,8 @@ class Cache:
         octets = content.size_octets + _OVERHEAD_OCTETS
         if octets > self._limit:
             return
-        self.drop(id)
+        if id in self._contents:
+            self.drop(id)
         self._contents[id] = (content, octets)
         self._octets += octets
         while self._octets > self._limit:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 import attrs
 from twisted.internet import defer
@@ -45,17 +45,16 @@ from .content import Cache, MemoryContent
 from .corrupt import Corrupt
 from .fetch import Fetched, Fetcher, Mismatch
 from .files import Files
-from .index import Index, Place
+from .index import Index
 from .line import DirectLine, Line, LineMaker, ThreadLine, Worker
 from .lock import lock
 from .quota import Quota
 from .reclaim import Reclaimer
-from .record import CONTENT
+from .record import CONTENT, Draft
 from .recovery import remove_orphans, replay
 from .scan import SegmentReader
 from .segment import Segment
 from .settings import SpoolSettings
-from .states import States
 from .writer import NO_ROOM, Item, Maker, Writer
 
 _READERS: Final = 16
@@ -310,22 +309,52 @@ class DiskSpool:
         quota.check(octets)
 
     def commit(self, batch: Batch) -> Deferred[None]:
-        line, quota = self._line, self._quota
-        if line is None or quota is None:
+        line = self._line
+        if line is None:
             raise RuntimeError("commit comes after recover")
+        if batch.is_lazy and self._are_ends(batch.operations):
+            return self.note(batch) or defer.succeed(None)
+        item = self._item(batch)
+        if not isinstance(item, Item):
+            return defer.fail(item)
+        answer: Deferred[None] = Deferred()
+        item.deferred = answer
+        self._in_flight.append(item)
+        line.put(item)
+        return answer
+
+    def note(self, batch: Batch) -> Deferred[None] | None:
+        line, operations = self._line, batch.operations
+        if line is None or not self._are_ends(operations):
+            return self.commit(batch)
+        item = self._item(batch)
+        if not isinstance(item, Item):
+            return defer.fail(item)
+        for operation in operations:
+            self._end(operation, item)
+        line.put(item, is_lazy=True)
+        return None
+
+    def _item(self, batch: Batch) -> Item | Exception:
+        """A batch as it stands in line, counted already; or why it may not."""
+        quota = self._quota
+        if quota is None:
+            raise RuntimeError("commit comes after acquire")
         if self._failure is not None:
-            return defer.fail(self._failure)
+            return self._failure
         if self._closing is not None:
-            return defer.fail(SpoolFailed("the spool is closed"))
-        try:
-            drafts = list(map(records.draft, batch.operations))
-        except ValueError:
-            return defer.fail()
+            return SpoolFailed("the spool is closed")
         octets, has_content = 0, False
-        for draft in drafts:
-            octets += draft.octets
-            if draft.kind == CONTENT:
-                has_content = True
+        drafts = []
+        try:
+            for operation in batch.operations:
+                draft = records.draft(operation)
+                drafts.append(draft)
+                octets += draft.octets
+                if draft.kind == CONTENT:
+                    has_content = True
+        except ValueError as error:
+            return error
         for event in batch.events:
             octets += len(event)
         if has_content:
@@ -333,32 +362,24 @@ class DiskSpool:
                 self._check_room(quota, octets)
             except SpoolFull as error:
                 self._unlink_unused(batch.operations)
-                return defer.fail(error)
+                return error
         quota.accept(octets)
         self._operations += len(drafts)
-        item = Item(batch.operations, drafts, batch.events, octets, None)
-        if batch.is_lazy and self._are_ends(batch.operations):
-            self._do(item)
-            line.put(item, is_lazy=True)
-            return defer.succeed(None)
-        answer: Deferred[None] = Deferred()
-        item.deferred = answer
-        self._in_flight.append(item)
-        line.put(item)
-        return answer
+        return Item(batch.operations, drafts, batch.events, octets)
 
     def written(self, items: Sequence[Item], segment: Segment, end: int) -> None:
         """The writer's word that a group is durable."""
         index = self._index
-        is_new = index.written(segment, end, has_events=any(item.lines for item in items))
+        has_events = any(item.lines for item in items)
+        is_new = index.written(segment, end, has_events=has_events)
         self._commits += 1
         for item in items:
             deferred = item.deferred
             if deferred is not None:
                 self._in_flight.popleft()
                 self._do(item)
-            for name in item.unlinks:
-                if self._big is not None:
+            if item.unlinks and self._big is not None:
+                for name in item.unlinks:
                     self._big.unlink(name)
             if deferred is not None:
                 deferred.callback(None)
@@ -388,7 +409,7 @@ class DiskSpool:
         """The writer's word that it has stopped."""
         self._failure = SpoolFailed(f"the spool has stopped: {error}")
 
-    def _are_ends(self, operations: tuple[Operation, ...]) -> bool:
+    def _are_ends(self, operations: tuple[Operation, ...]) -> TypeGuard[tuple[End, ...]]:
         """Whether a batch may be lazy: it ends messages that are here, and does nothing else."""
         for one in operations:
             if not isinstance(one, End) or one.id not in self._index:
@@ -397,22 +418,30 @@ class DiskSpool:
 
     def _do(self, item: Item) -> None:
         """Do to the index what a batch says."""
-        index, places = self._index, iter(item.places)
+        index = self._index
         for operation, draft in zip(item.operations, item.drafts, strict=True):
             if isinstance(operation, Append):
-                self._appended(operation, next(places), draft.states)
+                self._appended(operation, draft)
             elif isinstance(operation, Update):
                 index.update(operation.id, operation.recipients, operation.status)
-            elif index.end(operation.id, operation.recipients):
-                self._cache.drop(operation.id)
-                self._corrupt_ids().discard(operation.id)
-                name = index.pop_big(operation.id)
-                if name is not None:
-                    item.unlinks.append(name)
+            else:
+                self._end(operation, item)
 
-    def _appended(self, operation: Append, place: Place, states: States) -> None:
+    def _end(self, operation: End, item: Item) -> None:
+        id = operation.id
+        if self._index.end(id, operation.recipients):
+            self._cache.drop(id)
+            if self._corrupt is not None:
+                self._corrupt.ids.discard(id)
+            name = self._index.pop_big(id)
+            if name is not None:
+                item.unlinks = (*item.unlinks, name)
+
+    def _appended(self, operation: Append, draft: Draft) -> None:
         message, content = operation.message, operation.content
-        self._index.put(message.id, place, states)
+        if draft.place is None:
+            raise RuntimeError("the writer says of a content that it is durable, and not where")
+        self._index.put(message.id, draft.place, draft.states)
         if isinstance(content, BigFile):
             self._index.put_big(message.id, content.name, content.size_octets)
         else:

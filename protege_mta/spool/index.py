@@ -127,15 +127,16 @@ class Index:
 
     def put(self, id: QueueId, place: Place, states: States) -> None:
         """A message is there, or is there now, its earlier place being out of date."""
-        use = self.uses[place[0]]
+        number, offset, octets = place
+        use = self.uses[number]
         earlier = self._entries.get(id)
         if earlier is not None:
             self._leave(id, earlier)
-        self._entries[id] = _PLACE.pack(*place) + states
+        self._entries[id] = _PLACE.pack(number, offset, octets) + states
         use.dead.discard(id)
         use.live += 1
-        use.live_octets += place[2]
-        self.live_octets += place[2]
+        use.live_octets += octets
+        self.live_octets += octets
 
     def put_big(self, id: QueueId, name: str, size_octets: int) -> None:
         if id not in self.big:
@@ -161,7 +162,8 @@ class Index:
             return False
         states = packed.ended(entry[_PLACE_OCTETS:], recipients)
         if states is None:
-            self.forget(id)
+            del self._entries[id]
+            self._leave(id, entry)
             return True
         self._entries[id] = entry[:_PLACE_OCTETS] + states
         return False

@@ -31,7 +31,8 @@ class ThreadLine:
     """A line with a thread at its other end, from construction until the worker is closed.
 
     The thread is woken once the reactor's turn is over: so it finds all that the turn brought, and
-    does not quarrel over the interpreter with the turn itself.
+    does not quarrel over the interpreter with the turn itself.  Nobody wakes it for a job that is
+    lazy, unless it sleeps: after each turn of its own it looks again when such a job is due.
     """
 
     def __init__(self, worker: Worker, lazy_s: float, in_reactor: Callable[..., object]) -> None:
@@ -41,6 +42,7 @@ class ThreadLine:
         self._is_ringing = False  # the reactor's thread's own
         self._jobs: deque[Job] = deque()  # appended here, popped there; both are atomic
         self._is_urgent = False  # set here, cleared there before it looks into the deque
+        self._is_asleep = False  # the thread's word, before its last look, that it needs the bell
         # Held while there is nothing to do; the reactor's thread alone releases it.
         self._bell = threading.Lock()
         self._bell.acquire()
@@ -48,12 +50,10 @@ class ThreadLine:
 
     def put(self, job: Job, *, is_lazy: bool = False) -> None:
         self._jobs.append(job)
-        if is_lazy:
-            # Only the first one that waits wakes the thread, which then waits on their behalf.
-            if len(self._jobs) > 1:
-                return
-        else:
+        if not is_lazy:
             self._is_urgent = True
+        elif not self._is_asleep:
+            return
         if not self._is_ringing:
             self._is_ringing = True
             self._in_reactor(self._ring)
@@ -66,9 +66,15 @@ class ThreadLine:
     def _run(self) -> None:
         worker, jobs, bell = self._worker, self._jobs, self._bell
         while not worker.is_closed:
-            bell.acquire()
-            if not self._is_urgent:
-                bell.acquire(timeout=self._lazy_s)
+            is_rung = bell.acquire(timeout=self._lazy_s)
+            if not is_rung and not jobs:
+                self._is_asleep = True
+                if not jobs:
+                    bell.acquire()
+                self._is_asleep = False
+                is_rung = True
+            if is_rung and not self._is_urgent:
+                bell.acquire(timeout=self._lazy_s)  # what is lazy waits for company
             self._is_urgent = False
             taken = []
             while jobs:

@@ -121,6 +121,10 @@ class MemorySpool:
             self._journal.publish(batch.events, (1, len(self.batches)))
         return defer.succeed(None)
 
+    def note(self, batch: Batch) -> Deferred[None] | None:
+        answer = self.commit(batch)
+        return None if answer.called and answer.result is None else answer
+
     def _apply(self, operation: Append | Update | End) -> None:
         match operation:
             case Append(message=message, content=content, status=status):

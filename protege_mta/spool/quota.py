@@ -29,6 +29,7 @@ class Quota:
         self._settings = settings
         self._now = now
         self._room = Room(0, 0)
+        self._spare_octets = 0  # of the room, above the floors
         self._looked_at = float("-inf")
         self._accepted = 0
         self._is_short = False
@@ -37,20 +38,23 @@ class Quota:
         """What is free, as of the last look."""
         now = self._now()
         if not 0 <= now - self._looked_at < _LOOK_S or self._accepted > _LOOK_OCTETS:
-            try:
-                self._room = self._files.room(self._folder)
-            except OSError as error:
-                # Nobody can say that there is room, so that there is none.
-                self.log.error("cannot tell what is free: {error}", error=error)
-                self._room = Room(0, 0)
-            self._looked_at = now
-            self._accepted = 0
-            self._look()
+            self._look(now)
         return self._room
 
-    def _look(self) -> None:
+    def _look(self, now: float) -> None:
         """Say once that a floor has been reached, and once that it is well below."""
-        room, settings = self._room, self._settings
+        settings = self._settings
+        try:
+            room = self._files.room(self._folder)
+        except OSError as error:
+            # Nobody can say that there is room, so that there is none.
+            self.log.error("cannot tell what is free: {error}", error=error)
+            room = Room(0, 0)
+        self._room = room
+        self._looked_at = now
+        self._accepted = 0
+        has_inodes = room.free_inodes >= settings.free_inodes
+        self._spare_octets = room.free_octets - settings.free_octets if has_inodes else -1
         if room.free_octets < settings.free_octets or room.free_inodes < settings.free_inodes:
             self._alarm()
         elif room.free_octets >= settings.free_octets + _LOOK_OCTETS and self._is_short:
@@ -72,14 +76,20 @@ class Quota:
 
     def check(self, octets: int) -> None:
         """:raise SpoolFull: so much more would cross a floor."""
-        room = self.room()
+        now = self._now()
+        if not 0 <= now - self._looked_at < _LOOK_S or self._accepted > _LOOK_OCTETS:
+            self._look(now)
+        if self._accepted + octets > self._spare_octets:
+            self._refuse(octets)
+
+    def _refuse(self, octets: int) -> None:
+        room = self._room
         free = room.free_octets - self._accepted - octets
         if free < self._settings.free_octets:
             if octets <= _LOOK_OCTETS:  # else it may be the message that is too big
                 self._alarm()
             raise SpoolFull(f"{free} octets would be free, below free_octets")
-        if room.free_inodes < self._settings.free_inodes:
-            raise SpoolFull(f"{room.free_inodes} inodes are free, below free_inodes")
+        raise SpoolFull(f"{room.free_inodes} inodes are free, below free_inodes")
 
     def accept(self, octets: int) -> None:
         """So much more has been taken."""

@@ -100,8 +100,8 @@ class _Carry:
     cleaning: _Cleaning
     moves: list[tuple[Seen, States]]
     notes: list[Draft]
-    moved: list[QueueId] = attrs.field(factory=list)
-    written: tuple[list[Place], Segment, int] | None = None
+    copies: dict[QueueId, Draft] = attrs.field(factory=dict)
+    written: tuple[Segment, int] | None = None
     is_refused: bool = False
 
     def run(self, writer: Writer) -> None:
@@ -114,8 +114,8 @@ class _Carry:
             body = None if record is None else reader.body(record)
             if record is None or body is None:
                 continue  # damaged: it stays, and so does the segment
-            drafts.append(records.carried(record, states, body))
-            self.moved.append(seen.id)
+            self.copies[seen.id] = copy = records.carried(record, states, body)
+            drafts.append(copy)
         if drafts:
             try:
                 self.written = writer.carry(drafts)
@@ -130,8 +130,8 @@ class _Carry:
             self.reclaimer.put_off()
             return
         if self.written is not None:
-            places, segment, end = self.written
-            self.reclaimer.carried(dict(zip(self.moved, places, strict=True)), segment, end)
+            places = {id: copy.place for id, copy in self.copies.items() if copy.place is not None}
+            self.reclaimer.carried(places, *self.written)
         self.reclaimer.go_on()
 
 

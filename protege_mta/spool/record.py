@@ -18,6 +18,7 @@ from ..model.batch import Append, BigFile, Operation, Update
 from ..model.envelope import Envelope, Message, Notify, Origin, Recipient, Source
 from ..model.ids import QueueId
 from ..model.outcome import Fate
+from .index import Place
 from .states import Standing, States, initial, standing
 
 CONTENT: Final = 1  # a message: its envelope, its recipients' states, its octets
@@ -65,12 +66,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return self.offset + self.octets
 
 
-class Draft(msgspec.Struct):
+class Draft(msgspec.Struct, gc=False):
     """A record to be written, but for what only the writer knows: epoch and sequence.
 
     :ivar checksum: of the body, where it is not to be computed: a body that is copied keeps the
         checksum it came with, so that damage to it stays damage.
     :ivar states: of a new message's recipients, for the index.
+    :ivar place: of content, once it is written.
     """
 
     kind: int
@@ -80,6 +82,7 @@ class Draft(msgspec.Struct):
     body_octets: int = 0
     checksum: int | None = None
     states: States = b""
+    place: Place | None = None
 
     @property
     def octets(self) -> int:
@@ -154,13 +157,13 @@ def read(octets: bytes, offset: int, at: int, epoch: int) -> Record | None:
 # --- meta parts ----------------------------------------------------------------------------------
 
 
-class _Recipient(msgspec.Struct, omit_defaults=True):
+class _Recipient(msgspec.Struct, omit_defaults=True, gc=False):
     a: str
     n: int = 0
     o: str = ""
 
 
-class _Message(msgspec.Struct, omit_defaults=True):
+class _Message(msgspec.Struct, omit_defaults=True, gc=False):
     """A :class:`~..model.envelope.Message` under short names, which no change of the model's names
     moves.  Keys may be added with defaults; unknown ones are passed over."""
 
@@ -196,13 +199,9 @@ class ContentMeta(msgspec.Struct, omit_defaults=True):
     sum: int | None = None
 
 
-class _NewContentMeta(msgspec.Struct, omit_defaults=True):
-    """:class:`ContentMeta` of a message that is encoded with it."""
-
-    m: _Message
-    s: msgspec.Raw
-    big: str = ""
-    sum: int | None = None
+_MEMORY_META: Final = b"\x82\xa1m%b\xa1s%b"
+"""What msgpack makes of a :class:`ContentMeta` without ``big``, whose values it leaves as they are:
+a map of two."""
 
 
 class EndMeta(msgspec.Struct, array_like=True):
@@ -230,18 +229,9 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _content_meta_octets(meta: _NewContentMeta) -> bytes:
-    try:
-        return _encode(meta)
-    except UnicodeEncodeError:
-        it = meta.m
-        it.sub, it.mid, it.cmp, it.tnt = map(_clean, (it.sub, it.mid, it.cmp, it.tnt))
-        return _encode(meta)
-
-
-def _stored(message: Message) -> _Message:
+def _message_octets(message: Message) -> bytes:
     envelope, origin = message.envelope, message.origin
-    return _Message(
+    it = _Message(
         envelope.sender,
         [_Recipient(one.address, int(one.notify), one.orcpt) for one in envelope.recipients],
         message.arrived_at,
@@ -261,6 +251,11 @@ def _stored(message: Message) -> _Message:
         message.is_eight_bit,
         message.is_urgent,
     )
+    try:
+        return _encode(it)
+    except UnicodeEncodeError:
+        it.sub, it.mid, it.cmp, it.tnt = map(_clean, (it.sub, it.mid, it.cmp, it.tnt))
+        return _encode(it)
 
 
 def message_of(id: QueueId, meta: ContentMeta) -> Message:
@@ -299,16 +294,19 @@ def draft(operation: Operation) -> Draft:
         message, content = operation.message, operation.content
         id = _id_octets(message.id)
         states = initial(len(message.envelope.recipients), operation.status)
-        meta = _NewContentMeta(_stored(message), msgspec.Raw(states))
+        envelope = _message_octets(message)
         if isinstance(content, BigFile):
-            meta.big, meta.sum = content.name, content.checksum
-            return Draft(CONTENT, id, _content_meta_octets(meta), states=states)
+            meta = ContentMeta(
+                msgspec.Raw(envelope), msgspec.Raw(states), content.name, content.checksum
+            )
+            return Draft(CONTENT, id, _encode(meta), (), 0, None, states)
         octets = len(content[0]) if len(content) == 1 else sum(map(len, content))
-        return Draft(CONTENT, id, _content_meta_octets(meta), content, octets, states=states)
+        meta_octets = _MEMORY_META % (envelope, states)
+        return Draft(CONTENT, id, meta_octets, content, octets, None, states)
     id = _id_octets(operation.id)
     if isinstance(operation, Update):
         return Draft(UPDATE, id, _encode(standing(operation.recipients, operation.status)))
-    return Draft(END, id, _encode(EndMeta(operation.recipients, operation.fate)))
+    return Draft(END, id, _encode((operation.recipients, operation.fate)))  # an EndMeta
 
 
 def carried(record: Record, states: States, body: bytes) -> Draft:
@@ -329,5 +327,6 @@ def gone_draft(id: QueueId) -> Draft:
     return Draft(GONE, _id_octets(id), b"")
 
 
-def commit_draft(start: int, count: int, lines: tuple[bytes, ...]) -> Draft:
-    return Draft(COMMIT, _NO_ID, _encode(CommitMeta(start, count)), lines, sum(map(len, lines)))
+def commit_draft(start: int, count: int, lines: bytes) -> Draft:
+    body = (lines,) if lines else ()
+    return Draft(COMMIT, _NO_ID, _encode((start, count)), body, len(lines))  # a CommitMeta

@@ -66,7 +66,7 @@ def standing(recipients: tuple[int, ...] | None, status: RecipientStatus) -> Sta
 
 def initial(count: int, status: RecipientStatus) -> States:
     """Every one of ``count`` recipients in the same state."""
-    return _encode(_Packed(count, [standing(None, status)]))
+    return _encode((count, (standing(None, status),)))  # a _Packed
 
 
 def pack(statuses: Sequence[RecipientStatus | None]) -> States | None:

@@ -20,7 +20,6 @@ from ..model.batch import Operation
 from ..model.ports import Journal, SpoolFailed, SpoolFull
 from . import record as records
 from .files import Files
-from .index import Place
 from .record import COMMIT_OCTETS, CONTENT, Draft
 from .segment import SEGMENT_HEADER_OCTETS, Kind, Segment
 
@@ -34,16 +33,14 @@ class Item:
     :ivar octets: what it takes in the log, commit record aside.
     :ivar deferred: None for a lazy one, whose caller has its answer already.
     :ivar unlinks: big files that nobody needs once it is durable.
-    :ivar places: of its contents, in order; the writer fills them in.
     """
 
     operations: tuple[Operation, ...]
     drafts: list[Draft]
     lines: tuple[bytes, ...]
     octets: int
-    deferred: Deferred[None] | None
-    unlinks: list[str] = attrs.field(factory=list)
-    places: list[Place] = attrs.field(factory=list)
+    deferred: Deferred[None] | None = None
+    unlinks: tuple[str, ...] = ()
 
 
 class Task(Protocol):
@@ -190,11 +187,12 @@ class Log:
         self._open = fresh
 
     def write(
-        self, sequence: int, drafts: Sequence[Draft], lines: tuple[bytes, ...]
-    ) -> tuple[list[Place], Segment, int]:
-        """Append a group, for which there is room, and sync it.
+        self, sequence: int, drafts: Sequence[Draft], lines: Sequence[bytes]
+    ) -> tuple[Segment, int]:
+        """Append a group, for which there is room, and sync it.  Each draft of a content is told
+        its place.
 
-        :return: the places of its contents, and the group's end.
+        :return: where the group's end is.
         :raise OSError:  :raise SpoolFull: nothing of it is there.
         """
         opened = self._open
@@ -203,13 +201,12 @@ class Log:
         number, epoch = opened.segment.number, opened.segment.epoch
         start = offset = opened.end
         pieces: list[bytes] = []
-        places: list[Place] = []
         for draft in drafts:
             octets = records.write(draft, epoch=epoch, sequence=sequence, to=pieces)
             if draft.kind == CONTENT:
-                places.append((number, offset, octets))
+                draft.place = (number, offset, octets)
             offset += octets
-        closing = records.commit_draft(start, len(drafts), lines)
+        closing = records.commit_draft(start, len(drafts), b"".join(lines))
         offset += records.write(closing, epoch=epoch, sequence=sequence, to=pieces)
         try:
             self._files.write(opened.fd, pieces, start)
@@ -222,7 +219,7 @@ class Log:
             raise SpoolFull("no room in the segment") from error
         self._files.sync_data(opened.fd)
         opened.end = offset
-        return places, opened.segment, offset
+        return opened.segment, offset
 
     def close(self) -> None:
         """Give back what was reserved and not used.  :raise OSError:"""
@@ -291,7 +288,7 @@ class Writer:
             room -= job.octets
         self._flush(run)
 
-    def carry(self, drafts: Sequence[Draft]) -> tuple[list[Place], Segment, int]:
+    def carry(self, drafts: Sequence[Draft]) -> tuple[Segment, int]:
         """Write what is carried forward, and sync it.  For tasks.
 
         :raise OSError:  :raise SpoolFull: nothing of it is there.
@@ -345,29 +342,19 @@ class Writer:
         self._in_reactor(self._listener.refused, run, self._failure)
 
     def _write(self, run: list[Item]) -> None:
-        if len(run) == 1:
-            drafts: Sequence[Draft] = run[0].drafts
-            lines = run[0].lines
-        else:
-            drafts = [draft for item in run for draft in item.drafts]
-            lines = tuple([line for item in run for line in item.lines])
+        drafts = [draft for item in run for draft in item.drafts]
+        lines = [line for item in run for line in item.lines]
         began = self._now()
         self._sequence += 1
-        places, segment, end = self._fresh.write(self._sequence, drafts, lines)
+        segment, end = self._fresh.write(self._sequence, drafts, lines)
         took_s = self._now() - began
         if lines and self._journal is not None:
             self._publish(lines, segment.number, end)
         if self._committed is not None:
             self._committed(took_s, len(drafts))
-        at = 0
-        for item in run:
-            for draft in item.drafts:
-                if draft.kind == CONTENT:
-                    item.places.append(places[at])
-                    at += 1
         self._in_reactor(self._listener.written, run, segment, end)
 
-    def _publish(self, lines: tuple[bytes, ...], number: int, end: int) -> None:
+    def _publish(self, lines: Sequence[bytes], number: int, end: int) -> None:
         if self._journal is None:
             raise RuntimeError("no journal to publish to")
         try:

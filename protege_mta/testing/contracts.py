@@ -249,6 +249,40 @@ class SpoolContract(_TestCase):
         self.assertEqual(self.journal.lines, [b"{}\n"])
         self.assertEqual([it.message.id for it in self.restart()], [two.message.id])
 
+    def test_note(self) -> None:
+        """A lazy end is noted without a Deferred, and otherwise as if it was committed."""
+        one, two = append(), append()
+        self.commit(one)
+        end = End(one.message.id, (0,), "delivered")
+        self.assertIsNone(self.spool.note(Batch((end,), (b"{}\n",), is_lazy=True)))
+        self.failureResultOf(self.spool.open(one.message.id), NoSuchMessage)
+        self.assertEqual(list(self.spool.ids()), [])
+        self.commit(two)
+        self.assertEqual(self.journal.lines, [b"{}\n"])
+        self.assertEqual([it.message.id for it in self.restart()], [two.message.id])
+
+    def test_note_of_what_is_gone(self) -> None:
+        """What cannot be lazy is committed."""
+        one = append()
+        self.commit(one)
+        end = Batch((End(one.message.id, (0,), "delivered"),), is_lazy=True)
+        self.assertIsNone(self.spool.note(end))
+        again = self.spool.note(end)
+        if again is not None:
+            self.successResultOf(again)
+
+    def test_note_fails(self) -> None:
+        """After a broken promise no end can be noted."""
+        one = append()
+        self.commit(one)
+        self.fail_disk(self.spool)
+        self.failureResultOf(self.spool.commit(Batch((append(),))), SpoolFailed)
+        refused = self.spool.note(Batch((End(one.message.id, (0,), "delivered"),), is_lazy=True))
+        if refused is None:
+            self.fail("the end was noted")
+        self.failureResultOf(refused, SpoolFailed)
+        self.assertEqual(list(self.spool.ids()), [one.message.id])
+
     def test_close_syncs_what_is_lazy(self) -> None:
         one = append()
         self.commit(one)

@@ -240,6 +240,41 @@ class ThreadTests(Case):
         self.assertEqual(self.ids(), ["rejected", "a"])
         self.assertEqual(self.journal().synced(), (1, 10))
 
+    def test_one_is_written_at_once(self) -> None:
+        """Who publishes after a pause finds it in the file; what follows is there after a tick,
+        before anything is synced."""
+        is_written = threading.Event()
+        write = os.write
+
+        def writing(fd: int, octets: bytes) -> int:
+            done = write(fd, octets)
+            if line("c") in octets:
+                is_written.set()
+            return done
+
+        journal = FileJournal(self.path, failed=self.failed, sync_interval_s=3600)
+        journal.open()
+        self.addCleanup(journal.close)
+        with mock.patch("os.write", writing):
+            journal.start()
+            journal.publish([line("a")], (1, 10))
+            self.assertEqual(self.ids(), ["a"])
+            journal.publish([line("b")], (1, 20))
+            journal.publish([line("c")], (1, 30))
+            self.assertTrue(is_written.wait(10))
+        self.assertEqual(self.ids(), ["a", "b", "c"])
+        self.assertEqual(journal.synced(), (0, 0))
+
+    def test_much_is_written_at_once(self) -> None:
+        """What waits for a tick is bounded, whatever the journal's thread is doing."""
+        journal = self.journal()
+        journal.start()
+        self.addCleanup(journal.close)
+        many = [line("x" * 1000)] * 100
+        with journal._sync_lock:  # a disk that does not answer
+            journal.publish(many, (1, 1))
+            self.assertEqual(len(self.ids()), 100)
+
     def test_syncs_unasked(self) -> None:
         is_synced = threading.Event()
         fdatasync = os.fdatasync
