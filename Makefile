@@ -2,7 +2,10 @@
 # make test   set up everything and pass the tests
 # make help   the other targets
 
-PYTHON ?= python3
+# The distribution's Python where it will do: Debian's is built with profile-guided optimisation and
+# takes a quarter less time than one that a plain ./configure has built.
+PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

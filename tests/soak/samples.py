@@ -18,7 +18,7 @@ QUANTUM: Final = {"descriptors": 2.0, "threads": 1.0}
 
 @attrs.frozen
 class Sample:
-    """One look.
+    """One look at a service, its delivery process included.
 
     :ivar at_s: since the start of the run.
     :ivar rss_octets: resident memory; :ivar pss_octets: with shared pages divided by their users.
@@ -43,19 +43,24 @@ def look(pid: int, control: Path, at_s: float) -> Sample | None:
     """None where the process is gone, or not up."""
     try:
         status = _status(control)
-        folder = Path(f"/proc/{pid}")
-        memory = _fields((folder / "smaps_rollup").read_text())
+        folders = [Path(f"/proc/{one}") for one in [pid, *_children(pid)]]
+        memory = [_fields((folder / "smaps_rollup").read_text()) for folder in folders]
         return Sample(
             at_s,
-            memory["Rss"] * 1024.0,
-            memory["Pss"] * 1024.0,
-            len(list((folder / "fd").iterdir())),
-            _fields((folder / "status").read_text())["Threads"],
+            sum(one["Rss"] for one in memory) * 1024.0,
+            sum(one["Pss"] for one in memory) * 1024.0,
+            sum(len(list((folder / "fd").iterdir())) for folder in folders),
+            sum(_fields((folder / "status").read_text())["Threads"] for folder in folders),
             status["queue"]["messages"],
             status["spool"]["disk_octets"],
         )
     except (OSError, KeyError, ValueError):
         return None
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def _fields(text: str) -> dict[str, int]:
