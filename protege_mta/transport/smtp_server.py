@@ -411,6 +411,10 @@ class SmtpConnection:
         self.abort()
         self._machine.spoil(TABLE["local-error"])
 
+    def say_now(self) -> bool:
+        self._write_out()
+        return not self._is_stuck
+
     def start_tls(self) -> None:
         self._write_out()
         self._is_handshaking = True

@@ -38,6 +38,10 @@ from .shell import Shell
 BLOCK_OCTETS: Final = 8192
 """So much content is a step forward; less of it, however often, does not move the deadline."""
 
+REPLIES: Final = 100
+"""So many are put together before they are written: a client that sends commands and does not read
+is found out by then, however much it has sent."""
+
 Phase = Literal["connected", "greeted", "mail", "rcpt", "chunks", "failed"]
 """How far the transaction has come: ``rcpt`` has an accepted recipient, ``chunks`` a first BDAT,
 ``failed`` a refused one, after which only RSET helps (RFC 3030, 2)."""
@@ -155,8 +159,9 @@ class ServerMachine:
         self._mode = "closing"
 
     def run(self) -> None:
-        """Go on until everything fed is used up, or an answer has to be waited for."""
-        lines = self._lines
+        """Go on until everything fed is used up, an answer has to be waited for, or the client does
+        not take what is said."""
+        lines, out = self._lines, self.out
         while not self._is_waiting:
             mode = self._mode
             if mode == "command":
@@ -170,6 +175,8 @@ class ServerMachine:
                     return
                 self.progress += 1
                 self._command(line)
+                if len(out) >= REPLIES and not self._shell.say_now():
+                    return
             elif mode == "data":
                 octets = lines.take()
                 if not octets:

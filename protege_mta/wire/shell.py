@@ -39,6 +39,13 @@ class Shell(Protocol):
     def abort(self) -> None:
         """The content will not be completed; the intake is gone."""
 
+    def say_now(self) -> bool:
+        """Write what is out.
+
+        :return: whether the client takes it; if not, the machine stands still until the next
+            :meth:`~.server.ServerMachine.run`.
+        """
+
     def start_tls(self) -> None:
         """Write what is out, do the handshake, and tell ``encrypted()``."""
 

@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -281,6 +282,22 @@ class SlowReaderTests(Case):
         self.assertFalse(self.is_reading)
         self.client.connection.resumeProducing()
         self.assertEqual((self.client.hear(), self.is_reading), (b"250 2.0.0 ok\r\n", True))
+
+    def test_what_it_has_sent_already_waits(self) -> None:
+        """However many commands come with one read, the replies that nobody takes are few."""
+        transport = self.client.transport
+        write = transport.write
+
+        def taken_by_nobody(octets: bytes) -> None:
+            write(octets)
+            self.client.connection.pauseProducing()
+
+        self.client.hear()
+        with mock.patch.object(transport, "write", taken_by_nobody):
+            unread = self.client.say(b"NOOP\r\n" * 5000)
+        self.assertEqual(unread.count(b"\n"), 100)
+        self.client.connection.resumeProducing()
+        self.assertEqual(self.client.hear().count(b"\n"), 4900)
 
     def test_and_is_cut_off_in_the_end(self) -> None:
         self.client.connection.pauseProducing()

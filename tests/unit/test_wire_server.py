@@ -23,12 +23,18 @@ class FakeShell:
     """Answers at once, or later each question whose name is in ``later``.
 
     :ivar asked: what was asked, in order.
+    :ivar said: the replies written before the machine came to an end.
+    :ivar is_heard: whether the client reads them.
     """
+
+    machine: ServerMachine
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.later: set[str] = set()
         self.content = b""
+        self.said: list[bytes] = []
+        self.is_heard = True
 
     def _ask(self, question: str, reply: Reply) -> Reply | None:
         self.asked.append(question)
@@ -54,6 +60,11 @@ class FakeShell:
     def abort(self) -> None:
         self.asked.append("abort")
 
+    def say_now(self) -> bool:
+        self.said += self.machine.out
+        self.machine.out.clear()
+        return self.is_heard
+
     def start_tls(self) -> None:
         self.asked.append("tls")
 
@@ -71,6 +82,7 @@ class MachineTests(SynchronousTestCase):
             Tally(),
             has_tls=True,
         )
+        self.shell.machine = self.machine
 
     def say(self, octets: bytes) -> list[int]:
         self.machine.feed(octets)
@@ -89,6 +101,16 @@ class MachineTests(SynchronousTestCase):
             self.shell.asked, ["sender", "recipient", "intake", "write", "finish", "close"]
         )
         self.assertEqual(self.shell.content, b"Hi!\r\n")
+
+    def test_a_long_group_is_answered_in_parts(self) -> None:
+        self.assertEqual(len(self.say(b"NOOP\r\n" * 250)), 50)
+        self.assertEqual(len(self.shell.said), 200)
+
+    def test_nothing_goes_on_before_the_client_reads(self) -> None:
+        self.shell.is_heard = False
+        self.assertEqual(self.say(b"NOOP\r\n" * 150 + b"HELP\r\n"), [])
+        self.assertEqual(len(self.shell.said), 100)
+        self.assertEqual(self.run_on(), [250] * 50 + [214])
 
     def test_nothing_goes_on_before_a_later_answer(self) -> None:
         self.shell.later = {"sender", "recipient", "finish"}
