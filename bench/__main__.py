@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import click
 
-from . import big, deferred, destinations, idle, latency, publish, relay, slow
+from . import big, deferred, destinations, idle, latency, profile, publish, relay, slow
 from .bench import bench
 from .report import terminal
 
@@ -26,6 +26,7 @@ QUICK: Final[dict[str, Any]] = {
     "big": big.Plan(size_octets=5_000_000),
     "destinations": destinations.Plan(rounds=1, destinations=20, per_s=50, seconds=3),
     "latency": latency.Plan(rounds=1, messages=200, seconds=2),
+    "profile": profile.Plan(rounds=1, messages=100),
 }
 """To see that everything works; the figures mean nothing."""
 
@@ -37,6 +38,7 @@ SCENARIOS: Final[dict[str, Any]] = {
     "big": big,
     "destinations": destinations,
     "latency": latency,
+    "profile": profile,
 }
 """Each a module with a ``Plan`` and a ``run``."""
 
@@ -175,6 +177,15 @@ def _destinations(choice: Choice, /, **given: Any) -> None:
 def _latency(choice: Choice, /, **given: Any) -> None:
     """From the final dot to the next hop's 250."""
     choice.run("latency", latency.Plan(**given))
+
+
+@main.command("profile")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=4000, show_default=True, help="A turn.")
+@click.pass_obj
+def _profile(choice: Choice, /, **given: Any) -> None:
+    """Where the time of a message goes."""
+    choice.run("profile", profile.Plan(**given))
 
 
 @main.command("all")

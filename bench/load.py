@@ -85,6 +85,10 @@ class Sink:
         self._count = 0
         wait_for(port)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def count(self) -> int:
         """Messages so far."""
         try:

@@ -25,7 +25,16 @@ from bench.figures import (
     status_octets,
 )
 from bench.load import Cell
+from bench.profile import Time
 from bench.report import Sheet, show
+
+
+class ProfileTests(SynchronousTestCase):
+    def test_time_of_one_message(self) -> None:
+        """What has come since a first look, over so many messages."""
+        since = Time(30.0, 6.0, 12, 5).plus(Time(10.0, 2.0, 4, 1), -1.0)
+        self.assertEqual(since, Time(20.0, 4.0, 8.0, 4.0))
+        self.assertEqual(Time().plus(since, 1 / 4), Time(5.0, 1.0, 2.0, 1.0))
 
 
 class FigureTests(SynchronousTestCase):

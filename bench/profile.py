@@ -1,0 +1,223 @@
+"""Where the time goes: processor time, waiting and switches of each part, and what two of us do.
+
+By thread for this program, by program for Postfix, and for the load tools; all from the kernel's
+scheduler, a message.  Then the same load through two services of ours side by side, which share
+nothing: what they relay together is the most that any division of the work could bring on this
+machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from . import configurations
+from .bench import Bench
+from .figures import Spread, spread
+from .load import Cell, Sink, send, sinking, source
+from .machine import free_port, require
+from .processes import tree
+from .report import Sheet, steps
+from .servers import Ours, Postfix, Server, running
+
+ALONE: Final = '[workers]\ndelivery = "main"\n'
+CELLS: Final = (Cell(20, 4096, True), Cell(20, 4096, False))
+READY_S: Final = 2.0
+"""What a delivery process takes to be there."""
+
+
+@attrs.frozen
+class Plan:
+    """:ivar messages: a turn.  :ivar rounds: of the comparison with two services."""
+
+    messages: int = 4000
+    rounds: int = 5
+
+
+@attrs.frozen
+class Time:
+    """Of some threads; of one message, once divided.
+
+    :ivar run_ms: on a processor, in the kernel too.
+    :ivar wait_ms: ready to run, and no processor free.
+    :ivar gave_way: switches by its own will, having to wait for something.
+    :ivar was_moved: switches because somebody else had the better claim.
+    """
+
+    run_ms: float = 0.0
+    wait_ms: float = 0.0
+    gave_way: float = 0.0
+    was_moved: float = 0.0
+
+    def plus(self, other: Time, times: float = 1.0) -> Time:
+        return Time(
+            *(
+                mine + times * its
+                for mine, its in zip(attrs.astuple(self), attrs.astuple(other), strict=True)
+            )
+        )
+
+
+def run(bench: Bench, plan: Plan) -> None:
+    require("postfix", "smtp-source", "smtp-sink", "twistd", root=True)
+    sink_port = free_port()
+    ours = Ours(bench.folder / "ours", sink_port=sink_port)
+    alone = Ours(bench.folder / "alone", configurations.RELAY + ALONE, sink_port=sink_port)
+    second = Ours(bench.folder / "second", configurations.RELAY + ALONE, sink_port=sink_port)
+    alone.name = "protege-mta, one process"
+    postfix = Postfix(bench.folder / "postfix", sink_port)
+    subjects: Sequence[Server] = (ours, alone, postfix)
+    parts: dict[str, dict[str, Time]] = {}
+    rates: dict[str, dict[str, list[float]]] = {}
+    with (
+        steps(len(CELLS) * (len(subjects) + plan.rounds)) as progress,
+        running(ours, alone, second, postfix),
+        sinking(sink_port) as sink,
+    ):
+        time.sleep(READY_S)
+        for server in (*subjects, second):
+            _together([server], CELLS[0], 300, sink)
+        for cell, server in itertools.product(CELLS, subjects):
+            progress.next(f"{server.name}: {cell}")
+            parts[f"{server.name}: {cell.each}"] = _parts(server, cell, plan.messages, sink)
+        for cell, number in itertools.product(CELLS, range(plan.rounds)):
+            progress.next(f"round {number + 1}, two beside one: {cell}")
+            found = rates.setdefault(cell.each, defaultdict(list))
+            for name, together in (
+                ("one process", [alone]),
+                ("with its delivery process", [ours]),
+                ("two services, half the load each", [alone, second]),
+            ):
+                found[name].append(_together(together, cell, plan.messages, sink))
+    sheets = [_parts_sheet(name, found) for name, found in parts.items()]
+    spreads = {
+        each: {name: spread(values) for name, values in found.items()}
+        for each, found in rates.items()
+    }
+    bench.finish(
+        "profile",
+        plan,
+        [*sheets, _rates_sheet(spreads)],
+        configurations={server.name: server.configuration for server in subjects},
+        parts={
+            name: {part: attrs.asdict(one) for part, one in found.items()}
+            for name, found in parts.items()
+        },
+        relayed_per_s={
+            each: {name: attrs.asdict(one) for name, one in found.items()}
+            for each, found in spreads.items()
+        },
+    )
+
+
+def _together(servers: Sequence[Server], cell: Cell, messages: int, sink: Sink) -> float:
+    """Messages a second, relayed by all of them, each of which gets an equal part of the load."""
+    share = attrs.evolve(cell, sessions=max(1, cell.sessions // len(servers)))
+    each = messages // len(servers)
+    already, began = sink.count(), time.perf_counter()
+    sending = [threading.Thread(target=send, args=(one, share, each)) for one in servers]
+    for one in sending:
+        one.start()
+    for one in sending:
+        one.join()
+    sink.wait(already + each * len(servers), 240.0)
+    return each * len(servers) / (time.perf_counter() - began)
+
+
+def _parts(server: Server, cell: Cell, messages: int, sink: Sink) -> dict[str, Time]:
+    """Who takes how much of one message."""
+    before = {**_looked(server), **_threads(sink.pid, "smtp-sink")}
+    already = sink.count()
+    with source(server.port, cell, messages) as process:
+        of_source: dict[int, tuple[str, Time]] = {}
+        while process.poll() is None:
+            of_source = _threads(process.pid, "smtp-source") or of_source
+            time.sleep(0.005)
+    sink.wait(already + messages, 240.0)
+    after = {**_looked(server), **_threads(sink.pid, "smtp-sink"), **of_source}
+    found: dict[str, Time] = defaultdict(Time)
+    for thread, (part, now) in after.items():
+        _, then = before.get(thread, (part, Time()))
+        found[part] = found[part].plus(now.plus(then, -1.0), 1.0 / messages)
+    return dict(found)
+
+
+def _looked(server: Server) -> dict[int, tuple[str, Time]]:
+    """Every thread of a server, by its id: which part it belongs to, and its time so far."""
+    root = server.roots[0]
+    found: dict[int, tuple[str, Time]] = {}
+    for pid in tree(server.roots):
+        name = _comm(pid)
+        if isinstance(server, Ours):
+            name = "main process" if pid == root else "delivery process"
+        for thread, (_, so_far) in _threads(pid, name).items():
+            is_other = isinstance(server, Ours) and thread != pid
+            found[thread] = f"{name}, other threads" if is_other else name, so_far
+    return found
+
+
+def _threads(pid: int, name: str) -> dict[int, tuple[str, Time]]:
+    """The threads of a process; none where it is gone."""
+    found: dict[int, tuple[str, Time]] = {}
+    try:
+        for folder in Path(f"/proc/{pid}/task").iterdir():
+            thread = int(folder.name)
+            run_ns, wait_ns, _ = map(int, (folder / "schedstat").read_text().split())
+            lines = (folder / "status").read_text().splitlines()
+            switches = dict(line.split(":", 1) for line in lines)
+            found[thread] = (
+                name,
+                Time(
+                    run_ns / 1e6,
+                    wait_ns / 1e6,
+                    int(switches["voluntary_ctxt_switches"]),
+                    int(switches["nonvoluntary_ctxt_switches"]),
+                ),
+            )
+    except (OSError, ValueError, KeyError):
+        return {}
+    return found
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "gone"
+
+
+def _parts_sheet(title: str, parts: Mapping[str, Time]) -> Sheet:
+    total = Time()
+    for one in parts.values():
+        total = total.plus(one)
+    ordered = sorted(parts.items(), key=lambda item: -item[1].run_ms)
+    rows = [
+        (
+            name,
+            f"{one.run_ms:.3f}",
+            f"{one.wait_ms:.3f}",
+            f"{one.gave_way:.2f}",
+            f"{one.was_moved:.2f}",
+        )
+        for name, one in [*ordered, ("all", total)]
+        if one.run_ms >= 0.001
+    ]
+    titles = ("a message takes", "run ms", "wait ms", "gave way", "was moved")
+    return Sheet(f"{title} a connection, 20 x 4 KB", titles, rows)
+
+
+def _rates_sheet(rates: Mapping[str, Mapping[str, Spread]]) -> Sheet:
+    rows = [
+        (each if number == 0 else "", name, one.text())
+        for each, found in rates.items()
+        for number, (name, one) in enumerate(found.items())
+    ]
+    titles = ("messages a connection", "protege-mta", "relay/s")
+    return Sheet("What more processes would bring: median (range)", titles, rows, keys=2)
