@@ -1,8 +1,9 @@
 """Twisted's TCP with three short cuts, for connections that are short and live on small writes.
 
-Eager writing: ``write`` tries ``send`` at once when nothing is buffered, and a connection that is
-closed with nothing left to send goes at the end of the read that led to it.  A reply so costs one
-system call, not four and a turn of the event loop.
+Early writing: what is written in a turn of the event loop is sent at its end, and a connection that
+is closed goes then, without asking epoll first.  A reply so costs one system call, not four and
+another turn.  To send at once, in the midst of the turn, takes 2 to 7 % more processor time a message:
+whom it wakes takes the processor, and what goes on then finds its caches cold, after each reply.
 
 Plain accepting: a connection that comes and goes has no log prepared for it, and nobody is asked
 whether he cares for half of it.
@@ -11,8 +12,7 @@ Lean dispatch: a socket that is ready is read without a log context around the c
 
 Together they save 60 % of the CPU time of receiving a small message.  All reach into Twisted's
 private parts, and this file is the only one that does.  What it touches is looked at first; where
-a release of Twisted has changed it, or another reactor runs, the stock classes serve.  Under TLS
-the channel's octets are not the protocol's, so eager writing stops where TLS starts.
+a release of Twisted has changed it, or another reactor runs, the stock classes serve.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ def _has_all(thing: object, *names: str) -> bool:
 
 _HAS_SEAMS: Final = (
     _has_all(tcp.Connection, "TLS", "dataBuffer", "disconnecting", "connected", "bufferSize")
-    and _has_all(tcp.Connection, "_writeDisconnected", "producer", "streamingProducer")
     and _has_all(tcp.Connection, "_shouldShutdown")
     and hasattr(FileDescriptor(reactor=object()), "_tempDataBuffer")  # type: ignore[arg-type]
     and _has_all(tcp.Port, "transport", "_fromListeningDescriptor", "createInternetSocket")
@@ -61,41 +60,44 @@ _HAS_SEAMS: Final = (
 )
 
 
-# --- eager writing -------------------------------------------------------------------------------
+_DUE: Final = "protege_mta_due"
+"""The reactor's attribute with the connections that have something to write in this turn."""
+
+# --- early writing -------------------------------------------------------------------------------
 
 
-class _Eager(tcp.Connection):
-    """Comes before a stock transport in the order of classes."""
+class _Early(tcp.Connection):
+    """Comes before a stock transport in the order of classes.
 
-    _is_reading = False
+    It waits for the end of the turn, not for epoll, to write; where the reactor has no such end, it
+    is the stock class.
+    """
+
+    _is_due = False
     # Nobody shares our sockets, so that close() says all that shutdown() before it would; where the
     # client was quicker to close, as after QUIT, that is but an exception to catch.
     _shouldShutdown = False
 
-    def _is_in_the_way(self) -> Any:
-        """Whether something is between the protocol and the socket."""
-        return (
-            self._tempDataBuffer
-            or self.TLS
-            or self.dataBuffer
-            or self.disconnecting
-            or not self.connected
-            or self._writeDisconnected
-            # A producer that waits to be asked is only asked when a buffer has run empty.
-            or (self.producer is not None and not self.streamingProducer)
-        )
+    def startWriting(self) -> None:
+        if not self._is_due:
+            due: list[_Early] | None = getattr(self.reactor, _DUE, None)
+            if due is None or not self.connected:  # but being connected shows in epoll alone
+                super().startWriting()
+            else:
+                self._is_due = True
+                due.append(self)
 
-    def write(self, data: bytes) -> None:
-        if self._is_in_the_way():
-            super().write(data)
-            return
-        try:
-            sent = self.socket.send(data)
-        except OSError:
-            # Not now, or never more: the stock class will find out which.
-            sent = 0
-        if sent < len(data):
-            super().write(data[sent:])
+    def write_now(self) -> Any:
+        """The turn is over.  :return: why the connection has ended, or None."""
+        self._is_due = False
+        if not self.connected:
+            return None
+        why = self.doWrite()
+        if why is None and (self.dataBuffer or self._tempDataBuffer):
+            if self.disconnecting:
+                self.stopReading()
+            super().startWriting()
+        return why
 
     def readConnectionLost(self, reason: Failure) -> None:
         # The stock class would ask the protocol whether it can do with half of a connection; none
@@ -103,9 +105,15 @@ class _Eager(tcp.Connection):
         self.connectionLost(reason)
 
     def loseConnection(self) -> None:
-        if self._is_reading and not self._is_in_the_way():
-            # Nothing to wait for: the end of this read is the end of the connection.
+        if (
+            self.connected
+            and not self.disconnecting
+            and not self.TLS
+            and hasattr(self.reactor, _DUE)
+        ):
+            # Mostly the end of this turn is its end, and nothing is read before that.
             self.disconnecting = True
+            self.startWriting()
         else:
             super().loseConnection()
 
@@ -119,19 +127,10 @@ class _Eager(tcp.Connection):
             return main.CONNECTION_LOST
         if not data:
             return main.CONNECTION_DONE
-        self._is_reading = True
-        try:
-            self.protocol.dataReceived(data)
-        finally:
-            self._is_reading = False
-        if self.disconnecting:
-            if not self.dataBuffer and not self._tempDataBuffer:
-                return main.CONNECTION_DONE
-            self.stopReading()
-        return None
+        return self.protocol.dataReceived(data)
 
 
-class _EagerServer(_Eager, tcp.Server):
+class _EarlyServer(_Early, tcp.Server):
     logstr = "a server's connection"
 
     def __init__(
@@ -158,12 +157,12 @@ class _EagerServer(_Eager, tcp.Server):
         return f"<{type(self.protocol).__name__} #{self.sessionno} from {self.hostname}>"
 
 
-class _EagerClient(_Eager, tcp.Client):
+class _EarlyClient(_Early, tcp.Client):
     pass
 
 
-class _EagerPort(tcp.Port):
-    transport = _EagerServer
+class _EarlyPort(tcp.Port):
+    transport = _EarlyServer
     _at_once = 100  # so many are accepted in a turn, if there are as many
 
     def doRead(self) -> None:
@@ -205,9 +204,9 @@ class _EagerPort(tcp.Port):
         )
 
 
-class _EagerConnector(tcp.Connector):
+class _EarlyConnector(tcp.Connector):
     def _makeTransport(self) -> tcp.Client:
-        return _EagerClient(self.host, self.port, self.bindAddress, self, self.reactor)
+        return _EarlyClient(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
 def adopt(
@@ -226,7 +225,7 @@ def adopt(
             return cast(IReactorSocket, reactor).adoptStreamPort(
                 listening.fileno(), listening.family, cast(ServerFactory[Any], factory)
             )
-        port: IListeningPort = _EagerPort._fromListeningDescriptor(
+        port: IListeningPort = _EarlyPort._fromListeningDescriptor(
             reactor, listening.fileno(), listening.family, factory
         )
         port.startListening()
@@ -248,7 +247,7 @@ def connect(
     client = cast(ClientFactory[Any], factory)
     if not (_HAS_SEAMS and isinstance(reactor, PosixReactorBase)):
         return reactor.connectTCP(host, port, client, timeout, bindAddress)
-    connector = _EagerConnector(host, port, client, timeout, bindAddress, reactor)
+    connector = _EarlyConnector(host, port, client, timeout, bindAddress, reactor)
     connector.connect()
     return connector
 
@@ -265,6 +264,7 @@ def install(reactor: IReactorCore) -> bool:
         reactor, "_poller", "_selectables", "_disconnectSelectable", "_doReadOrWrite", "doPoll"
     )
     if has_seams:
+        setattr(reactor, _DUE, [])
         reactor.doPoll = reactor.doIteration = functools.partial(_poll, reactor)  # type: ignore[attr-defined]
     else:
         _log.info("the reactor is not one that lean dispatch knows; it runs as it is")
@@ -272,8 +272,11 @@ def install(reactor: IReactorCore) -> bool:
 
 
 def _poll(reactor: Any, timeout: float | None) -> None:
-    """In place of ``EPollReactor.doPoll``: the same, but for the log context."""
-    selectables = reactor._selectables
+    """In place of ``EPollReactor.doPoll``: the same, but for the log context, and that each part of
+    a turn, the timed calls before this and the events in it, ends with its writes."""
+    selectables, due = reactor._selectables, getattr(reactor, _DUE)
+    if due:
+        _write(reactor, due)
     # epoll takes up EINTR by itself (PEP 475).
     for fd, event in reactor._poller.poll(-1 if timeout is None else timeout, len(selectables)):
         selectable = selectables.get(fd)
@@ -292,7 +295,28 @@ def _poll(reactor: Any, timeout: float | None) -> None:
             _log.failure("a connection broke")
             why = error
         if why:
+            _disconnect(reactor, selectable, why, event == EPOLLIN)
+    if due:
+        _write(reactor, due)
+
+
+def _write(reactor: Any, due: list[_Early]) -> None:
+    # What is called in here may make more of them due.
+    while due:
+        now = due.copy()
+        due.clear()
+        for connection in now:
             try:
-                reactor._disconnectSelectable(selectable, why, event == EPOLLIN)
-            except Exception:
-                _log.failure("a broken connection could not be closed")
+                why = connection.write_now()
+            except Exception as error:
+                _log.failure("a connection broke")
+                why = error
+            if why:
+                _disconnect(reactor, connection, why, False)
+
+
+def _disconnect(reactor: Any, selectable: Any, why: Any, is_read: bool) -> None:
+    try:
+        reactor._disconnectSelectable(selectable, why, is_read)
+    except Exception:
+        _log.failure("a broken connection could not be closed")

@@ -58,7 +58,7 @@ class Case(TestCase):
             self.patch(fast, "_HAS_SEAMS", False)
 
     def uninstall(self) -> None:
-        for name in ("doPoll", "doIteration"):
+        for name in ("doPoll", "doIteration", fast._DUE):
             _reactor.__dict__.pop(name, None)
 
     def context(self) -> ServerContext:

@@ -1,0 +1,179 @@
+"""Early writing and lean dispatch, over real sockets: nothing is lost, nothing stays behind.
+
+a peer, in a thread  <-- loopback -->  our transports
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTCP
+from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from protege_mta.transport import fast
+from protege_mta.transport.listening import bind
+
+BIG = b"0123456789abcdef" * 500_000
+WAIT_S = 20.0
+
+
+class Speaker(Protocol):
+    """Says what a test has it say when it is connected, and when it is spoken to."""
+
+    def __init__(self, case: FastTests) -> None:
+        self.case = case
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.case.made.callback(self)
+        self.case.first(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.case.then(self, data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+def nothing(speaker: Speaker, *data: bytes) -> None:
+    """Say nothing."""
+
+
+class FastTests(TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.made: Deferred[Speaker] = Deferred()
+        self.first: Callable[[Speaker], None] = nothing
+        self.then: Callable[[Speaker, bytes], None] = nothing
+        self.assertTrue(fast.install(cast(IReactorCore, _reactor)))
+        self.addCleanup(self.uninstall)
+
+    def uninstall(self) -> None:
+        for name in ("doPoll", "doIteration", fast._DUE):
+            _reactor.__dict__.pop(name, None)
+
+    def listen(self) -> int:
+        factory = Factory.forProtocol(lambda: Speaker(self))
+        port: IListeningPort = bind("fast", "127.0.0.1", 0).accept(
+            cast(IReactorCore, _reactor), factory
+        )
+        self.addCleanup(port.stopListening)
+        return cast(int, cast(Any, port.getHost()).port)
+
+    async def ended(self) -> Speaker:
+        speaker = await self.made
+        await speaker.lost
+        return speaker
+
+    async def test_everything_arrives_before_the_end(self) -> None:
+        """However much it is, and however slowly the peer reads."""
+
+        def say(speaker: Speaker) -> None:
+            for at in range(0, len(BIG), 1_000_000):
+                cast(Any, speaker.transport).write(BIG[at : at + 1_000_000])
+            cast(Any, speaker.transport).loseConnection()
+
+        self.first = say
+        port = self.listen()
+
+        def read() -> bytes:
+            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+                heard = b""
+                while piece := channel.recv(100_000):
+                    heard += piece
+                return heard
+
+        heard = await deferToThread(read)
+        await self.ended()
+        self.assertTrue(heard == BIG)
+
+    async def test_what_is_said_in_one_turn_arrives_together(self) -> None:
+        def answer(speaker: Speaker, data: bytes) -> None:
+            for _ in range(10):
+                cast(Any, speaker.transport).write(data)
+
+        self.then = answer
+        port = self.listen()
+
+        def talk() -> list[bytes]:
+            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+                heard = []
+                for _ in range(3):
+                    channel.sendall(b"abc")
+                    heard.append(channel.recv(1000))
+                return heard
+
+        self.assertEqual(await deferToThread(talk), [b"abc" * 10] * 3)
+        await self.ended()
+
+    async def test_an_end_with_nothing_to_say(self) -> None:
+        self.then = lambda speaker, data: cast(Any, speaker.transport).loseConnection()
+        port = self.listen()
+
+        def talk() -> bytes:
+            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+                channel.sendall(b"bye")
+                return channel.recv(1000)
+
+        self.assertEqual(await deferToThread(talk), b"")
+        await self.ended()
+
+    async def test_nothing_is_read_behind_the_end(self) -> None:
+        heard: list[bytes] = []
+
+        def end(speaker: Speaker, data: bytes) -> None:
+            heard.append(data)
+            cast(Any, speaker.transport).write(b"x" * 10_000_000)  # more than the kernel takes
+            cast(Any, speaker.transport).loseConnection()
+
+        self.then = end
+        port = self.listen()
+
+        def talk() -> None:
+            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+                channel.sendall(b"first")
+                channel.recv(100)
+                channel.sendall(b"second")
+                with contextlib.suppress(ConnectionResetError):  # for what it did not read
+                    while channel.recv(1 << 20):
+                        pass
+
+        await deferToThread(talk)
+        await self.ended()
+        self.assertEqual(heard, [b"first"])
+
+    async def test_a_peer_that_is_gone(self) -> None:
+        """What is written to it in the turn in which its end shows breaks nothing else."""
+        self.then = lambda speaker, data: cast(Any, speaker.transport).write(BIG)
+        port = self.listen()
+
+        def talk() -> None:
+            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+                channel.sendall(b"hello")
+
+        await deferToThread(talk)
+        await self.ended()
+
+    async def test_a_connection_is_there_before_the_peer_speaks(self) -> None:
+        """Who connects learns of it from the network, not from the first octets."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            factory = ClientFactory()
+            factory.buildProtocol = lambda addr: Speaker(self)  # type: ignore[method-assign]
+            address, port = silent.getsockname()
+            fast.connect(cast(IReactorTCP, _reactor), address, port, factory, 5)
+            speaker = await self.made
+            cast(Any, speaker.transport).write(b"hello")
+            channel, _ = await deferToThread(silent.accept)
+            with channel:
+                channel.settimeout(WAIT_S)
+                self.assertEqual(await deferToThread(channel.recv, 100), b"hello")
+            await speaker.lost
