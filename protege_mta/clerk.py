@@ -26,14 +26,20 @@ class Clerk:
 
     :param status: the service's one row for ``status``.
     :param reload: reads the configuration again; raises with the reason where it cannot be used.
+    :param pause: lets others have their turn.
     """
 
     def __init__(
-        self, desk: Desk, status: Callable[[], Row], reload: Callable[[], Awaitable[None]]
+        self,
+        desk: Desk,
+        status: Callable[[], Row],
+        reload: Callable[[], Awaitable[None]],
+        pause: Callable[[], Awaitable[None]],
     ) -> None:
         self._desk = desk
         self._status = status
         self._reload = reload
+        self._pause = pause
 
     def handlers(self) -> Mapping[str, Handler]:
         """By command name."""
@@ -45,7 +51,7 @@ class Clerk:
             "queue.list": self._list,
             "queue.show": self._show,
             "queue.cat": self._cat,
-            "queue.retry": self._changing(desk.retry),
+            "queue.retry": self._retry,
             "queue.hold": self._changing(desk.hold),
             "queue.release": self._changing(desk.release),
             "queue.bounce": self._changing(desk.bounce),
@@ -95,6 +101,20 @@ class Clerk:
                 yield {"octets_b64": base64.b64encode(octets).decode("ascii")}
         finally:
             content.close()
+
+    async def _retry(self, arguments: Mapping[str, Any]) -> Answer:
+        choice = _choice(arguments)
+        is_all = bool(arguments.get("all")) and choice == Chosen()
+        slices = self._desk.retry_all() if is_all else None
+        if slices is None:
+            async for row in self._changing(self._desk.retry)(arguments):
+                yield row
+            return
+        count = 0
+        for tried in slices:
+            count += tried
+            await self._pause()
+        yield Done({"count": count})
 
     def _changing(self, change: Callable[[Recovered], Deferred[bool]]) -> Handler:
         async def handle(arguments: Mapping[str, Any]) -> Answer:

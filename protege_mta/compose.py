@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
@@ -280,7 +281,7 @@ class House:
 
     def clerk(self, reload: Callable[[], Any]) -> Clerk:
         """Carries out the commands of ``control.sock``."""
-        return Clerk(self.desk, self.status, reload)
+        return Clerk(self.desk, self.status, reload, pause=lambda: deferLater(self.reactor, 0))
 
     def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
         recipients = envelope.recipients

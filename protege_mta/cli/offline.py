@@ -42,7 +42,7 @@ class OfflineDesk:
             first_s=lambda: 0.0,  # the service that starts next may try them at once
         )
         desk = Desk(spool, Ledger(spool, events, bounces), time.time, None)
-        self._handlers = Clerk(desk, dict, _nothing_to_reload).handlers()
+        self._handlers = Clerk(desk, dict, _nothing_to_reload, _nobody_waits).handlers()
 
     def request(
         self, command: str, **arguments: object
@@ -103,6 +103,10 @@ def offline_desk(settings: Settings) -> Iterator[OfflineDesk]:
     finally:
         _result_of(spool.close())
         journal.close()
+
+
+async def _nobody_waits() -> None:
+    """There is nobody else to have a turn."""
 
 
 async def _nothing_to_reload() -> None:

@@ -29,6 +29,8 @@ from .verdict import Ended
 
 Row = dict[str, Any]
 CAT_OCTETS = 262_144
+SLICE: Final = 500
+"""So many messages are tried again before others have their turn."""
 
 
 LOUDNESS: Final = ("corrupt", "active", "held", "deferred", "scheduled")
@@ -237,6 +239,21 @@ class Desk:
         for entry in entries:
             entry.due_at = self._now()
         return self._record(found, entries, None)
+
+    def retry_all(self) -> Iterator[int] | None:
+        """:meth:`retry` for everything, without a look at what is on the disk.
+
+        :return: does it as it is gone through, a slice at a time, and yields how many messages
+            were waiting; None while the service does not run.
+        """
+        scheduler = self._scheduler
+        if scheduler is None:
+            return None
+        ids = self._spool.ids()
+        return (
+            sum(bool(scheduler.retry(id)) for id in ids[start : start + SLICE])
+            for start in range(0, len(ids), SLICE)
+        )
 
     def remove(self, found: Recovered) -> Deferred[bool]:
         """Take it out of the queue; nobody is told.  What is being tried just now goes after it."""

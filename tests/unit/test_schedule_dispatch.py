@@ -27,6 +27,7 @@ from protege_mta.model.ports import SpoolFull
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.observe.events import EventLines
 from protege_mta.observe.metrics import Counts
+from protege_mta.schedule import desk
 from protege_mta.schedule.backoff import Backoff, RetrySchedule
 from protege_mta.schedule.bounces import Bounces
 from protege_mta.schedule.desk import Chosen, Desk, NotFound
@@ -546,6 +547,27 @@ class DeskTests(FlowCase):
         self.assertTrue(self.successResultOf(self.desk.retry(found)))
         self.turn(1)
         self.assertEqual(self.events(self.sent_id)[-1][0], "delivered")
+
+    def test_all_retried(self) -> None:
+        """In slices, so that nobody waits for a long queue to be gone through."""
+        self.transport.script.extend({0: GREYLISTED} for _ in range(6))
+        for _ in range(6):
+            self.send("b@b.test")
+        [first, *_] = self.found()
+        self.successResultOf(self.desk.hold(first))
+        self.patch(desk, "SLICE", 3)
+        slices = self.desk.retry_all()
+        assert slices is not None
+        self.assertEqual(next(slices), 2)  # and the held one
+        self.turn(1)
+        self.assertEqual(len(self.spool.ids()), 5)
+        self.assertEqual(list(slices), [3, 1])
+        self.turn(1)
+        self.assertEqual(list(self.spool.ids()), [first.message.id])
+
+    def test_all_retried_while_nothing_runs(self) -> None:
+        alone = Desk(self.spool, self.desk._ledger, self.clock.seconds, None)
+        self.assertIsNone(alone.retry_all())
 
     def test_removed(self) -> None:
         """Nobody is told but the journal."""
