@@ -3,7 +3,8 @@
 Both kinds of segments are read from their beginnings and replayed together in the order of their
 groups' sequence numbers, which is the order in which they were written.  Only the last group of all
 can be torn, for the one before it was synced before it was begun: its bodies are verified, and
-unless it is whole, it is cut off.  What is unreadable elsewhere is damage.
+unless it is whole, it is cut off.  What is unreadable elsewhere is damage; and where a later segment
+has been written to, though nothing in it can be read, the last group that can be is not the last.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def replay(files: Files, folder: Path, index: Index, corrupt: Corrupt) -> Replay
     sequence = 0
     if last is not None:
         sequence = last.sequence
-        if _is_intact(files, folder, last):
+        if _was_followed(last.segment, passes) or _is_intact(files, folder, last):
             _apply(index, last, passes)
     for kind in ("fresh", "kept"):
         mine = [passes[segment.number] for segment in segments if segment.kind == kind]
@@ -133,6 +134,16 @@ def _apply(index: Index, group: Group, passes: dict[int, _Pass]) -> None:
     if commit is not None and commit.body_octets:
         index.uses[group.segment.number].events_end = commit.end
     passes[group.segment.number].end = (commit or group.records[-1]).end
+
+
+def _was_followed(segment: Segment, passes: dict[int, _Pass]) -> bool:
+    """Whether later segments of its kind were written to, so that all of it had been synced."""
+    return any(
+        one.segment.kind == segment.kind
+        and one.segment.number > segment.number
+        and not one.is_empty
+        for one in passes.values()
+    )
 
 
 def _is_intact(files: Files, folder: Path, group: Group) -> bool:

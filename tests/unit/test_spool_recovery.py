@@ -111,6 +111,26 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(self.restart(), ids)
         self.assertEqual(self.spool.stats().corrupt, 1)
 
+    def test_damaged_commit_record_before_a_broken_segment(self) -> None:
+        """Nor is a group the last one of all where a later segment was written to, whatever has
+        become of that."""
+        self.successResultOf(self.spool.close())
+        self.spool = disk_spool(self.disk, self.journal, segment_octets=4096, cache_octets=0)
+        self.spool.acquire()
+        list(self.spool.recover())
+        ids = self.some(8)
+        first, second = [path for path in self.disk.paths() if MAGIC in self.disk.content(path)]
+        whole = self.disk.content(first)
+        commit = whole.rindex(MAGIC)
+        self.disk.replaced(first, whole[: commit + 8] + b"\xff" + whole[commit + 9 :])
+        self.disk.replaced(second, b"\xff" * len(self.disk.content(second)))
+        left = [id for id in ids if id.encode() in whole]
+        self.assertEqual(len(left), 4)
+        self.assertEqual(self.restart(), left)
+        self.commit(End(left[0], (0,), "removed"))
+        self.assertEqual(self.restart(), left[1:])
+        self.assertEqual(self.spool.stats().corrupt, 2)
+
     def test_damaged_body(self) -> None:
         """A body is verified when it is opened; the message is kept, and not offered again."""
         ids = self.some(3)
