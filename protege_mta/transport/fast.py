@@ -111,7 +111,7 @@ class _Early(tcp.Connection):
             and not self.TLS
             and hasattr(self.reactor, _DUE)
         ):
-            # Mostly the end of this turn is its end, and nothing is read before that.
+            # Mostly the end of this turn is its end.
             self.disconnecting = True
             self.startWriting()
         else:
@@ -119,6 +119,8 @@ class _Early(tcp.Connection):
 
     def doRead(self) -> Any:
         # The stock class's, but that it takes two calls more.
+        if self.disconnecting:
+            return None
         try:
             data = self.socket.recv(self.bufferSize)
         except BlockingIOError:
@@ -277,6 +279,8 @@ def _poll(reactor: Any, timeout: float | None) -> None:
     selectables, due = reactor._selectables, getattr(reactor, _DUE)
     if due:
         _write(reactor, due)
+        if due:
+            timeout = 0
     # epoll takes up EINTR by itself (PEP 475).
     for fd, event in reactor._poller.poll(-1 if timeout is None else timeout, len(selectables)):
         selectable = selectables.get(fd)
@@ -301,18 +305,17 @@ def _poll(reactor: Any, timeout: float | None) -> None:
 
 
 def _write(reactor: Any, due: list[_Early]) -> None:
-    # What is called in here may make more of them due.
-    while due:
-        now = due.copy()
-        due.clear()
-        for connection in now:
-            try:
-                why = connection.write_now()
-            except Exception as error:
-                _log.failure("a connection broke")
-                why = error
-            if why:
-                _disconnect(reactor, connection, why, False)
+    # What becomes due in here is next turn's, so that who always has more to say holds up nobody.
+    now = due.copy()
+    due.clear()
+    for connection in now:
+        try:
+            why = connection.write_now()
+        except Exception as error:
+            _log.failure("a connection broke")
+            why = error
+        if why:
+            _disconnect(reactor, connection, why, False)
 
 
 def _disconnect(reactor: Any, selectable: Any, why: Any, is_read: bool) -> None:

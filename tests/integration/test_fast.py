@@ -12,11 +12,18 @@ from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTCP
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IPullProducer,
+    IReactorCore,
+    IReactorTCP,
+    IReactorTime,
+)
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from protege_mta.transport import fast
 from protege_mta.transport.listening import bind
@@ -150,6 +157,50 @@ class FastTests(TestCase):
         await deferToThread(talk)
         await self.ended()
         self.assertEqual(heard, [b"first"])
+
+    async def test_who_always_has_more_to_say_holds_up_nobody(self) -> None:
+        """A producer is asked a few times in a turn, however fast its peer reads."""
+        blocks, turns = 0, 0
+
+        @implementer(IPullProducer)
+        class Endless:
+            def __init__(self, transport: Any) -> None:
+                self.transport = transport
+
+            def resumeProducing(self) -> None:
+                nonlocal blocks
+                blocks += 1
+                self.transport.write(b"x" * 1000)
+                if blocks == 200:
+                    self.transport.unregisterProducer()
+                    self.transport.loseConnection()
+
+            def stopProducing(self) -> None: ...
+
+        def count() -> None:
+            nonlocal turns
+            turns += 1
+            if blocks < 200:
+                cast(IReactorTime, _reactor).callLater(0, count)
+
+        def say(speaker: Speaker) -> None:
+            count()
+            transport = cast(Any, speaker.transport)
+            transport.registerProducer(Endless(transport), False)
+
+        self.first = say
+        port = self.listen()
+
+        def read() -> int:
+            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+                got = 0
+                while piece := channel.recv(1 << 20):
+                    got += len(piece)
+                return got
+
+        self.assertEqual(await deferToThread(read), 200_000)
+        await self.ended()
+        self.assertGreaterEqual(turns, 50)
 
     async def test_a_peer_that_is_gone(self) -> None:
         """What is written to it in the turn in which its end shows breaks nothing else."""
