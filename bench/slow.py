@@ -23,7 +23,7 @@ from .machine import free_port, raise_descriptors, require
 from .paced import TAIL_S, TimingSink, send_paced
 from .processes import memory
 from .report import Sheet, steps
-from .servers import Ours, running
+from .servers import Ours, running, wait_quiet
 
 COMMANDS: Final = b"EHLO slow.test\r\n" * 64
 """Each has a long reply."""
@@ -72,6 +72,7 @@ def run(bench: Bench, plan: Plan) -> None:
         send_paced(server.port, per_s=plan.per_s, seconds=1.0, prefix="w")
         phases["alone"] = _phase(plan, server, hop, "a")
         with nuisances(server.port, plan.writers, plan.readers):
+            wait_quiet(server)  # it still answers what the kernel has taken in
             progress.next(among)
             phases[among] = _phase(plan, server, hop, "b")
         progress.next("and alone again")
