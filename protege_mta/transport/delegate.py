@@ -93,7 +93,8 @@ class Delegate:
         if channel is None or not self._is_ready:
             return None
         recipients, message = attempt.recipients, attempt.content.message
-        if len(recipients) != len(message.envelope.recipients):
+        if len(message.envelope.recipients) > 1:
+            # In the attempt's order, which need not be the envelope's: the child counts from 0.
             envelope = message.envelope
             chosen = tuple([envelope.recipients[index] for index in recipients])
             message = attrs.evolve(message, envelope=attrs.evolve(envelope, recipients=chosen))

@@ -142,6 +142,20 @@ class DeliveryTests(DelegateTestCase):
         self.fate(TAKEN, failure)
         self.assertEqual(self.successResultOf(done), [(0, TAKEN), (2, failure)])
 
+    def test_the_order_of_the_attempt_holds(self) -> None:
+        """Those left of an earlier attempt need not come in the order of the envelope."""
+        self.begin()
+        whole = make_attempt(recipients=["a@b.test", "b@b.test", "c@b.test"])
+        done = self.transport.deliver(attrs.evolve(whole, recipients=(1, 2, 0)))
+        [job] = self.child.jobs
+        self.assertEqual(
+            [one.address for one in job.message.envelope.recipients],
+            ["b@b.test", "c@b.test", "a@b.test"],
+        )
+        failure = TransientFailure(Scope.RECIPIENT, LATER)
+        self.fate(TAKEN, TAKEN, failure)
+        self.assertEqual(self.successResultOf(done), [(1, TAKEN), (2, TAKEN), (0, failure)])
+
     def test_jobs_are_told_apart(self) -> None:
         child = self.begin()
         first, second = (self.transport.deliver(make_attempt()) for _ in range(2))
