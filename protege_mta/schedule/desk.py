@@ -28,7 +28,6 @@ from .scheduler import Scheduler
 from .verdict import Ended
 
 Row = dict[str, Any]
-CAT_OCTETS = 262_144
 SLICE: Final = 500
 """So many messages are tried again before others have their turn."""
 

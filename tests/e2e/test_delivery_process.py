@@ -14,6 +14,7 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.processes import tree
 from protege_mta.testing.peers import SmtpSink
 from protege_mta.transport.delegate import MOST_OCTETS
 
@@ -40,14 +41,6 @@ selectors = [
 CONTENT: Final = b"From: a@signed.test\r\nSubject: %b\r\n\r\n%b\r\n"
 
 
-def children(pid: int) -> list[int]:
-    """Processes whose parent it is."""
-    found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += [int(child) for child in path.read_text().split()]
-    return found
-
-
 def is_there(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -72,7 +65,7 @@ class DeliveryProcessTests(SynchronousTestCase):
         """The delivery process, once it delivers."""
 
         def found() -> int | None:
-            for pid in children(self.service.pid):
+            for pid in tree([self.service.pid])[1:]:
                 if pid != but and f"process {pid} delivers" in self.service.log():
                     return pid
             return None
@@ -153,4 +146,4 @@ class NoDeliveryProcessTests(SynchronousTestCase):
         service = Service('[workers]\ndelivery = "main"\n')
         self.addCleanup(service.close)
         service.start()
-        self.assertEqual(children(service.pid), [])
+        self.assertEqual(tree([service.pid]), [service.pid])

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import attrs
 
+from bench.processes import tree
+
 TOLERANCE: Final = 0.05
 QUANTUM: Final = {"descriptors": 2.0, "threads": 1.0}
 """What one connection more or less at the moment of a look makes of such small figures."""
@@ -43,7 +45,7 @@ def look(pid: int, control: Path, at_s: float) -> Sample | None:
     """None where the process is gone, or not up."""
     try:
         status = _status(control)
-        folders = [Path(f"/proc/{one}") for one in [pid, *_children(pid)]]
+        folders = [Path(f"/proc/{one}") for one in tree([pid])]
         memory = [_fields((folder / "smaps_rollup").read_text()) for folder in folders]
         return Sample(
             at_s,
@@ -56,11 +58,6 @@ def look(pid: int, control: Path, at_s: float) -> Sample | None:
         )
     except (OSError, KeyError, ValueError):
         return None
-
-
-def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def _fields(text: str) -> dict[str, int]:
