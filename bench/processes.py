@@ -53,6 +53,12 @@ def cpu_s(roots: Iterable[int]) -> float:
     return ticks / TICKS_A_SECOND
 
 
+def own_cpu_s(pid: int) -> float:
+    """CPU seconds of one process, those of its ended threads included; 0 for one that is gone."""
+    fields = _stat(pid)
+    return sum(map(int, fields[11:13])) / TICKS_A_SECOND if fields else 0.0
+
+
 def memory(roots: Iterable[int]) -> Memory:
     """Of the trees, now."""
     rss = pss = 0
