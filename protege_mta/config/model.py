@@ -91,6 +91,50 @@ class SmtpListener:
 
 
 @attrs.frozen(kw_only=True)
+class SubmissionListener:
+    """Receives mail from our own users (RFC 6409): STARTTLS, then AUTH, then MAIL."""
+
+    kind: ClassVar[Literal["submission", "submissions"]] = "submission"
+    name: str = attrs.field(
+        default="",
+        metadata=key(
+            Word(),
+            "The listener's name in logs and in `ports.json`, and what systemd's "
+            "`FileDescriptorName=` is compared with for socket activation.",
+            shown_default='the kind; from the second of a kind on with a number, `"submission-2"`',
+        ),
+    )
+    address: str = attrs.field(
+        default="127.0.0.1",
+        metadata=key(IpAddress(), 'The address to listen on; `"0.0.0.0"` or `"::"` for all.'),
+    )
+    port: int = attrs.field(
+        default=587, metadata=key(Whole(0, 65535), "The TCP port; 0 takes any free one.")
+    )
+    relay_hosts: tuple[IpNetwork, ...] = attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(Cidr(), "networks (CIDR)"),
+            "Clients that may send without authentication; nobody unless listed.",
+        ),
+    )
+    hide_client: bool = attrs.field(
+        default=False,
+        metadata=key(Flag(), "Leave the client's name and address out of the Received field."),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SubmissionsListener(SubmissionListener):
+    """The same with TLS from the first octet (RFC 8314, 3.3)."""
+
+    kind: ClassVar[Literal["submission", "submissions"]] = "submissions"
+    port: int = attrs.field(
+        default=465, metadata=key(Whole(0, 65535), "The TCP port; 0 takes any free one.")
+    )
+
+
+@attrs.frozen(kw_only=True)
 class HttpListener:
     """Serves `/metrics` and `/healthz`."""
 
@@ -114,7 +158,7 @@ class HttpListener:
     )
 
 
-Listener = SmtpListener | HttpListener
+Listener = SmtpListener | SubmissionListener | SubmissionsListener | HttpListener
 
 
 @attrs.frozen(kw_only=True)
@@ -498,8 +542,12 @@ class Settings:
             Tables(
                 Variant(
                     "kind",
-                    {"smtp": SmtpListener, "http": HttpListener},
-                    later=("submission", "submissions"),
+                    {
+                        "smtp": SmtpListener,
+                        "submission": SubmissionListener,
+                        "submissions": SubmissionsListener,
+                        "http": HttpListener,
+                    },
                 )
             )
         )

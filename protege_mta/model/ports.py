@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
 
+from .account import Account, ScramVerifier
 from .batch import Batch, BigFile
 from .envelope import Envelope, Message, Recipient
 from .hop import Site
@@ -234,6 +235,44 @@ class MailCommand:
     size_octets: int = 0
 
 
+@attrs.frozen
+class PasswordProof:
+    """AUTH PLAIN or LOGIN, complete.
+
+    :ivar name: as :func:`~.account.account_name` gives it; for what cannot be a name, the text as
+        it came, which no account has.
+    """
+
+    name: str
+    password: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class ResponseProof:
+    """AUTH CRAM-MD5, complete (RFC 2195).
+
+    :ivar digest: lower-case hexadecimal, as the client made it.
+    """
+
+    name: str
+    challenge: bytes
+    digest: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class ScramProof:
+    """AUTH SCRAM-SHA-256, to its end.
+
+    :ivar is_right: whether the client's proof was that of the verifier it was given.
+    """
+
+    name: str
+    is_right: bool
+
+
+Proof = PasswordProof | ResponseProof | ScramProof
+
+
 class Intake(Protocol):
     """One message on its way into the house, from whatever door."""
 
@@ -262,6 +301,13 @@ class Door(Protocol):
 
     def closed(self, peer: Peer) -> None: ...
 
+    def scram(self, peer: Peer, name: str) -> ScramVerifier:
+        """What to check SCRAM by; for a name that nobody has, and for one without a verifier, a
+        made-up one that is the same each time, and that nobody can meet (RFC 5802, 9)."""
+
+    def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]:
+        """Is it them?  With a 2yz reply the peer's identity is the proof's name from now on."""
+
     def sender(self, peer: Peer, mail: MailCommand) -> Reply | Deferred[Reply]: ...
 
     def recipient(
@@ -270,6 +316,18 @@ class Door(Protocol):
 
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
         """DATA or the first BDAT, with at least one accepted recipient; a reply refuses."""
+
+
+# --- accounts ------------------------------------------------------------------------------------
+
+
+class Accounts(Protocol):
+    """The submission accounts, as they are now: a change by another process shows within a second.
+
+    Answers come from memory.
+    """
+
+    def get(self, name: str) -> Account | None: ...
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -69,6 +69,19 @@ TABLE: Final[dict[str, Reply]] = {
     "needs-smtputf8": _reply(553, "5.6.7", "address needs the SMTPUTF8 parameter"),
     "bad-sequence": _reply(503, "5.5.1", "bad sequence of commands"),
     "unknown-parameter": _reply(555, "5.5.4", "parameter not recognized or not supported"),
+    # AUTH (RFC 4954, sections 4 and 6)
+    "logged-in": _reply(235, "2.7.0", "authentication succeeded"),
+    "login-failed": _reply(535, "5.7.8", "authentication credentials invalid"),
+    "login-later": _reply(454, "4.7.0", "cannot check credentials now, try again later"),
+    "login-locked": _reply(454, "4.7.0", "too many failed attempts, try again later"),
+    "login-cancelled": _reply(501, "5.7.0", "authentication cancelled"),
+    "login-too-long": _reply(500, "5.5.6", "authentication exchange line is too long"),
+    "login-malformed": _reply(501, "5.5.2", "cannot decode the response"),
+    "unknown-mechanism": _reply(504, "5.5.4", "authentication mechanism not supported"),
+    "weak-mechanism": _reply(534, "5.7.9", "authentication mechanism is too weak for this account"),
+    "tls-before-login": _reply(538, "5.7.11", "encryption required, say STARTTLS first"),
+    "tls-required": _reply(530, "5.7.0", "encryption required, say STARTTLS first"),
+    "login-required": _reply(530, "5.7.0", "authentication required"),
     # transaction
     "sender-ok": _reply(250, "2.1.0", "sender ok"),
     "recipient-ok": _reply(250, "2.1.5", "recipient ok"),
@@ -85,6 +98,9 @@ TABLE: Final[dict[str, Reply]] = {
     "rate-limited": _reply(450, "4.7.1", "too many messages, try again later"),
     # policy
     "no-relaying": _reply(550, "5.7.1", "relaying denied"),
+    "sender-not-allowed": _reply(550, "5.7.1", "this account may not send from this address"),
+    "from-not-allowed": _reply(550, "5.7.1", "this account may not send with this From address"),
+    "recipient-not-allowed": _reply(550, "5.7.1", "this account may not send to this address"),
     "no-such-user": _reply(550, "5.1.1", "no such mailbox here"),
     # routing
     "no-such-domain": _reply(550, "5.1.2", "no such domain"),

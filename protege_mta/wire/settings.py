@@ -19,6 +19,9 @@ class ServerSettings:
         (4.5.3.2.5).
     :ivar handshake_s: within which a TLS handshake must end.
     :ivar close_s: how long a client may take to read the last reply before the channel is cut.
+    :ivar mechanisms: of SASL, that AUTH takes, the best first; empty where there is no AUTH.
+    :ivar is_submission: whether clients have to encrypt the channel before AUTH and MAIL (RFC 8314;
+        RFC 4954, 4); who has to say AUTH is the door's to tell.
     :ivar bad_commands: how many commands of no sense are answered before 421; a message taken
         wipes the slate.
     """
@@ -31,3 +34,5 @@ class ServerSettings:
     handshake_s: float = attrs.field(default=60.0, validator=validators.gt(0))
     close_s: float = attrs.field(default=30.0, validator=validators.gt(0))
     bad_commands: int = attrs.field(default=20, validator=validators.ge(1))
+    mechanisms: tuple[str, ...] = ()
+    is_submission: bool = False

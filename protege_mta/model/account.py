@@ -1,0 +1,79 @@
+"""Submission accounts: who may send, as whom, how much (RFC 6409; RFC 5802 for SCRAM)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import attrs
+from attrs import validators
+
+NAME_CHARACTERS: Final = 128
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}\Z")
+
+
+def account_name(text: str) -> str | None:
+    """A name as it is kept and compared, in lower case; None for what cannot be one.
+
+    Letters, digits and ``._@+-`` only: an address is a good name, and no two names look alike.
+    """
+    name = text.lower()
+    return name if _NAME.match(name) else None
+
+
+@attrs.frozen
+class ScramVerifier:
+    """What a server keeps for SCRAM-SHA-256; the password cannot be had from it (RFC 5802, 3).
+
+    :ivar iterations: of PBKDF2.
+    """
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes = attrs.field(repr=False)
+    server_key: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class AccountLimits:
+    """How much an account may send; 0 means no limit of its own.
+
+    :ivar recipients: of one message.
+    """
+
+    recipients: int = attrs.field(default=0, validator=validators.ge(0))
+    messages_per_hour: int = attrs.field(default=0, validator=validators.ge(0))
+    messages_per_day: int = attrs.field(default=0, validator=validators.ge(0))
+    recipients_per_hour: int = attrs.field(default=0, validator=validators.ge(0))
+    recipients_per_day: int = attrs.field(default=0, validator=validators.ge(0))
+
+
+@attrs.frozen(kw_only=True)
+class Account:
+    """One submission account.
+
+    :ivar name: as :func:`account_name` gives it.
+    :ivar password_hash: argon2id, in the PHC string format.
+    :ivar scram: None where the account was made without.
+    :ivar cram_secret: the password itself, which CRAM-MD5 cannot do without (RFC 2195); None, as it
+        is unless asked for, where CRAM-MD5 is not for this account.
+    :ivar allowed_from: lower-case addresses, and domains written ``example.org``, ``.example.org``
+        for its subdomains too; empty for no restriction.  They hold for the reverse-path and for
+        every address of From and Sender.
+    :ivar allowed_to: likewise for recipients; empty for all.
+    :ivar denied_to: recipients refused whatever ``allowed_to`` says.
+    :ivar revision: grows with every change.
+    """
+
+    name: str
+    password_hash: str = attrs.field(repr=False)
+    scram: ScramVerifier | None = attrs.field(default=None, repr=False)
+    cram_secret: str | None = attrs.field(default=None, repr=False)
+    allowed_from: tuple[str, ...] = ()
+    allowed_to: tuple[str, ...] = ()
+    denied_to: tuple[str, ...] = ()
+    tenant: str = ""
+    limits: AccountLimits = attrs.field(factory=AccountLimits)
+    created_at: float = 0.0
+    revision: int = 0
