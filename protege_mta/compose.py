@@ -267,6 +267,7 @@ class House:
             listener=listener.name,
             tally=self.tally,
             clock=self.reactor,
+            now=time.time,
             new_session_id=_session_ids(),
             tls=self.tls,
         )
@@ -466,6 +467,7 @@ def _server_settings(settings: Settings) -> ServerSettings:
         settings.hostname,
         message_octets=settings.limits.message_octets,
         recipients=settings.limits.recipients,
+        future_release_s=settings.limits.future_release_s,
     )
 
 

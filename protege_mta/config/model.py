@@ -422,6 +422,14 @@ class Limits:
             "Recipients of one transaction; RFC 5321, 4.5.3.1.8, wants 100 at least.",
         ),
     )
+    future_release_s: int = attrs.field(
+        default=2_592_000,
+        metadata=key(
+            Whole(0, 999_999_999, unit="seconds"),
+            "For how long at most a message is held when its sender asks for a later release "
+            "(FUTURERELEASE, RFC 4865), on submission listeners; 0 = not offered.",
+        ),
+    )
     connections: int = attrs.field(
         default=2000, metadata=key(Whole(1), "SMTP connections at a time, all listeners together.")
     )

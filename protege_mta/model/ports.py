@@ -387,6 +387,11 @@ class Events(Protocol):
     def received(self, message: Message, recipient: int) -> bytes:
         """We took responsibility; transition 0."""
 
+    def scheduled(
+        self, message: Message, recipient: int, transition: int, next_attempt_at: float
+    ) -> bytes:
+        """The first attempt waits for a time that the sender chose (RFC 4865)."""
+
     def deferred(
         self,
         message: Message,

@@ -69,6 +69,9 @@ TABLE: Final[dict[str, Reply]] = {
     "needs-smtputf8": _reply(553, "5.6.7", "address needs the SMTPUTF8 parameter"),
     "bad-sequence": _reply(503, "5.5.1", "bad sequence of commands"),
     "unknown-parameter": _reply(555, "5.5.4", "parameter not recognized or not supported"),
+    "release-too-late": _reply(554, "5.5.4", "release is further off than we hold messages"),
+    "release-passed": _reply(501, "5.5.4", "the time of release has passed"),
+    "requiretls-in-clear": _reply(530, "5.7.10", "REQUIRETLS needs encryption, say STARTTLS first"),
     # AUTH (RFC 4954, sections 4 and 6)
     "logged-in": _reply(235, "2.7.0", "authentication succeeded"),
     "login-failed": _reply(535, "5.7.8", "authentication credentials invalid"),

@@ -52,6 +52,7 @@ class Client:
             listener="mx",
             tally=Tally(),
             clock=self.clock,
+            now=self.clock.seconds,
             new_session_id=lambda: "s1",
         )
         self.transport = Wire()

@@ -58,6 +58,7 @@ class SmtpServerFactory:
     """What the connections of one listener share.
 
     :param listener: its name, for :attr:`Peer.listener`.
+    :param now: POSIX seconds.
     :param is_tls_first: whether TLS begins with the first octet (RFC 8314); ``tls`` is needed then.
     :ivar settings: may be replaced; connections made later go by the new ones.
     :ivar tls: the context for STARTTLS, None for none; may be replaced likewise.
@@ -71,6 +72,7 @@ class SmtpServerFactory:
         listener: str,
         tally: Tally,
         clock: IReactorTime,
+        now: Callable[[], float],
         new_session_id: Callable[[], str],
         tls: IOpenSSLContextFactory | None = None,
         is_tls_first: bool = False,
@@ -80,6 +82,7 @@ class SmtpServerFactory:
         self.door = door
         self.tally = tally
         self.sweep = Sweep(clock)
+        self.now = now
         self.is_tls_first = is_tls_first
         self.is_draining = False
         self._listener = listener
@@ -345,6 +348,9 @@ class SmtpConnection:
             out.clear()
 
     # --- what the machine asks -------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._factory.now()
 
     def ask_sender(self, mail: MailCommand) -> Reply | None:
         try:

@@ -1,7 +1,8 @@
 """An ESMTP session, the server's side, as a sans-IO machine.
 
 RFC 5321 with 1870 (SIZE), 2034 (ENHANCEDSTATUSCODES), 2920 (PIPELINING), 3030 (CHUNKING), 3207
-(STARTTLS), 3461 (DSN), 6152 (8BITMIME) and 6531 (SMTPUTF8).
+(STARTTLS), 3461 (DSN), 4865 (FUTURERELEASE), 6152 (8BITMIME), 6531 (SMTPUTF8) and 8689
+(REQUIRETLS).
 
 The shell feeds octets and calls :meth:`ServerMachine.run`, which uses them up and asks the
 :class:`~.shell.Shell` for what it cannot do itself.  Replies gather in ``out``, in order, to be
@@ -288,8 +289,19 @@ class ServerMachine:
             return self._bad(TABLE["bad-argument"])
         settings = self._settings
         self._tally.replies_in[2] += 1
-        may_start_tls = self._has_tls and self.peer.tls is None
-        self.out.append(offers.abilities(settings.hostname, settings.message_octets, may_start_tls))
+        is_encrypted = self.peer.tls is not None
+        # What was offered in clear proves nothing, so that REQUIRETLS is not (RFC 8689, 2).
+        more: tuple[str, ...] = ("REQUIRETLS",) if is_encrypted else ()
+        if self._may_hold:
+            more += (offers.future_release(settings.future_release_s, self._shell.now()),)
+        self.out.append(
+            offers.abilities(
+                settings.hostname,
+                settings.message_octets,
+                self._has_tls and not is_encrypted,
+                more,
+            )
+        )
         self._drop_intake()
 
     def _helo(self, argument: bytes) -> None:
@@ -325,6 +337,12 @@ class ServerMachine:
         mail = commands.mail(argument)
         if isinstance(mail, Reply):
             return self._bad(mail)
+        envelope = mail.envelope
+        if envelope.future_release or envelope.requires_tls:
+            terms = self._terms(envelope)
+            if isinstance(terms, Reply):
+                return self._bad(terms)
+            mail = MailCommand(terms, mail.size_octets)
         if mail.size_octets > self._settings.message_octets:
             return self.say(TABLE["message-too-big"])
         reply = self._shell.ask_sender(mail)
@@ -332,6 +350,27 @@ class ServerMachine:
             self._wait(partial(self._judge_sender, mail))
         else:
             self._judge_sender(mail, reply)
+
+    @property
+    def _may_hold(self) -> bool:
+        """FUTURERELEASE is for submission only (RFC 4865)."""
+        return self._settings.is_submission and self._settings.future_release_s > 0
+
+    def _terms(self, envelope: Envelope) -> Envelope | Reply:
+        """A future release and REQUIRETLS, as far as they are offered and can be granted."""
+        if envelope.requires_tls and self.peer.tls is None:
+            return TABLE["requiretls-in-clear" if self._has_tls else "unknown-parameter"]
+        if not envelope.future_release:
+            return envelope
+        if not self._may_hold:
+            return TABLE["unknown-parameter"]
+        now = self._shell.now()
+        hold_until = commands.release_at(envelope.future_release, now)
+        if hold_until <= now:
+            return TABLE["release-passed"]
+        if hold_until > now + self._settings.future_release_s:
+            return TABLE["release-too-late"]
+        return attrs.evolve(envelope, hold_until=hold_until)
 
     def _judge_sender(self, mail: MailCommand, reply: Reply) -> None:
         if 200 <= reply.code <= 299:
@@ -380,6 +419,9 @@ class ServerMachine:
                 envelope.is_smtputf8,
                 envelope.ret,
                 envelope.envid,
+                envelope.hold_until,
+                envelope.future_release,
+                envelope.requires_tls,
             )
         )
         self._has_intake = refusal is None

@@ -22,6 +22,8 @@ class ServerSettings:
     :ivar mechanisms: of SASL, that AUTH takes, the best first; empty where there is no AUTH.
     :ivar is_submission: whether clients have to encrypt the channel before AUTH and MAIL (RFC 8314;
         RFC 4954, 4); who has to say AUTH is the door's to tell.
+    :ivar future_release_s: for how long at most a message may be held for its sender (RFC 4865);
+        0 where that is not offered, as on listeners that are not for submission.
     :ivar bad_commands: how many commands of no sense are answered before 421; a message taken
         wipes the slate.
     """
@@ -36,3 +38,4 @@ class ServerSettings:
     bad_commands: int = attrs.field(default=20, validator=validators.ge(1))
     mechanisms: tuple[str, ...] = ()
     is_submission: bool = False
+    future_release_s: int = attrs.field(default=0, validator=validators.ge(0))

@@ -18,6 +18,9 @@ class Shell(Protocol):
     :meth:`~.server.ServerMachine.answer`.
     """
 
+    def now(self) -> float:
+        """POSIX seconds; asked for on submission listeners only, for a future release."""
+
     def scram(self, name: str) -> ScramVerifier:
         """What to check a client's SCRAM proof by; never says whether there is such an account."""
 

@@ -9,6 +9,7 @@ import contextlib
 import smtplib
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from select import select
@@ -78,6 +79,7 @@ class Case(TestCase):
             listener="mx",
             tally=self.tally,
             clock=cast(IReactorTime, _reactor),
+            now=time.time,
             new_session_id=lambda: "s1",
             tls=tls,
             **options,
