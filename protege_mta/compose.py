@@ -131,6 +131,7 @@ class House:
             self.events,
             self.ledger,
             transports=self.transports,
+            locate=lambda hop: self._locator(hop),
             now=time.time,
             rng=self._rng,
         )
@@ -208,7 +209,7 @@ class House:
             transport.close()
         if old and is_rerouted:  # what waits for a way that is no more finds the new one at once
             for id in self.spool.ids():
-                self.scheduler.retry(id)
+                self.scheduler.retry_released(id)
 
     def _transports(self, settings: Settings) -> dict[HopKind, Transport]:
         found: dict[HopKind, Transport] = {

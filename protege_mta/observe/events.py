@@ -116,6 +116,14 @@ class EventLines:
         event.peer_address = origin.peer_address
         return _line(event)
 
+    def scheduled(
+        self, message: Message, recipient: int, transition: int, next_attempt_at: float
+    ) -> bytes:
+        """The first attempt waits for a time that the sender chose (RFC 4865)."""
+        event = self._about(message, recipient, transition, "scheduled", "", self._now())
+        event.next_attempt_at = self._time(next_attempt_at)
+        return _line(event)
+
     def deferred(
         self,
         message: Message,
@@ -266,8 +274,12 @@ def _printable(text: str) -> str:
 
 
 def _wait_s(message: Message, now: float) -> float:
+    """How long it has been on its way; what its sender had us wait for does not count.
+
+    :param now: POSIX seconds.
+    """
     # Not round(): to three digits that goes by way of text, at ten times the price.
-    wait_s = now - message.arrived_at
+    wait_s = now - (message.envelope.hold_until or message.arrived_at)
     return int(wait_s * 1000 + 0.5) / 1000 if wait_s > 0.0 else 0.0
 
 
