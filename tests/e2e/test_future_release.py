@@ -76,7 +76,7 @@ class FutureReleaseTests(SynchronousTestCase):
         received = self.service.event("received", recipient="b@local.test")
         scheduled = self.service.event("scheduled", recipient="b@local.test")
         wait_s = posix_s(scheduled, "next_attempt_at") - posix_s(received)
-        self.assertAlmostEqual(wait_s, HOLD_S, delta=1)
+        self.assertLess(abs(wait_s - HOLD_S), 1)
         [row] = json.loads(self.service.cli("queue", "list", "--json").stdout)
         self.assertEqual(row["state"], "scheduled")
         self.service.restart()
