@@ -731,13 +731,13 @@ class RequireTlsTests(TransportTestCase):
 
     def test_what_may_be_better_later(self) -> None:
         """It is tried again, and other mail of the site does not wait for it."""
-        for answers in (
-            {"STARTTLS": b"454 4.7.0 later\r\n"},
-            {"STARTTLS": b"220 go\r\n" + HANG_UP},
-            {"CONNECT": b"421 4.3.2 later\r\n"},
+        for verb, answer in (
+            ("STARTTLS", b"454 4.7.0 later\r\n"),
+            ("STARTTLS", b"220 go\r\n" + HANG_UP),
+            ("CONNECT", b"421 4.3.2 later\r\n"),
         ):
             self.make(tls="opportunistic")
-            script = self.serve(A, EHLO=self.OFFER, **answers)
+            script = self.serve(A, script=Script(answers={"EHLO": self.OFFER, verb: answer}))
             self.serve(B)
             outcome = self.outcome(self.strict(ONE, TWO))
             assert isinstance(outcome, TransientFailure)

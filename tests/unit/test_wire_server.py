@@ -201,7 +201,7 @@ class TermsTests(SynchronousTestCase):
         return self.shell.envelope
 
     def test_what_is_offered_to_whom(self) -> None:
-        submission = {"is_submission": True, "future_release_s": 86_400}
+        submission: dict[str, Any] = {"is_submission": True, "future_release_s": 86_400}
         offer = b"FUTURERELEASE 86400 2023-11-15T22:14:00Z\r\n"
         for is_encrypted in (False, True):
             for settings in (submission, {}, {**submission, "is_submission": False}):
@@ -243,7 +243,12 @@ class TermsTests(SynchronousTestCase):
         self.assertEqual(self.shell.asked, [])
 
     def test_a_release_where_there_is_none(self) -> None:
-        for settings in ({}, {"is_submission": True}, {"future_release_s": 60}):
+        nowhere: tuple[dict[str, Any], ...] = (
+            {},
+            {"is_submission": True},
+            {"future_release_s": 60},
+        )
+        for settings in nowhere:
             self.begin(**settings)
             self.assertEqual(self.mail("HOLDFOR=1"), TABLE["unknown-parameter"].octets())
 
