@@ -221,15 +221,12 @@ class AttackTests(ServiceTestCase):
     def test_many_connections_of_one_address(self) -> None:
         """It gets no more than its share; others do not notice."""
         port = self.service.port()
-        channels = []
-        try:
-            for _ in range(300):
-                channels.append(Channel(port, "127.0.0.66"))
+        with ExitStack() as stack:
+            channels = [Channel(port, "127.0.0.66") for _ in range(300)]
+            for channel in channels:
+                stack.callback(channel.close)
             self.assert_serves()
             replies = [channel.reply()[:3] for channel in channels]
-        finally:
-            for channel in channels:
-                channel.close()
         self.assertEqual(set(replies), {b"220", b"421"})
         self.assertLessEqual(replies.count(b"220"), 50)
 
