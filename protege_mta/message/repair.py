@@ -59,7 +59,7 @@ class HeaderReader:
             if end < 0:
                 return None
             self._start = self._at = end + 2
-        if self._at == self._start and held[self._at : self._at + 1] in _WHITE:
+        if self._at == self._start and held.startswith(_WHITE, self._at):
             end = self._at  # there is nothing that it could be a fold of
         else:
             lines = _LINES.match(held, self._at, most)

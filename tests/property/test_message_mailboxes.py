@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from email.headerregistry import HeaderRegistry
 from email.utils import getaddresses
+from typing import Any
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -40,7 +41,7 @@ class MailboxesTests(SynchronousTestCase):
         found = mailboxes(value.encode())
         assume(found is not None)
         self.assertEqual([each for _, each in getaddresses([value]) if each], found)
-        header = HeaderRegistry()("from", value)
+        header: Any = HeaderRegistry()("from", value)
         self.assertEqual([each.addr_spec for each in header.addresses], found)
 
     @settings(max_examples=300, deadline=None)
