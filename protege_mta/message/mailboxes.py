@@ -27,7 +27,7 @@ _TOKEN: Final = re.compile(
     r"|(?P<s>[ \t]+)"
     r"|(?P<m>[<>@,])"
 )
-_MAILBOX: Final = r"s?(?:[aqs]*<[aq]@a>|[aq]@a)s?(?:cs?)?"
+_MAILBOX: Final = r"s?(?:[acqs]*<[aq]@a>|[aq]@a)s?(?:cs?)?"
 _SHAPE: Final = re.compile(rf"{_MAILBOX}(?:,{_MAILBOX})*")
 _DOUBTFUL_LOCAL: Final = re.compile(r'=\?|"[^"]*[@<>,;:()\\\[\]]')
 _DOUBTFUL_WORD: Final = re.compile(r"[<>@\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -19,7 +19,17 @@ PIECES = st.sampled_from(
 VALUES = st.lists(PIECES, max_size=10).map("".join)
 
 NAMES = st.sampled_from(
-    ["", "Ada ", "A. L. ", '"a@y.test, B" ', '"\\"" ', "=?utf-8?q?=C3=A4?= ", "ä "]
+    [
+        "",
+        "Ada ",
+        "Ada (a b) ",
+        "(a) ",
+        "A. L. ",
+        '"a@y.test, B" ',
+        '"\\"" ',
+        "=?utf-8?q?=C3=A4?= ",
+        "ä ",
+    ]
 )
 COMMENTS = st.sampled_from(["", " (Ada)", " (a b) "])
 ADDRESSES = st.sampled_from(["a@x.test", "b.c+d@y.test", "o'n@z.test", '"e f"@x.test'])

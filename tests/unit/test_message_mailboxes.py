@@ -23,6 +23,7 @@ class MailboxesTests(SynchronousTestCase):
             "Löv ≈ <ada@x.test>".encode(),
             b"ada@x.test (Ada Lovelace)",
             b"Ada <ada@x.test> (+44 20)",
+            b"Ada (of x) Lovelace (Countess) <ada@x.test>",
         ):
             self.assertEqual(mailboxes(value), ["ada@x.test"], value)
 
