@@ -27,6 +27,7 @@ from .http import listener as http_listener
 from .http import metrics as http_metrics
 from .message import trace
 from .model.address import NULL
+from .model.domain import ascii_domain
 from .model.envelope import Envelope, Origin
 from .model.hop import HopKind, NextHop
 from .model.ids import IdSource, QueueId
@@ -45,7 +46,7 @@ from .routing.mx import MxRouter
 from .routing.networks import OwnListeners, Prohibited
 from .routing.site import Located, Locator
 from .routing.smarthost import SmarthostRouter
-from .routing.table import RoutingTable, ascii_domain
+from .routing.table import RoutingTable
 from .schedule.backoff import Backoff, RetrySchedule
 from .schedule.bounces import Bounces
 from .schedule.desk import Desk

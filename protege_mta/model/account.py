@@ -58,9 +58,9 @@ class Account:
     :ivar scram: None where the account was made without.
     :ivar cram_secret: the password itself, which CRAM-MD5 cannot do without (RFC 2195); None, as it
         is unless asked for, where CRAM-MD5 is not for this account.
-    :ivar allowed_from: lower-case addresses, and domains written ``example.org``, ``.example.org``
-        for its subdomains too; empty for no restriction.  They hold for the reverse-path and for
-        every address of From and Sender.
+    :ivar allowed_from: lower-case addresses, domains written ``example.org``, and ``.example.org``
+        for all subdomains; empty for no restriction.  They hold for the reverse-path and for every
+        address of From and Sender.
     :ivar allowed_to: likewise for recipients; empty for all.
     :ivar denied_to: recipients refused whatever ``allowed_to`` says.
     :ivar revision: grows with every change.
