@@ -20,8 +20,13 @@ def hello(hostname: str) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def abilities(hostname: str, message_octets: int, may_start_tls: bool) -> bytes:
-    """To EHLO."""
+def abilities(
+    hostname: str, message_octets: int, may_start_tls: bool, mechanisms: tuple[str, ...]
+) -> bytes:
+    """To EHLO.
+
+    :param mechanisms: that AUTH takes on this channel.
+    """
     offers = [
         hostname,
         "PIPELINING",
@@ -34,4 +39,6 @@ def abilities(hostname: str, message_octets: int, may_start_tls: bool) -> bytes:
     ]
     if may_start_tls:
         offers.append("STARTTLS")
+    if mechanisms:
+        offers.append(" ".join(("AUTH", *mechanisms)))
     return Reply(250, "", tuple(offers)).octets()
