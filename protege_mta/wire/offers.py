@@ -27,18 +27,17 @@ def abilities(
 
     :param mechanisms: that AUTH takes on this channel.
     """
-    offers = [
-        hostname,
-        "PIPELINING",
-        f"SIZE {message_octets}",
+    offers = [hostname, "PIPELINING", f"SIZE {message_octets}"]
+    # Never the last: GNU SASL's client looks for "250-" before them.
+    if may_start_tls:
+        offers.append("STARTTLS")
+    if mechanisms:
+        offers.append(" ".join(("AUTH", *mechanisms)))
+    offers += [
         "8BITMIME",
         "ENHANCEDSTATUSCODES",
         "SMTPUTF8",
         "CHUNKING",
         "DSN",
     ]
-    if may_start_tls:
-        offers.append("STARTTLS")
-    if mechanisms:
-        offers.append(" ".join(("AUTH", *mechanisms)))
     return Reply(250, "", tuple(offers)).octets()

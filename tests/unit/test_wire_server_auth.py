@@ -73,13 +73,13 @@ class OfferTests(Case):
     def test_in_the_order_of_the_settings(self) -> None:
         self.shell.bindings = {"tls-unique"}
         self.assertIn(
-            b"\r\n250 AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN\r\n", self.hear(EHLO)
+            b"\r\n250-AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN\r\n", self.hear(EHLO)
         )
 
     def test_plus_is_offered_and_taken_where_the_channel_can_be_bound(self) -> None:
         for bindings in (set(), {"tls-server-end-point"}):
             self.shell.bindings = bindings
-            self.assertIn(b"\r\n250 AUTH SCRAM-SHA-256 PLAIN LOGIN\r\n", self.hear(EHLO))
+            self.assertIn(b"\r\n250-AUTH SCRAM-SHA-256 PLAIN LOGIN\r\n", self.hear(EHLO))
             self.assertEqual(self.say(b"AUTH SCRAM-SHA-256-PLUS\r\n"), [504])
         self.shell.bindings = {"tls-exporter"}
         self.assertEqual(self.say(b"AUTH SCRAM-SHA-256-PLUS\r\n*\r\n"), [334, 501])
