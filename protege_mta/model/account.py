@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
-import stringprep
-import unicodedata
-from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -17,17 +12,6 @@ NAME_CHARACTERS: Final = 128
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}\Z")
 
-_PROHIBITED: Final[tuple[Callable[[str], bool], ...]] = (
-    stringprep.in_table_c21_c22,
-    stringprep.in_table_c3,
-    stringprep.in_table_c4,
-    stringprep.in_table_c5,
-    stringprep.in_table_c6,
-    stringprep.in_table_c7,
-    stringprep.in_table_c8,
-    stringprep.in_table_c9,
-)
-
 
 def account_name(text: str) -> str | None:
     """A name as it is kept and compared, in lower case; None for what cannot be one.
@@ -36,36 +20,6 @@ def account_name(text: str) -> str | None:
     """
     name = text.lower()
     return name if _NAME.match(name) else None
-
-
-def password_text(text: str) -> str | None:
-    """A password as it is compared, so that each way to type it is the same password.
-
-    By SASLprep (RFC 4013), which SCRAM clients go by (RFC 5802, 2.2), and not by its successor
-    (RFC 8265), which tells compatibility characters apart.  Those unknown to it are let through.
-
-    :return: None for what cannot be a password: nothing, control characters, halves of characters,
-        a mixture of writing directions that SASLprep refuses.
-    """
-    if text.isascii():
-        return text if text and text.isprintable() else None
-    mapped = "".join(
-        " " if stringprep.in_table_c12(each) else each
-        for each in text
-        if not stringprep.in_table_b1(each)
-    )
-    # The edition of Unicode that the RFC names, and that the tables are of.
-    prepared = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
-    is_prohibited = any(table(each) for each in prepared for table in _PROHIBITED)
-    return None if not prepared or is_prohibited or _is_mixed(prepared) else prepared
-
-
-def _is_mixed(text: str) -> bool:
-    """Whether writing directions are mixed as RFC 3454, 6, does not allow."""
-    if not any(map(stringprep.in_table_d1, text)):
-        return False
-    ends = stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1])
-    return not ends or any(map(stringprep.in_table_d2, text))
 
 
 @attrs.frozen
@@ -79,23 +33,6 @@ class ScramVerifier:
     iterations: int
     stored_key: bytes = attrs.field(repr=False)
     server_key: bytes = attrs.field(repr=False)
-
-
-def scram_verifier(password: str, salt: bytes, iterations: int) -> ScramVerifier:
-    """What to keep of a password for SCRAM-SHA-256 (RFC 5802, 3; RFC 7677).
-
-    Takes a thread's time by design: a millisecond or two for 4096 iterations.
-
-    :param password: as :func:`password_text` gives it.
-    """
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8"), salt, iterations)
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
-    return ScramVerifier(
-        salt,
-        iterations,
-        hashlib.sha256(client_key).digest(),
-        hmac.digest(salted, b"Server Key", "sha256"),
-    )
 
 
 @attrs.frozen(kw_only=True)

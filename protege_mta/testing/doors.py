@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from twisted.internet.defer import Deferred, succeed
 
-from ..model.account import ScramVerifier, scram_verifier
+from ..model.account import ScramVerifier
 from ..model.address import domain_of
 from ..model.envelope import Envelope, Recipient
 from ..model.ports import Intake, MailCommand, PasswordProof, Peer, Proof, ScramProof
@@ -58,8 +58,6 @@ class FakeIntake:
 class FakeLogins:
     """The part of a door that checks who somebody is.
 
-    Salt and iterations of SCRAM are those of the example in RFC 7677, 3.
-
     :ivar passwords: by name.
     :ivar proofs: what was asked.
     :ivar on_login: replace it to be told otherwise.
@@ -71,7 +69,7 @@ class FakeLogins:
         self.on_login: Callable[[Proof], Reply | Deferred[Reply]] = self._judge_proof
 
     def scram(self, peer: Peer, name: str) -> ScramVerifier:
-        return _verifier(self.passwords.get(name, f"nobody's, and not {name}'s either"))
+        return scram_verifier(self.passwords.get(name, f"nobody's, and not {name}'s either"))
 
     def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]:
         self.proofs.append(proof)
@@ -92,8 +90,13 @@ class FakeLogins:
 
 
 @lru_cache(maxsize=64)
-def _verifier(password: str) -> ScramVerifier:
-    return scram_verifier(password, base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="), 4096)
+def scram_verifier(password: str) -> ScramVerifier:
+    """With the salt and the iterations of RFC 7677, 3."""
+    salt, iterations = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="), 4096
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8"), salt, iterations)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    return ScramVerifier(salt, iterations, stored_key, server_key)
 
 
 class FakeDoor(FakeLogins):

@@ -7,10 +7,10 @@ import hashlib
 import hmac
 from typing import Final
 
-from protege_mta.model.account import ScramVerifier, scram_verifier
+from protege_mta.model.account import ScramVerifier
 from protege_mta.model.ports import PasswordProof, Proof, ScramProof
 from protege_mta.model.reply import Reply
-from protege_mta.testing.doors import FakeDoor
+from protege_mta.testing.doors import FakeDoor, scram_verifier
 from protege_mta.testing.smtp_dialog import Client
 from protege_mta.wire.sasl import MECHANISMS, Exchange, Terms
 from protege_mta.wire.settings import ServerSettings
@@ -19,7 +19,7 @@ from .target import Target, nothing_logged
 
 NONCE: Final = b"%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
 SALT: Final = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
-VERIFIER: Final = scram_verifier("pencil", SALT, 4096)
+VERIFIER: Final = scram_verifier("pencil")
 BINDINGS: Final = {"tls-exporter": b"\0" * 32, "tls-server-end-point": b"x"}
 NAMES: Final = tuple(MECHANISMS)
 

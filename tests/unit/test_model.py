@@ -5,7 +5,6 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model import ids
-from protege_mta.model.account import account_name, password_text, scram_verifier
 from protege_mta.model.address import Address, domain_of, literal_of, local_part_of, parse
 from protege_mta.model.envelope import Recipient
 from protege_mta.model.ids import IdSource, QueueId, derived
@@ -83,56 +82,6 @@ class AddressTests(SynchronousTestCase):
         self.assertEqual(str(literal_of("[192.0.2.1]")), "192.0.2.1")
         self.assertEqual(str(literal_of("[IPv6:2001:DB8::1]")), "2001:db8::1")
         self.assertIsNone(literal_of("192.0.2.1"))
-
-
-class AccountTests(SynchronousTestCase):
-    """Names and passwords as they are compared."""
-
-    def test_names(self) -> None:
-        """One way to write a name, and none that looks like another."""
-        for text, name in (
-            ("Agent@Example.org", "agent@example.org"),
-            ("0a.b_c+d-e", "0a.b_c+d-e"),
-            ("a" * 128, "a" * 128),
-            ("", None),
-            (".a", None),
-            ("a b", None),
-            ("a\n", None),
-            ("\u0430gent", None),  # a Cyrillic letter
-            ("\u212a", "k"),  # the sign of Kelvin, whose lower case is a letter of ASCII
-            ("a" * 129, None),
-        ):
-            self.assertEqual(account_name(text), name, text)
-
-    def test_passwords(self) -> None:
-        """The examples of RFC 4013, 3, and what else people type."""
-        for text, prepared in (
-            ("I\u00adX", "IX"),
-            ("user", "user"),
-            ("USER", "USER"),
-            ("\u00aa", "a"),
-            ("\u2168", "IX"),
-            ("\u0007", None),
-            ("\u0627\u0031", None),
-            ("a b", "a b"),
-            ("a\u00a0b", "a b"),
-            ("u\u0308", "\u00fc"),
-            ("\u0627x\u0627", None),
-            ("\u0627\u0031\u0628", "\u0627\u0031\u0628"),
-            ("\U0001f511", "\U0001f511"),  # younger than the RFC's Unicode
-            ("\U0001f511\u0000", None),
-            ("\ud800", None),
-            ("\u00ad", None),
-            ("", None),
-        ):
-            self.assertEqual(password_text(text), prepared, ascii(text))
-
-    def test_the_scram_verifier_of_the_example(self) -> None:
-        """RFC 7677, 3, tells proofs; its keys are what verifies them, in ``test_wire_sasl``."""
-        verifier = scram_verifier("pencil", b"salt", 4096)
-        self.assertEqual((verifier.salt, verifier.iterations), (b"salt", 4096))
-        self.assertEqual({len(verifier.stored_key), len(verifier.server_key)}, {32})
-        self.assertNotEqual(verifier, scram_verifier("pencil", b"pepper", 4096))
 
 
 class IdTests(SynchronousTestCase):

@@ -10,9 +10,10 @@ from typing import Final
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.model.account import ScramVerifier, scram_verifier
+from protege_mta.model.account import ScramVerifier
 from protege_mta.model.ports import PasswordProof, Proof, ResponseProof, ScramProof
 from protege_mta.model.reply import TABLE, Reply
+from protege_mta.testing.doors import scram_verifier
 from protege_mta.wire.sasl import MECHANISMS, Exchange, Terms, challenge_line
 
 from .test_wire_server import FakeShell
@@ -32,7 +33,7 @@ CLIENT_FINAL: Final = (
     b"p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
 )
 SERVER_FINAL: Final = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
-VERIFIER: Final = scram_verifier("pencil", SALT, 4096)
+VERIFIER: Final = scram_verifier("pencil")
 
 
 class House(FakeShell):
