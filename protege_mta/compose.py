@@ -269,6 +269,7 @@ class House:
             tally=self.tally,
             clock=self.reactor,
             new_session_id=_session_ids(),
+            new_nonce=lambda: secrets.token_urlsafe(18),
             tls=self.tls,
         )
         return factory

@@ -77,6 +77,7 @@ TABLE: Final[dict[str, Reply]] = {
     "login-cancelled": _reply(501, "5.7.0", "authentication cancelled"),
     "login-too-long": _reply(500, "5.5.6", "authentication exchange line is too long"),
     "login-malformed": _reply(501, "5.5.2", "cannot decode the response"),
+    "server-speaks-first": _reply(501, "5.7.0", "this mechanism begins with a challenge"),
     "unknown-mechanism": _reply(504, "5.5.4", "authentication mechanism not supported"),
     "weak-mechanism": _reply(534, "5.7.9", "authentication mechanism is too weak for this account"),
     "tls-before-login": _reply(538, "5.7.11", "encryption required, say STARTTLS first"),

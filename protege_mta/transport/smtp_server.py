@@ -29,12 +29,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..model.account import ScramVerifier
 from ..model.envelope import Envelope, Recipient
-from ..model.ports import Door, Intake, MailCommand, Peer
+from ..model.ports import Door, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
 from ..wire.server import ServerMachine
 from ..wire.settings import ServerSettings
+from .channel_binding import channel_binding
 from .sweep import NEVER, Sweep
 from .tls_server import facts
 
@@ -58,6 +60,7 @@ class SmtpServerFactory:
     """What the connections of one listener share.
 
     :param listener: its name, for :attr:`Peer.listener`.
+    :param new_nonce: texts for AUTH, as :meth:`~..wire.shell.Shell.nonce` says.
     :param is_tls_first: whether TLS begins with the first octet (RFC 8314); ``tls`` is needed then.
     :ivar settings: may be replaced; connections made later go by the new ones.
     :ivar tls: the context for STARTTLS, None for none; may be replaced likewise.
@@ -72,12 +75,14 @@ class SmtpServerFactory:
         tally: Tally,
         clock: IReactorTime,
         new_session_id: Callable[[], str],
+        new_nonce: Callable[[], str],
         tls: IOpenSSLContextFactory | None = None,
         is_tls_first: bool = False,
     ) -> None:
         self.settings = settings
         self.tls = tls
         self.door = door
+        self.new_nonce = new_nonce
         self.tally = tally
         self.sweep = Sweep(clock)
         self.is_tls_first = is_tls_first
@@ -345,6 +350,36 @@ class SmtpConnection:
             out.clear()
 
     # --- what the machine asks -------------------------------------------------------------------
+
+    def nonce(self) -> str:
+        return self._factory.new_nonce()
+
+    def scram(self, name: str) -> ScramVerifier | None:
+        try:
+            return self._door.scram(self._peer, name)
+        except Exception:
+            self._complain("the door had nothing to check a login by")
+            return None
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        if self._peer.tls is None:
+            return None
+        return channel_binding(self.transport.getHandle(), kind)
+
+    def ask_login(self, proof: Proof) -> Reply | None:
+        try:
+            answer = self._door.login(self._peer, proof)
+        except Exception:
+            self._complain("the door could not check a login")
+            return TABLE["login-later"]
+        if isinstance(answer, Reply):
+            return answer
+        return self._later(answer.addErrback(self._unchecked))
+
+    def _unchecked(self, failure: Failure) -> Reply:
+        if not self._is_cancelled(failure):
+            self._complain("the door could not check a login", failure)
+        return TABLE["login-later"]
 
     def ask_sender(self, mail: MailCommand) -> Reply | None:
         try:

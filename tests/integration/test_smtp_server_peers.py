@@ -6,6 +6,7 @@ smtplib, or a bare socket in a thread  -- loopback -->  SmtpServerFactory, FakeD
 from __future__ import annotations
 
 import contextlib
+import secrets
 import smtplib
 import socket
 import ssl
@@ -79,6 +80,7 @@ class Case(TestCase):
             tally=self.tally,
             clock=cast(IReactorTime, _reactor),
             new_session_id=lambda: "s1",
+            new_nonce=lambda: secrets.token_urlsafe(18),
             tls=tls,
             **options,
         )
