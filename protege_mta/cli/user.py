@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 import click
 
-from ..model.account import Account, AccountLimits, account_name, prepared_password
+from ..model.account import (
+    PASSWORD_CHARACTERS,
+    Account,
+    AccountLimits,
+    account_name,
+    prepared_password,
+)
 from .faults import Fault
 from .options import config_option, glimpse_from, json_option
 from .terminal import Column, moment, write, write_facts, write_json, write_json_rows, write_table
@@ -20,8 +26,8 @@ from .terminal import Column, moment, write, write_facts, write_json, write_json
 if TYPE_CHECKING:
     import sqlite3
 
-PASSWORD_CHARACTERS: Final = (8, 1024)
-"""The least that NIST SP 800-63B, 5.1.1.2, allows, and what any client can still send."""
+LEAST_CHARACTERS: Final = 8
+"""Of a password, by NIST SP 800-63B, 5.1.1.2."""
 
 _LISTS: Final = {
     "allowed_from": "Addresses and domains that it may send as, with commas between them; all "
@@ -386,9 +392,8 @@ def _name(text: str) -> str:
 
 def _password(is_piped: bool) -> str:
     """The password that was given, prepared.  :raise Fault: it is none that will do."""
-    least, most = PASSWORD_CHARACTERS
     if is_piped:
-        line = sys.stdin.buffer.readline(4 * most + 2)
+        line = sys.stdin.buffer.readline(4 * PASSWORD_CHARACTERS + 2)
         try:
             text = line.removesuffix(b"\n").removesuffix(b"\r").decode()
         except UnicodeDecodeError as error:
@@ -399,6 +404,8 @@ def _password(is_piped: bool) -> str:
         raise Fault("no terminal to ask for a password on; give --password-stdin", os.EX_USAGE)
     if not text:
         raise Fault("the password is empty", os.EX_DATAERR)
+    if len(text) > PASSWORD_CHARACTERS:
+        raise Fault(f"the password is longer than {PASSWORD_CHARACTERS} characters", os.EX_DATAERR)
     password = prepared_password(text)
     if password is None:
         raise Fault(
@@ -406,10 +413,10 @@ def _password(is_piped: bool) -> str:
             "(RFC 4013)",
             os.EX_DATAERR,
         )
-    if not least <= len(password) <= most:
+    if len(password) < LEAST_CHARACTERS:
         raise Fault(
-            f"the password has {len(password)} characters; wanted {least} at least (NIST SP "
-            f"800-63B, 5.1.1.2) and {most} at most",
+            f"the password has {len(password)} characters; wanted {LEAST_CHARACTERS} at least "
+            "(NIST SP 800-63B, 5.1.1.2)",
             os.EX_DATAERR,
         )
     return password

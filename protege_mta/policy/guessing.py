@@ -159,9 +159,11 @@ class Guesses:
 
     def failed(self, who: Guesser) -> None:
         """Count one wrong guess."""
-        failures = self.settings.failures
-        self._strike(self._pairs, (who.name, who.place), failures)
-        self._strike(self._places, who.place, SPRAY * failures)
+        failures, pair = self.settings.failures, (who.name, who.place)
+        # What a lock lets pass is one name's affair, however long a device goes on with it.
+        if not self._is_locked(self._pairs.get(pair)):
+            self._strike(self._places, who.place, SPRAY * failures)
+        self._strike(self._pairs, pair, failures)
         self._strike(self._names, who.name, None)
 
     def succeeded(self, who: Guesser) -> None:

@@ -92,7 +92,8 @@ class Logins:
     :param now: seconds that never jump.
     :param in_thread: runs a function in a thread, of which :data:`AT_ONCE` are enough.
     :param random_octets: so many, from the system's secure source.
-    :param made_up_key: a secret that outlives restarts, for the verifiers of names that nobody has.
+    :ivar made_up_key: a secret that outlives restarts, for the verifiers of names that nobody has;
+        may be replaced until the first client comes.
     """
 
     log = Logger()
@@ -119,7 +120,7 @@ class Logins:
         self._now = now
         self._in_thread = in_thread
         self._random_octets = random_octets
-        self._made_up_key = made_up_key
+        self.made_up_key = made_up_key
         self._key = random_octets(32)
         self._guesses = Guesses(settings, now)
         # When each was found.  Apart, so that wrong ones cannot push out right ones.
@@ -135,7 +136,7 @@ class Logins:
     def scram(self, peer: Peer, name: str) -> ScramVerifier:
         """As :meth:`~..model.ports.Door.scram`.  While the accounts cannot be read every verifier is
         made up, and :meth:`login` says why nobody gets in."""
-        made_up = passwords.made_up_verifier(self._made_up_key, name)
+        made_up = passwords.made_up_verifier(self.made_up_key, name)
         try:
             account = self._accounts.get(name)
         except StateFailed:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
@@ -209,8 +209,8 @@ class Database:
 
     def secret(self, name: str, fresh: bytes) -> bytes:
         """The secret of that name, ``fresh`` where there was none; blocks.  :raise StateFailed:"""
-        with self._told():
-            return secret(self._reader.connection(), name, fresh)
+        with self._told(), closing(connect(self._folder)) as connection:
+            return secret(connection, name, fresh)
 
     # --- reading ---------------------------------------------------------------------------------
 

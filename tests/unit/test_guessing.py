@@ -110,6 +110,14 @@ class GuessesTests(SynchronousTestCase):
         self.assertEqual(self.guesses.wait_s(owner()), 0)
         self.assertEqual(self.guesses.wait_s(owner()), 0)
 
+    def test_a_device_with_an_old_password(self) -> None:
+        """Does not lock its neighbours out, if it tries every 17 s for a day."""
+        self.guesses.succeeded(owner("office"))
+        for _ in range(86_400 // 17):
+            self.fail(owner("office"))
+            self.clock.advance(17)
+            self.assertFalse(self.guesses.is_locked(stranger("office", "bob", 3)))
+
     def test_a_changed_account_is_not_known(self) -> None:
         """Who had the old password does not profit from it."""
         self.guesses.succeeded(owner(revision=7))
