@@ -443,6 +443,38 @@ class Limits:
 
 
 @attrs.frozen(kw_only=True)
+class Login:
+    """How failed logins of submission clients are answered.
+
+    A place is an IPv4 address, or the /64 of an IPv6 one.
+    """
+
+    delay_s: float = attrs.field(
+        default=1.0,
+        metadata=key(
+            SECONDS,
+            "What the answer waits after one failure; each further one doubles it, up to 16 "
+            "seconds. 0 = no waits.",
+        ),
+    )
+    failures: int = attrs.field(
+        default=10,
+        metadata=key(
+            Whole(1),
+            "So many failures for one name at one place lock it there; three times as many for any "
+            "names lock the place, but for names that have logged in from it before.",
+        ),
+    )
+    window_s: float = attrs.field(
+        default=600.0,
+        metadata=key(SECONDS_ABOVE_0, "The time within which failures are counted."),
+    )
+    lock_s: float = attrs.field(
+        default=900.0, metadata=key(SECONDS, "How long a lock lasts; 0 = no locks.")
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Workers:
     """Processes that share the work."""
 
@@ -512,7 +544,8 @@ class Settings:
         default=Path("state"),
         metadata=key(
             FilePath(),
-            "The folder of the spool, `ports.json` and the event log; made with mode 0700.",
+            "The folder of the spool, the accounts, `ports.json` and the event log; made with mode "
+            "0700.",
         ),
     )
     run_dir: Path = attrs.field(
@@ -574,6 +607,7 @@ class Settings:
     )
     retry: Retry = attrs.field(factory=Retry, metadata=key(Table(Retry)))
     limits: Limits = attrs.field(factory=Limits, metadata=key(Table(Limits)))
+    login: Login = attrs.field(factory=Login, metadata=key(Table(Login)))
     workers: Workers = attrs.field(factory=Workers, metadata=key(Table(Workers)))
     events: Events = attrs.field(factory=Events, metadata=key(Table(Events)))
 

@@ -12,6 +12,7 @@ import attrs
 from attrs import validators
 
 NAME_CHARACTERS: Final = 128
+PASSWORD_CHARACTERS: Final = 1024
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}\Z")
 
@@ -43,15 +44,20 @@ def prepared_password(text: str) -> str | None:
     """A password as it is hashed and compared, however it was typed: SASLprep (RFC 4013), as
     RFC 5802, 2.2, and RFC 4616, 2, want it.
 
-    :return: None for what cannot be a password: nothing, control characters (NUL among them), and
-        characters that Unicode 3.2 does not know, which clients would not send alike.
+    :return: None for what cannot be a password: nothing, more than :data:`PASSWORD_CHARACTERS`,
+        control characters (NUL among them), and characters that Unicode 3.2 does not know, which
+        clients would not send alike.
     """
+    if len(text) > PASSWORD_CHARACTERS:
+        return None
     if text.isascii():
         return text if text and text.isprintable() else None
     spaced = (" " if stringprep.in_table_c12(each) else each for each in text)
     mapped = "".join(each for each in spaced if not stringprep.in_table_b1(each))
     prepared = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
-    if not prepared or any(is_prohibited(c) for c in prepared for is_prohibited in _PROHIBITED):
+    if not 0 < len(prepared) <= PASSWORD_CHARACTERS:
+        return None
+    if any(is_prohibited(c) for c in prepared for is_prohibited in _PROHIBITED):
         return None
     if any(map(stringprep.in_table_d1, prepared)):  # written from right to left: RFC 3454, 6
         ends = stringprep.in_table_d1(prepared[0]) and stringprep.in_table_d1(prepared[-1])
@@ -96,9 +102,9 @@ class Account:
     :ivar scram: None where the account was made without.
     :ivar cram_secret: the password itself, which CRAM-MD5 cannot do without (RFC 2195); None, as it
         is unless asked for, where CRAM-MD5 is not for this account.
-    :ivar allowed_from: lower-case addresses, domains written ``example.org``, and ``.example.org``
-        for all subdomains; empty for no restriction.  They hold for the reverse-path and for every
-        address of From and Sender.
+    :ivar allowed_from: lower-case addresses, and domains written ``example.org``, ``.example.org``
+        for its subdomains too; empty for no restriction.  They hold for the reverse-path and for
+        every address of From and Sender.
     :ivar allowed_to: likewise for recipients; empty for all.
     :ivar denied_to: recipients refused whatever ``allowed_to`` says.
     :ivar revision: grows with every change.

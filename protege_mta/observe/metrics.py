@@ -255,6 +255,9 @@ class Metrics(Collector):
             ("direction",),
             _in_out(tally.tls_failures_in, tally.tls_failures_out),
         )
+        yield _counters(
+            "logins", "Clients that logged in, or tried to.", ("result",), _keyed(tally.logins)
+        )
 
 
 def _collect_depth(depth: Depth) -> Iterator[Metric]:

@@ -8,7 +8,9 @@ against the account's verifier, since the server has to prove itself too.  No ac
 but by SCRAM, and none is told from one that is not there.
 
 A mechanism is a generator: it yields challenges, is sent the responses, and returns the proof, or
-the reply that ends the exchange without one.
+the reply that ends the exchange without one.  SCRAM yields its proof, since there is more to say to
+a client that the door lets in, and not before it does: not even a right guess may learn that it is
+one while the door is locked.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ class Terms:
     is_plus_offered: bool = False
 
 
-Talk = Generator[bytes, bytes, Proof | Reply]
+Talk = Generator[bytes | Proof, bytes, Proof | Reply]
 
 
 class Exchange:
@@ -106,6 +108,19 @@ class Exchange:
             return TABLE["login-cancelled"]
         response = _decoded(line)
         return TABLE["login-malformed"] if response is None else self._step(response)
+
+    def accepted(self) -> bytes | None:
+        """The door has let the client in.
+
+        :return: a challenge that is to be said and answered before 235, None for none.
+        """
+        try:
+            challenge = next(self._talk)
+        except StopIteration:
+            return None
+        if not isinstance(challenge, bytes):
+            raise RuntimeError("a second proof")
+        return challenge
 
     def _step(self, response: bytes | None) -> bytes | Proof | Reply:
         try:
@@ -234,13 +249,14 @@ def _scram(terms: Terms, response: bytes | None, *, is_plus: bool) -> Talk:
     # Looked at in every case, so that the time it takes tells nothing.
     is_here = hmac.compare_digest(claimed, first["header"] + binding)
     is_now = hmac.compare_digest(final["nonce"], nonce)
-    if not (is_right and is_here and is_now):
-        return ScramProof(name, False)
+    is_right = is_right and is_here and is_now
+    yield ScramProof(name, is_right)
+    if not is_right:
+        raise RuntimeError("a wrong proof was let in")
     # SMTP's 235 carries no data: they go in a challenge, which is met with nothing (RFC 4954, 4).
     server_signature = hmac.digest(verifier.server_key, said, "sha256")
-    if (yield b"v=" + base64.b64encode(server_signature)):
-        return TABLE["login-malformed"]
-    return ScramProof(name, True)
+    answer = yield b"v=" + base64.b64encode(server_signature)
+    return TABLE["login-malformed"] if answer else TABLE["logged-in"]
 
 
 def _binding(terms: Terms, first: re.Match[bytes], is_plus: bool) -> bytes | None:

@@ -100,6 +100,7 @@ class ServerMachine:
         "_is_waiting",
         "_joiner",
         "_lines",
+        "_login_name",
         "_mail",
         "_mode",
         "_phase",
@@ -137,6 +138,7 @@ class ServerMachine:
         self._bad_commands = 0
         self._failed_logins = 0
         self._exchange: Exchange | None = None  # in mode "login"
+        self._login_name = ""  # whose proof is being judged
         self._begin("connected")
 
     def _read_from(self, lines: LineReader) -> None:
@@ -385,19 +387,28 @@ class ServerMachine:
             self._tally.replies_in[3] += 1
             self.out.append(challenge_line(step))
             return
-        self._exchange = None
-        self._mode = "command"
         if isinstance(step, Reply):
-            return self._judge_login("", step)
+            return self._end_login(step)
+        self._login_name = step.name
         reply = self._shell.ask_login(step)
         if reply is None:
-            self._wait(partial(self._judge_login, step.name))
+            self._wait(self._judge_proof)
         else:
-            self._judge_login(step.name, reply)
+            self._judge_proof(reply)
 
-    def _judge_login(self, name: str, reply: Reply) -> None:
+    def _judge_proof(self, reply: Reply) -> None:
+        if self._exchange is None:
+            raise RuntimeError("a proof was judged, and no exchange is open")
+        if 200 <= reply.code <= 299 and (last := self._exchange.accepted()) is not None:
+            self._login_step(last)
+        else:
+            self._end_login(reply)
+
+    def _end_login(self, reply: Reply) -> None:
+        self._exchange = None
+        self._mode = "command"
         if 200 <= reply.code <= 299:
-            self.peer.identity = name
+            self.peer.identity = self._login_name
         else:
             self._failed_logins += 1
         self.say(reply)

@@ -26,6 +26,8 @@ class PreparedPasswordTests(SynchronousTestCase):
     def test_refused(self) -> None:
         for typed in (
             "",
+            "x" * 1025,
+            "\ufdfa" * 1024,  # eighteen characters each, when prepared
             "\u0007",
             "with\0nul",
             "tab\t",

@@ -7,10 +7,12 @@ import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from protege_mta.model.account import ScramVerifier
 from protege_mta.model.outcome import TlsFacts
-from protege_mta.model.ports import Peer, Proof
+from protege_mta.model.ports import Peer, Proof, ScramProof
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.tally import Tally
+from protege_mta.testing.doors import scram_verifier
 from protege_mta.testing.smtp_dialog import reply_codes
 from protege_mta.wire.server import ServerMachine
 from protege_mta.wire.settings import ServerSettings
@@ -32,6 +34,12 @@ class House(FakeShell):
         self.verdict = TABLE["logged-in"]
         self.bindings: set[str] = set()
         self.proofs: list[Proof] = []
+
+    def nonce(self) -> str:
+        return "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
+
+    def scram(self, name: str) -> ScramVerifier | None:
+        return scram_verifier("pencil")
 
     def channel_binding(self, kind: str) -> bytes | None:
         return b"x" if kind in self.bindings else None
@@ -87,7 +95,7 @@ class OfferTests(Case):
     def test_a_downgrade_between_us_is_seen(self) -> None:
         """The client could bind the channel (``y``), and did not hear that we can."""
         first = b"AUTH SCRAM-SHA-256 eSwsbj11c2VyLHI9eA==\r\n"  # y,,n=user,r=x
-        self.assertEqual(self.say(EHLO + first), [250, 454])  # no verifier in this house
+        self.assertEqual(self.say(EHLO + first), [250, 334])
         self.shell.bindings = {"tls-exporter"}
         self.assertEqual(self.say(first), [535])
 
@@ -147,6 +155,25 @@ class LoginTests(Case):
         ):
             self.assertEqual(self.hear(PLAIN), self.shell.verdict.octets())
             self.assertEqual(self.peer.identity, "")
+
+    def test_a_right_proof_learns_nothing_at_a_locked_door(self) -> None:
+        """SCRAM's server signature, which would tell that the guess was right, stays inside."""
+        first = b"AUTH SCRAM-SHA-256 biwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=\r\n"
+        final = (
+            b"Yz1iaXdzLHI9ck9wck5HZndFYmVSV2diTkVrcU8laHZZRHBXVWEyUmFUQ0FmdXhGSWxqKWhObEYkazAs"
+            b"cD1kSHpiWmFwV0lrNGpVaE4rVXRlOXl0YWc5empmTUhnc3FtbWl6N0FuZFZRPQ==\r\n"
+        )
+        self.say(EHLO)
+        self.shell.verdict = TABLE["login-locked"]
+        self.assertEqual(self.say(first), [334])
+        self.assertEqual(self.say(final), [454])
+        self.shell.verdict = TABLE["logged-in"]
+        self.assertEqual(self.say(first), [334])
+        self.assertEqual(self.say(final), [334])
+        self.assertEqual(self.peer.identity, "")  # not before the client has seen our signature
+        self.assertEqual(self.say(b"\r\n"), [235])
+        self.assertEqual(self.peer.identity, "user")
+        self.assertEqual(self.shell.proofs, [ScramProof("user", True)] * 2)
 
     def test_a_later_answer_is_waited_for(self) -> None:
         self.shell.later = {"login"}
