@@ -62,6 +62,8 @@ def facts_of(settings: Settings, ports: Mapping[str, int]) -> Iterator[tuple[str
     for listener in settings.listeners:
         scheme = "http://" if listener.kind == "http" else ""
         yield listener.name, f"{scheme}{_host(listener)}:{ports[listener.name]}"
+    if settings.is_self_signed:
+        yield "certificate", f"self-signed: {settings.self_signed_folder / 'cert.pem'}"
     yield "data", str(settings.state_dir)
     for name, domain in settings.domains.items():
         yield name, domain.maildir if domain.deliver == "maildir" else str(domain.lmtp)
