@@ -219,8 +219,7 @@ class House:
         self.door.relaying = _relaying(settings)
         self.limits.settings = _limit_settings(settings)
         self.certificates.use(tls_source, tls)
-        for factory in self.smtp.values():
-            factory.settings = self.server_settings(factory.settings.is_submission)
+        self.renew_server_settings()
         self._hiding = _hiding(settings)
         old = list(self.transports.values())
         self.transports.update(transports)
@@ -284,17 +283,17 @@ class House:
         is_submission = isinstance(listener, SubmissionListener)
         factory = self.smtp[listener.name] = SmtpServerFactory(
             self.submission_door if is_submission else self.door,
-            self.server_settings(is_submission),
+            self.server_settings(is_submission=is_submission),
             listener=listener.name,
             tally=self.tally,
             clock=self.reactor,
             new_session_id=_session_ids(),
-            tls=self._tls_for(is_submission),
+            tls=self._tls_for(is_submission=is_submission),
             is_tls_first=listener.kind == "submissions",
         )
         return factory
 
-    def server_settings(self, is_submission: bool) -> ServerSettings:
+    def server_settings(self, *, is_submission: bool) -> ServerSettings:
         """What the sessions of one kind of listener go by."""
         settings = self.settings
         return ServerSettings(
@@ -306,34 +305,14 @@ class House:
         )
 
     def mechanisms(self) -> tuple[str, ...]:
-        """The SASL mechanisms of submission, the best first."""
+        """What AUTH takes from our users, the best first; CRAM-MD5 has no place among them, unless
+        some account has the secret that it needs."""
         return MECHANISMS
 
-    # --- TLS -------------------------------------------------------------------------------------
-
-    def _tls_source(self, settings: Settings) -> certificates.Source | None:
-        """Where the listeners' certificates come from; None for no TLS."""
-        if settings.tls is not None:
-            files = _tls_files(settings.tls)
-            return lambda: files
-        # A reload closes no listener, and those for submission cannot do without.
-        is_served = any(factory.settings.is_submission for factory in self.smtp.values())
-        if not settings.is_self_signed and not is_served:
-            return None
-        names = [settings.hostname]
-        if settings.source is None:  # the embedded default, which serves this machine alone
-            names += ["localhost", "127.0.0.1"]
-        return partial(_self_signed, settings, names)
-
-    def _put_tls(self, contexts: ServerContexts | None) -> None:
-        self.tls = contexts
+    def renew_server_settings(self) -> None:
+        """Have new connections go by what is in force now."""
         for factory in self.smtp.values():
-            factory.tls = self._tls_for(factory.settings.is_submission)
-
-    def _tls_for(self, is_submission: bool) -> ServerContext | None:
-        if self.tls is None:
-            return None
-        return self.tls.submission if is_submission else self.tls.public
+            factory.settings = self.server_settings(is_submission=factory.settings.is_submission)
 
     def http_site(self) -> Any:
         """Serves every listener of kind ``http``."""
@@ -381,6 +360,32 @@ class House:
             origin,
             lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
         )
+
+    # --- TLS -------------------------------------------------------------------------------------
+
+    def _tls_source(self, settings: Settings) -> certificates.Source | None:
+        """Where the listeners' certificates come from; None for no TLS."""
+        if settings.tls is not None:
+            files = _tls_files(settings.tls)
+            return lambda: files
+        # A reload closes no listener, and those for submission cannot do without.
+        is_served = any(factory.settings.is_submission for factory in self.smtp.values())
+        if not settings.is_self_signed and not is_served:
+            return None
+        names = [settings.hostname]
+        if settings.source is None:  # the embedded default, which serves this machine alone
+            names += ["localhost", "127.0.0.1"]
+        return partial(_self_signed, settings, names)
+
+    def _put_tls(self, contexts: ServerContexts | None) -> None:
+        self.tls = contexts
+        for factory in self.smtp.values():
+            factory.tls = self._tls_for(is_submission=factory.settings.is_submission)
+
+    def _tls_for(self, *, is_submission: bool) -> ServerContext | None:
+        if self.tls is None:
+            return None
+        return self.tls.submission if is_submission else self.tls.public
 
     # --- threads ---------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ class Options(usage.Options):
     longdesc = (
         "Without --config the file is $PROTEGE_MTA_CONFIG, ./protege-mta.toml or "
         "/etc/protege-mta/protege-mta.toml; without any, an embedded default serves "
-        "localhost.test on 127.0.0.1:2525 with its data in ./protege-mta-data."
+        "localhost.test on 127.0.0.1:2525 and 2587 with its data in ./protege-mta-data."
     )
     optParameters = [["config", "c", None, "The configuration (TOML)."]]  # noqa: RUF012
 

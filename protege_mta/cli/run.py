@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def command(config: Path | None) -> int:
     """Run the service in the foreground; Ctrl-C ends it.
 
-    Without a configuration it serves localhost.test on 127.0.0.1:2525, with its data in
-    ./protege-mta-data.
+    Without a configuration it serves localhost.test on 127.0.0.1:2525, takes submission on
+    127.0.0.1:2587, and has its data in ./protege-mta-data.
     """
     from ..config.embedded import FOLDER, embedded
     from ..config.toml import ConfigError, load

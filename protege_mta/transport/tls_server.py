@@ -259,7 +259,7 @@ def _shown(pair: KeyPair) -> ShownCertificate:
     return ShownCertificate(
         pair,
         names,
-        next((name for kind, name in _ALGORITHMS if isinstance(key, kind)), type(key).__name__),
+        next((name for kind, name in _ALGORITHMS if isinstance(key, kind)), "other"),
         found.not_valid_after_utc.timestamp(),
         is_self_signed=found.issuer == found.subject,
     )

@@ -8,12 +8,12 @@ import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from cryptography import x509
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.testing.authority import Authority
@@ -37,8 +37,9 @@ class LogCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.logged: list[LogEvent] = []
-        globalLogPublisher.addObserver(self.logged.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)
+        observer = cast(ILogObserver, self.logged.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def said(self) -> list[str]:
         """Level and text of what was logged since the last call."""
@@ -192,7 +193,7 @@ class WatchTests(LogCase):
         def stat(self, **options: Any) -> os.stat_result:
             type(self).times += 1
             os.utime(self, ns=(self.times, self.times))
-            return super().stat(**options)
+            return os.stat(self, **options)
 
     def test_one_look_at_a_time_however_long_it_takes(self) -> None:
         self.is_slow = True
