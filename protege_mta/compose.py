@@ -83,7 +83,7 @@ from .wire.settings import ServerSettings
 _T = TypeVar("_T")
 
 MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
-"""What submission offers everybody."""
+"""Of SASL; what submission offers whatever accounts there are."""
 
 PROBE_S: Final = 30.0
 """How long a site that failed as a whole is left alone at first."""
@@ -305,8 +305,10 @@ class House:
         )
 
     def mechanisms(self) -> tuple[str, ...]:
-        """What AUTH takes from our users, the best first; CRAM-MD5 has no place among them, unless
-        some account has the secret that it needs."""
+        """What AUTH takes from our users, the best first.
+
+        CRAM-MD5 belongs here only where some account has the secret that it needs.
+        """
         return MECHANISMS
 
     def renew_server_settings(self) -> None:
