@@ -10,6 +10,7 @@ Nobody authenticates here: loopback is let in by ``relay_hosts``.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import smtplib
@@ -17,6 +18,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.testing.authority import Authority
 
-from .service import PROGRAM, WAIT_S, Service, ServiceTestCase, needs, until
+from .service import WAIT_S, Service, ServiceTestCase, needs, until
 
 LISTENERS: Final = """
 [[listener]]
@@ -298,24 +300,33 @@ class SelfSignedTests(SynchronousTestCase):
             self.shown(service, listener)
 
 
+EMBEDDED: Final = """
+import attrs, pathlib
+from protege_mta.config.embedded import embedded
+from protege_mta.tap import run_foreground
+
+settings = embedded(pathlib.Path("data"))
+free = tuple(attrs.evolve(each, port=0) for each in settings.listeners)
+run_foreground(attrs.evolve(settings, listeners=free), lambda: None)
+"""
+
+
 class EmbeddedTests(SynchronousTestCase):
     def test_submission_without_any_configuration(self) -> None:
-        """On the port that the documentation tells, with a certificate for this machine."""
-        for port in (2525, 2587, 8026):
-            try:
-                socket.create_server(("127.0.0.1", port)).close()
-            except OSError as error:
-                raise SkipTest(f"port {port}: {error.strerror}") from error
+        """But for the ports, which others may have; the certificate is one for this machine."""
         folder = Path(tempfile.mkdtemp(prefix="e2e-"))
         self.addCleanup(shutil.rmtree, folder)
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen([PROGRAM, "run"], cwd=folder, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [sys.executable, "-c", EMBEDDED], cwd=folder, stdout=log, stderr=log
+            )
         self.addCleanup(process.wait, 60)
         self.addCleanup(process.terminate)
-        data = folder / "protege-mta-data"
-        until(lambda: (data / "ports.json").exists(), "the service")
-        context = ssl.create_default_context(cafile=data / "tls/cert.pem")
+        ports = folder / "data/ports.json"
+        until(ports.exists, "its port")
+        port = json.loads(ports.read_text())["submission"]
+        context = ssl.create_default_context(cafile=folder / "data/tls/cert.pem")
         for host in ("127.0.0.1", "localhost"):
-            with smtplib.SMTP(host, 2587, "client.test", timeout=10) as client:
+            with smtplib.SMTP(host, port, "client.test", timeout=10) as client:
                 client.starttls(context=context)
                 self.assertEqual(client.ehlo()[0], 250)
