@@ -61,7 +61,7 @@ def pattern(text: str) -> str | None:
     """An address, or a domain, as it is kept: in lower case, with A-labels (RFC 5891); None for what
     is neither."""
     from ..model.address import parse
-    from ..routing.table import ascii_domain
+    from ..model.domain import ascii_domain
 
     local, _, domain = text.rpartition("@")
     dot = "." if not local and domain.startswith(".") else ""

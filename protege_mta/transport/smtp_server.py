@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
-    IOpenSSLContextFactory,
+    IOpenSSLServerConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IPushProducer,
@@ -51,7 +51,7 @@ class Channel(Protocol):
     def resumeProducing(self) -> None: ...
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
     def unregisterProducer(self) -> None: ...
-    def startTLS(self, contextFactory: IOpenSSLContextFactory) -> None: ...
+    def startTLS(self, contextFactory: IOpenSSLServerConnectionCreator) -> None: ...
     def getHandle(self) -> SSL.Connection: ...
 
 
@@ -76,7 +76,7 @@ class SmtpServerFactory:
         clock: IReactorTime,
         new_session_id: Callable[[], str],
         new_nonce: Callable[[], str],
-        tls: IOpenSSLContextFactory | None = None,
+        tls: IOpenSSLServerConnectionCreator | None = None,
         is_tls_first: bool = False,
     ) -> None:
         self.settings = settings
@@ -454,7 +454,7 @@ class SmtpConnection:
         self._write_out()
         self._is_handshaking = True
         self._start_stage()
-        self.transport.startTLS(cast(IOpenSSLContextFactory, self._tls))
+        self.transport.startTLS(cast(IOpenSSLServerConnectionCreator, self._tls))
 
     def close(self) -> None:
         self._is_closing = True

@@ -31,7 +31,12 @@ from protege_mta.testing.doors import FakeDoor
 from protege_mta.transport import fast
 from protege_mta.transport.listening import bind
 from protege_mta.transport.smtp_server import SmtpServerFactory
-from protege_mta.transport.tls_server import ServerContext, server_context
+from protege_mta.transport.tls_server import (
+    KeyPair,
+    ServerContext,
+    TlsFiles,
+    server_contexts,
+)
 from protege_mta.wire.settings import ServerSettings
 
 BODY = b"Subject: x\r\n\r\n" + b".a dot and more\r\n" * 20_000
@@ -67,7 +72,8 @@ class Case(TestCase):
         folder.mkdir()
         authority = Authority(folder)
         self.trusting = ssl.create_default_context(cafile=str(authority.ca_file))
-        return server_context(*authority.issue("127.0.0.1"))
+        files = TlsFiles((KeyPair(*authority.issue("127.0.0.1")),))
+        return server_contexts(files).public
 
     async def serve(
         self, talk: Callable[[int], Result], tls: ServerContext | None = None, **options: Any

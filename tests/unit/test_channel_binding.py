@@ -6,18 +6,19 @@ import contextlib
 import datetime
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.testing.authority import Authority
 from protege_mta.transport.channel_binding import channel_binding
-from protege_mta.transport.tls_server import ServerContext, server_context
+from protege_mta.transport.tls_server import KeyPair, ServerContext, TlsFiles, server_contexts
 
 
 def shake_hands(
@@ -37,7 +38,7 @@ def shake_hands(
         session = earlier.get_session()
         assert session is not None
         theirs.set_session(session)
-    ours = SSL.Connection(context.getContext(), None)
+    ours = context.serverConnectionForTLS(cast(TLSMemoryBIOProtocol, None))
     ours.set_accept_state()
     theirs.set_connect_state()
     for _ in range(3):
@@ -66,7 +67,7 @@ class ChannelBindingTests(SynchronousTestCase):
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
         self.certificate, key = Authority(self.folder).issue("mx.test")
-        self.context = server_context(self.certificate, key)
+        self.context = server_contexts(TlsFiles((KeyPair(self.certificate, key),))).submission
 
     def test_tls_exporter(self) -> None:
         """RFC 9266, 2."""
@@ -150,7 +151,13 @@ class ChannelBindingTests(SynchronousTestCase):
                 serialization.NoEncryption(),
             )
         )
-        ours, _ = shake_hands(server_context(*paths), SSL.TLS1_3_VERSION)
+        ours, _ = shake_hands(
+            server_contexts(
+                TlsFiles(
+                    (KeyPair(*paths), SSL.TLS1_3_VERSION),
+                )
+            )
+        ).submission
         der = certificate.public_bytes(serialization.Encoding.DER)
         return channel_binding(ours, "tls-server-end-point"), der
 
