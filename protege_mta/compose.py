@@ -12,7 +12,9 @@ import pickle
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -21,16 +23,25 @@ from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
 from .clerk import Clerk
-from .config.model import Domain, LmtpDomain, MaildirDomain, Settings, SmtpListener
+from .config.model import (
+    Domain,
+    LmtpDomain,
+    MaildirDomain,
+    Settings,
+    SmtpListener,
+    SubmissionListener,
+    Tls,
+)
 from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics
 from .message import trace
 from .model.address import NULL
+from .model.domain import ascii_domain
 from .model.envelope import Envelope, Origin
 from .model.hop import HopKind, NextHop
 from .model.ids import IdSource, QueueId
-from .model.ports import Intake, Peer, Transport
+from .model.ports import Door, Intake, Peer, Transport
 from .model.reply import Reply
 from .model.tally import Tally
 from .observe.events import EventLines
@@ -45,7 +56,7 @@ from .routing.mx import MxRouter
 from .routing.networks import OwnListeners, Prohibited
 from .routing.site import Located, Locator
 from .routing.smarthost import SmarthostRouter
-from .routing.table import RoutingTable, ascii_domain
+from .routing.table import RoutingTable
 from .schedule.backoff import Backoff, RetrySchedule
 from .schedule.bounces import Bounces
 from .schedule.desk import Desk
@@ -56,6 +67,7 @@ from .schedule.prepare import Preparer
 from .schedule.scheduler import Scheduler, SchedulerSettings
 from .spool.disk import DiskSpool
 from .spool.settings import SpoolSettings
+from .transport import certificates, self_signed
 from .transport.addresses import has_global_ipv6, is_local
 from .transport.delegate import Delegate, DelegatedTransport
 from .transport.dns import DnsResolver
@@ -65,11 +77,14 @@ from .transport.maildir import MaildirTransport
 from .transport.maildir import resolver as maildir_resolver
 from .transport.smtp_server import SmtpServerFactory
 from .transport.submit import Submission
-from .transport.tls_server import server_context
+from .transport.tls_server import KeyPair, ServerContext, ServerContexts, TlsFiles
 from .transport.unix import Credentials as PeerCredentials
 from .wire.settings import ServerSettings
 
 _T = TypeVar("_T")
+
+MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
+"""Of SASL; what submission offers whatever accounts there are."""
 
 PROBE_S: Final = 30.0
 """How long a site that failed as a whole is left alone at first."""
@@ -159,7 +174,11 @@ class House:
         )
         self.limits = Limits(_limit_settings(settings), time.monotonic)
         self.door = SmtpDoor(_relaying(settings), self.limits, self.events, self._begin)
+        self.submission_door: Door = self.door
         self.smtp: dict[str, SmtpServerFactory] = {}
+        self.certificates = certificates.Certificates(
+            self._put_tls, clock=reactor, now=time.time, in_thread=self._in_thread
+        )
         self.desk = Desk(
             self.spool,
             self.ledger,
@@ -168,7 +187,12 @@ class House:
             arriving=lambda: self.acceptance.arriving,
         )
         self.configure(settings)
-        self.metrics.watch(depth=self._depth, stats=self.spool.stats, lag_s=self.lag.worst_s)
+        self.metrics.watch(
+            depth=self._depth,
+            stats=self.spool.stats,
+            lag_s=self.lag.worst_s,
+            certificates=self.certificates.ends,
+        )
 
     # --- what a reload replaces ------------------------------------------------------------------
 
@@ -178,11 +202,8 @@ class House:
 
         :raise ValueError, OSError: a key or certificate cannot be used.
         """
-        tls = None
-        if settings.tls is not None:
-            tls = server_context(
-                settings.tls.certificate, settings.tls.private_key, settings.tls.min_version
-            )
+        tls_source = self._tls_source(settings)
+        tls = certificates.load(tls_source) if tls_source is not None else None
         signers = outbound.signers(settings)
         transports = self._transports(settings)
         locator = self._new_locator(settings)
@@ -199,10 +220,9 @@ class House:
             self.delegate.set_up(self.delegated())
         self.door.relaying = _relaying(settings)
         self.limits.settings = _limit_settings(settings)
-        self.server_settings = _server_settings(settings)
-        self.tls = tls
-        for factory in self.smtp.values():
-            factory.settings, factory.tls = self.server_settings, tls
+        self.certificates.use(tls_source, tls)
+        self.renew_server_settings()
+        self._hiding = _hiding(settings)
         old = list(self.transports.values())
         self.transports.update(transports)
         for transport in old:
@@ -260,19 +280,46 @@ class House:
 
     # --- doors -----------------------------------------------------------------------------------
 
-    def smtp_factory(self, listener: SmtpListener) -> SmtpServerFactory:
-        """Serves one listener of kind ``smtp``."""
+    def smtp_factory(self, listener: SmtpListener | SubmissionListener) -> SmtpServerFactory:
+        """Serves one listener that speaks SMTP."""
+        is_submission = isinstance(listener, SubmissionListener)
         factory = self.smtp[listener.name] = SmtpServerFactory(
-            self.door,
-            self.server_settings,
+            self.submission_door if is_submission else self.door,
+            self.server_settings(is_submission=is_submission),
             listener=listener.name,
             tally=self.tally,
             clock=self.reactor,
             now=time.time,
             new_session_id=_session_ids(),
-            tls=self.tls,
+            new_nonce=lambda: secrets.token_urlsafe(18),
+            tls=self._tls_for(is_submission=is_submission),
+            is_tls_first=listener.kind == "submissions",
         )
         return factory
+
+    def server_settings(self, *, is_submission: bool) -> ServerSettings:
+        """What the sessions of one kind of listener go by."""
+        settings = self.settings
+        return ServerSettings(
+            settings.hostname,
+            message_octets=settings.limits.message_octets,
+            recipients=settings.limits.recipients,
+            mechanisms=self.mechanisms() if is_submission else (),
+            is_submission=is_submission,
+            future_release_s=settings.limits.future_release_s,
+        )
+
+    def mechanisms(self) -> tuple[str, ...]:
+        """What AUTH takes from our users, the best first.
+
+        CRAM-MD5 belongs here only where some account has the secret that it needs.
+        """
+        return MECHANISMS
+
+    def renew_server_settings(self) -> None:
+        """Have new connections go by what is in force now."""
+        for factory in self.smtp.values():
+            factory.settings = self.server_settings(is_submission=factory.settings.is_submission)
 
     def http_site(self) -> Any:
         """Serves every listener of kind ``http``."""
@@ -287,6 +334,9 @@ class House:
 
     def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
         recipients = envelope.recipients
+        helo, address = peer.helo, peer.address
+        if peer.listener in self._hiding:
+            helo, address = self.settings.hostname, ""
 
         def received(id: QueueId, at: float) -> bytes:
             return trace.received(
@@ -299,8 +349,8 @@ class House:
                     is_authenticated=bool(peer.identity),
                     is_smtputf8=envelope.is_smtputf8,
                 ),
-                helo=peer.helo,
-                peer_address=peer.address,
+                helo=helo,
+                peer_address=address,
                 tls=peer.tls,
                 recipient=recipients[0].address if len(recipients) == 1 else None,
             )
@@ -317,6 +367,32 @@ class House:
             origin,
             lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
         )
+
+    # --- TLS -------------------------------------------------------------------------------------
+
+    def _tls_source(self, settings: Settings) -> certificates.Source | None:
+        """Where the listeners' certificates come from; None for no TLS."""
+        if settings.tls is not None:
+            files = _tls_files(settings.tls)
+            return lambda: files
+        # A reload closes no listener, and those for submission cannot do without.
+        is_served = any(factory.settings.is_submission for factory in self.smtp.values())
+        if not settings.is_self_signed and not is_served:
+            return None
+        names = [settings.hostname]
+        if settings.source is None:  # the embedded default, which serves this machine alone
+            names += ["localhost", "127.0.0.1"]
+        return partial(_self_signed, settings, names)
+
+    def _put_tls(self, contexts: ServerContexts | None) -> None:
+        self.tls = contexts
+        for factory in self.smtp.values():
+            factory.tls = self._tls_for(is_submission=factory.settings.is_submission)
+
+    def _tls_for(self, *, is_submission: bool) -> ServerContext | None:
+        if self.tls is None:
+            return None
+        return self.tls.submission if is_submission else self.tls.public
 
     # --- threads ---------------------------------------------------------------------------------
 
@@ -407,7 +483,7 @@ def _relaying(settings: Settings) -> Relaying:
         relay_hosts={
             listener.name: listener.relay_hosts
             for listener in settings.listeners
-            if isinstance(listener, SmtpListener)
+            if isinstance(listener, SmtpListener | SubmissionListener)
         },
         postmaster=settings.postmaster or NULL,
     )
@@ -463,13 +539,25 @@ def _limit_settings(settings: Settings) -> LimitSettings:
     )
 
 
-def _server_settings(settings: Settings) -> ServerSettings:
-    return ServerSettings(
-        settings.hostname,
-        message_octets=settings.limits.message_octets,
-        recipients=settings.limits.recipients,
-        future_release_s=settings.limits.future_release_s,
+def _hiding(settings: Settings) -> frozenset[str]:
+    """The listeners whose clients are nobody else's business."""
+    return frozenset(
+        listener.name
+        for listener in settings.listeners
+        if isinstance(listener, SubmissionListener) and listener.hide_client
     )
+
+
+def _tls_files(tls: Tls) -> TlsFiles:
+    pairs = [(tls.certificate, tls.private_key)]
+    pairs += [(one.certificate, one.private_key) for one in tls.certificates]
+    return TlsFiles(tuple(KeyPair(*pair) for pair in pairs), tls.min_version, tls.client_ca_file)
+
+
+def _self_signed(settings: Settings, names: Sequence[str]) -> TlsFiles:
+    """Files of our own, where the configuration names none."""
+    now = datetime.fromtimestamp(time.time(), UTC)
+    return TlsFiles((self_signed.kept(settings.self_signed_folder, names, now),))
 
 
 def spool_settings(settings: Settings) -> SpoolSettings:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
-
+from ..model.account import ScramVerifier
 from ..model.envelope import Envelope, Origin, Recipient
-from ..model.ports import Events, Intake, MailCommand, Peer
+from ..model.ports import Events, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from .limits import Limits
 from .relaying import Relaying
@@ -34,6 +33,12 @@ class SmtpDoor:
     def closed(self, peer: Peer) -> None:
         self._limits.closed(peer)
 
+    def scram(self, peer: Peer, name: str) -> ScramVerifier:
+        raise RuntimeError(f"SCRAM on listener {peer.listener}, which offers no AUTH")
+
+    def login(self, peer: Peer, proof: Proof) -> Reply:
+        return TABLE["not-implemented"]
+
     def sender(self, peer: Peer, mail: MailCommand) -> Reply:
         refusal = self._limits.message(peer)
         if refusal is None:
@@ -49,10 +54,6 @@ class SmtpDoor:
 
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
         relaying = self.relaying
-        if relaying.postmaster:
-            envelope = attrs.evolve(
-                envelope, recipients=tuple(map(relaying.redirected, envelope.recipients))
-            )
         may_relay = relaying.may_relay(peer)
         origin = Origin("smtp", peer.identity, peer.address, may_sign=may_relay)
-        return self._begin(peer, envelope, origin)
+        return self._begin(peer, relaying.readdressed(envelope), origin)

@@ -22,24 +22,30 @@ def hello(hostname: str) -> bytes:
 
 @lru_cache(maxsize=64)
 def abilities(
-    hostname: str, message_octets: int, may_start_tls: bool, more: tuple[str, ...] = ()
+    hostname: str,
+    message_octets: int,
+    may_start_tls: bool,
+    mechanisms: tuple[str, ...],
+    more: tuple[str, ...] = (),
 ) -> bytes:
     """To EHLO.
 
-    :param more: lines for what is not offered to everybody.
+    :param mechanisms: that AUTH takes on this channel.
+    :param more: lines for what else is not offered to everybody.
     """
-    offers = [
-        hostname,
-        "PIPELINING",
-        f"SIZE {message_octets}",
+    offers = [hostname, "PIPELINING", f"SIZE {message_octets}"]
+    # Never the last: GNU SASL's client looks for "250-" before them.
+    if may_start_tls:
+        offers.append("STARTTLS")
+    if mechanisms:
+        offers.append(" ".join(("AUTH", *mechanisms)))
+    offers += [
         "8BITMIME",
         "ENHANCEDSTATUSCODES",
         "SMTPUTF8",
         "CHUNKING",
         "DSN",
     ]
-    if may_start_tls:
-        offers.append("STARTTLS")
     return Reply(250, "", (*offers, *more)).octets()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import attrs
 from attrs import validators
 
+from .sasl import MECHANISMS
+
 
 @attrs.frozen
 class ServerSettings:
@@ -24,6 +26,8 @@ class ServerSettings:
         RFC 4954, 4); who has to say AUTH is the door's to tell.
     :ivar future_release_s: for how long at most a message may be held for its sender (RFC 4865);
         0 where that is not offered, as on listeners that are not for submission.
+    :ivar failed_logins: how many exchanges of AUTH may fail on one connection, for whatever reason,
+        before the next AUTH gets 421.
     :ivar bad_commands: how many commands of no sense are answered before 421; a message taken
         wipes the slate.
     """
@@ -36,6 +40,9 @@ class ServerSettings:
     handshake_s: float = attrs.field(default=60.0, validator=validators.gt(0))
     close_s: float = attrs.field(default=30.0, validator=validators.gt(0))
     bad_commands: int = attrs.field(default=20, validator=validators.ge(1))
-    mechanisms: tuple[str, ...] = ()
+    mechanisms: tuple[str, ...] = attrs.field(
+        default=(), validator=validators.deep_iterable(validators.in_(MECHANISMS))
+    )
     is_submission: bool = False
     future_release_s: int = attrs.field(default=0, validator=validators.ge(0))
+    failed_logins: int = attrs.field(default=3, validator=validators.ge(1))
