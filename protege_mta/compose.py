@@ -41,7 +41,7 @@ from .model.domain import ascii_domain
 from .model.envelope import Envelope, Origin
 from .model.hop import HopKind, NextHop
 from .model.ids import IdSource, QueueId
-from .model.ports import Door, Intake, Peer, Transport
+from .model.ports import Intake, Peer, Transport
 from .model.reply import Reply
 from .model.tally import Tally
 from .observe.events import EventLines
@@ -51,6 +51,8 @@ from .observe.metrics import Depth, Metrics
 from .policy.door import SmtpDoor
 from .policy.limits import Limits, LimitSettings
 from .policy.relaying import Mailboxes, Relaying
+from .policy.submission import SubmissionDoor
+from .register import Register
 from .routing.lmtp import LmtpRouter
 from .routing.mx import MxRouter
 from .routing.networks import OwnListeners, Prohibited
@@ -163,18 +165,37 @@ class House:
         )
         self.dispatcher.scheduler = self.scheduler
         self.ledger.accepted = self.dispatcher.accepted
+        new_id = IdSource(time.time, secrets.token_bytes)
         self.acceptance = Acceptance(
             self.spool,
             self.events,
             now=time.time,
-            new_id=IdSource(time.time, secrets.token_bytes),
+            new_id=new_id,
             first_s=self._first_s,
             accepted=self.dispatcher.accepted,
             took=self.metrics.accept_s.observe,
         )
         self.limits = Limits(_limit_settings(settings), time.monotonic)
         self.door = SmtpDoor(_relaying(settings), self.limits, self.events, self._begin)
-        self.submission_door: Door = self.door
+        self.register = Register(
+            reactor,
+            settings.state_dir,
+            self.events,
+            self.tally,
+            settings.login,
+            changed=self.renew_server_settings,
+        )
+        self.submission_door = SubmissionDoor(
+            _relaying(settings),
+            self.limits,
+            self.events,
+            self._begin,
+            accounts=self.register.accounts,
+            logins=self.register.logins,
+            usage=self.register.usage,
+            now=time.time,
+            new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
+        )
         self.smtp: dict[str, SmtpServerFactory] = {}
         self.certificates = certificates.Certificates(
             self._put_tls, clock=reactor, now=time.time, in_thread=self._in_thread
@@ -218,7 +239,8 @@ class House:
         self.dispatcher.preparer = Preparer(signers, self.signers)
         if self.delegate is not None and self.transports:
             self.delegate.set_up(self.delegated())
-        self.door.relaying = _relaying(settings)
+        self.door.relaying = self.submission_door.relaying = _relaying(settings)
+        self.register.configure(settings.login)
         self.limits.settings = _limit_settings(settings)
         self.certificates.use(tls_source, tls)
         self.renew_server_settings()
@@ -310,11 +332,9 @@ class House:
         )
 
     def mechanisms(self) -> tuple[str, ...]:
-        """What AUTH takes from our users, the best first.
-
-        CRAM-MD5 belongs here only where some account has the secret that it needs.
-        """
-        return MECHANISMS
+        """What AUTH takes from our users, the best first; CRAM-MD5 only where some account has the
+        secret that it needs."""
+        return (*MECHANISMS, "CRAM-MD5") if self.register.takes_cram_md5 else MECHANISMS
 
     def renew_server_settings(self) -> None:
         """Have new connections go by what is in force now."""

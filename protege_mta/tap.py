@@ -191,6 +191,7 @@ class MailService(Service):
         self._reactor.suggestThreadPoolSize(16)
         house = self._house = House(self._reactor, settings)
         self._recover(house)
+        house.register.start()
         house.lag.start()
         house.certificates.start()
         self._listen(house)
@@ -325,6 +326,7 @@ class MailService(Service):
             house.resolver.close,
             house.lag.stop,
             house.certificates.stop,
+            house.register.stop,
             house.dispatcher.leave,
             house.spool.close,
             house.journal.close,

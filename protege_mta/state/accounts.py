@@ -114,6 +114,7 @@ class StoredAccounts:
         self._generation: Generation = (0, 0)
         self._accounts: dict[str, Account] = {}
         self._revision = 0
+        self._takes_cram_md5 = False
 
     def load(self) -> None:
         """Read all of them, so that a start fails where a login would.  :raise StateFailed:"""
@@ -124,6 +125,11 @@ class StoredAccounts:
         if generation != self._generation:
             self._follow(generation)
         return self._accounts.get(name)
+
+    def takes_cram_md5(self) -> bool:
+        """Whether any account has the secret that CRAM-MD5 needs.  :raise StateFailed:"""
+        self.get("")
+        return self._takes_cram_md5
 
     def _follow(self, generation: Generation) -> None:
         """Take over what has changed, which among many accounts is little."""
@@ -141,6 +147,7 @@ class StoredAccounts:
                 there = {name for (name,) in connection.execute("SELECT name FROM account")}
                 for name in accounts.keys() - there:
                     del accounts[name]
+        self._takes_cram_md5 = any(account.cram_secret for account in accounts.values())
         self._generation = generation
 
     def renew(self, account: Account) -> None:

@@ -151,13 +151,8 @@ class ChannelBindingTests(SynchronousTestCase):
                 serialization.NoEncryption(),
             )
         )
-        ours, _ = shake_hands(
-            server_contexts(
-                TlsFiles(
-                    (KeyPair(*paths), SSL.TLS1_3_VERSION),
-                )
-            )
-        ).submission
+        context = server_contexts(TlsFiles((KeyPair(*paths),))).submission
+        ours, _ = shake_hands(context, SSL.TLS1_3_VERSION)
         der = certificate.public_bytes(serialization.Encoding.DER)
         return channel_binding(ours, "tls-server-end-point"), der
 
