@@ -12,16 +12,27 @@ import pickle
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
 from .clerk import Clerk
-from .config.model import Domain, LmtpDomain, MaildirDomain, Settings, SmtpListener
+from .config.kinds import AnswerRange
+from .config.model import (
+    Domain,
+    LmtpDomain,
+    MaildirDomain,
+    Policy,
+    Settings,
+    SmtpListener,
+    SubmissionListener,
+)
 from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics
@@ -37,9 +48,13 @@ from .observe.events import EventLines
 from .observe.health import Health, HealthLimits, ReactorLag
 from .observe.journal import FileJournal
 from .observe.metrics import Depth, Metrics
+from .policy.dns_lists import DnsList, DnsLists, refusal
 from .policy.door import SmtpDoor
+from .policy.greylist import Greylist, GreylistSettings
+from .policy.guard import Guard
 from .policy.limits import Limits, LimitSettings
 from .policy.relaying import Mailboxes, Relaying
+from .policy.tarpit import Tarpit
 from .routing.lmtp import LmtpRouter
 from .routing.mx import MxRouter
 from .routing.networks import OwnListeners, Prohibited
@@ -63,6 +78,7 @@ from .transport.dns_system import HostsFile
 from .transport.link import Setup
 from .transport.maildir import MaildirTransport
 from .transport.maildir import resolver as maildir_resolver
+from .transport.proxied import ProxiedFactory
 from .transport.smtp_server import SmtpServerFactory
 from .transport.submit import Submission
 from .transport.tls_server import server_context
@@ -156,8 +172,16 @@ class House:
             accepted=self.dispatcher.accepted,
             took=self.metrics.accept_s.observe,
         )
-        self.limits = Limits(_limit_settings(settings), time.monotonic)
-        self.door = SmtpDoor(_relaying(settings), self.limits, self.events, self._begin)
+        self.limits = Limits(
+            _limit_settings(settings),
+            time.monotonic,
+            trusts=lambda peer: self.door.relaying.may_relay(peer),
+        )
+        self.tarpit = Tarpit(settings.limits.unknown_recipients, reactor, self.tally)
+        self.greylist = Greylist(_greylist_settings(settings), time.monotonic)
+        self.door = SmtpDoor(
+            _relaying(settings), self.limits, self.events, self._begin, tarpit=self.tarpit
+        )
         self.smtp: dict[str, SmtpServerFactory] = {}
         self.desk = Desk(
             self.spool,
@@ -197,7 +221,10 @@ class House:
         if self.delegate is not None and self.transports:
             self.delegate.set_up(self.delegated())
         self.door.relaying = _relaying(settings)
+        self.door.guard = self._guard(settings.policy)
         self.limits.settings = _limit_settings(settings)
+        self.tarpit.free = settings.limits.unknown_recipients
+        self.greylist.settings = _greylist_settings(settings)
         self.server_settings = _server_settings(settings)
         self.tls = tls
         for factory in self.smtp.values():
@@ -259,7 +286,7 @@ class House:
 
     # --- doors -----------------------------------------------------------------------------------
 
-    def smtp_factory(self, listener: SmtpListener) -> SmtpServerFactory:
+    def smtp_factory(self, listener: SmtpListener) -> IProtocolFactory:
         """Serves one listener of kind ``smtp``."""
         factory = self.smtp[listener.name] = SmtpServerFactory(
             self.door,
@@ -269,8 +296,33 @@ class House:
             clock=self.reactor,
             new_session_id=_session_ids(),
             tls=self.tls,
+            greet_delay_s=listener.greet_delay_s,
         )
-        return factory
+        return self._behind_proxies(listener, factory)
+
+    def _behind_proxies(
+        self, listener: SmtpListener | SubmissionListener, factory: IProtocolFactory
+    ) -> IProtocolFactory:
+        """The factory itself, where no proxies are named."""
+        if not listener.proxy_protocol_from:
+            return factory
+        return ProxiedFactory(
+            factory, listener.proxy_protocol_from, tally=self.tally, clock=self.reactor
+        )
+
+    def _guard(self, policy: Policy) -> Guard | None:
+        """What is asked of strangers, or None where that is nothing."""
+        lists = _dns_lists(policy)
+        has_greylist = policy.greylist.enabled
+        if not (lists or has_greylist or policy.helo != "off"):
+            return None
+        return Guard(
+            self.resolver,
+            self.reactor,
+            helo=policy.helo,
+            lists=DnsLists(lists, self.metrics.counts.dns_list_answered) if lists else None,
+            greylist=self.greylist if has_greylist else None,
+        )
 
     def http_site(self) -> Any:
         """Serves every listener of kind ``http``."""
@@ -457,7 +509,37 @@ def _retry(settings: Settings) -> RetrySchedule:
 def _limit_settings(settings: Settings) -> LimitSettings:
     limits = settings.limits
     return LimitSettings(
-        limits.connections, limits.connections_per_ip, limits.messages_per_ip_per_minute
+        connections=limits.connections,
+        connections_per_ip=limits.connections_per_ip,
+        messages_per_ip_per_minute=limits.messages_per_ip_per_minute,
+        connections_per_ip_per_minute=limits.connections_per_ip_per_minute,
+        recipients_per_ip_per_minute=limits.recipients_per_ip_per_minute,
+        offences_per_ip=limits.offences_per_ip,
+        shut_out_s=limits.shut_out_s,
+    )
+
+
+def _dns_lists(policy: Policy) -> list[DnsList]:
+    return [
+        *(DnsList(one.zone, _ranges(one.answers)) for one in policy.allowlist),
+        *(
+            DnsList(one.zone, _ranges(one.answers), refusal(one.zone, one.action))
+            for one in policy.dnsbl
+        ),
+    ]
+
+
+def _ranges(answers: Sequence[AnswerRange]) -> list[tuple[IPv4Address, IPv4Address]]:
+    return [(one.low, one.high) for one in answers]
+
+
+def _greylist_settings(settings: Settings) -> GreylistSettings:
+    greylist = settings.policy.greylist
+    return GreylistSettings(
+        delay_s=greylist.delay_s,
+        retry_s=greylist.retry_s,
+        keep_s=greylist.keep_s,
+        allow_after=greylist.allow_after,
     )
 
 
