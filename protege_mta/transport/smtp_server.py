@@ -344,7 +344,7 @@ class SmtpConnection:
             machine.refuse(TABLE["shutting-down"])
         else:
             machine.greet()
-        self._go_on()
+        self._run()
 
     def _run(self) -> None:
         """Let the machine go on with what is there, and write what it says."""
