@@ -314,7 +314,8 @@ class AnswerRange:
 ANY_ANSWER: Final = AnswerRange(
     ipaddress.IPv4Address("127.0.0.2"), ipaddress.IPv4Address("127.0.0.254")
 )
-"""127.0.0.1 never means a listing (RFC 5782, 2.1), and 127.0.0.255 mostly a refusal to answer."""
+"""By convention 127.0.0.2 and what is above it (RFC 5782, 2.1 and 2.3); 127.0.0.255 is how some
+refuse to answer."""
 
 
 @attrs.frozen

@@ -1,5 +1,5 @@
 """Whoever is new has to come again: what sends by a queue does, what fires and forgets does not
-(RFC 6647, 2.1).
+(RFC 6647, 2.4).
 
 In memory only: a restart that forgets delays some mail, and loses none.
 """
