@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 from unittest import SkipTest
@@ -151,13 +152,14 @@ class HaProxy(_Peer):
 
     def __init__(self, to_port: int, option: str) -> None:
         super().__init__("haproxy")
-        wanted = free_port(self.address)
-        try:
-            self.port6 = free_port("::1")
-        except OSError:
-            self.port6 = 0
-        # A connection to see whether it listens, which is not handed on.
-        self.port = free_port(self.address)
+        with ExitStack() as held:  # all at once, so that they differ
+            wanted = held.enter_context(_bound(self.address)).getsockname()[1]
+            # To see whether it listens, by a connection that is not handed on.
+            self.port = held.enter_context(_bound(self.address)).getsockname()[1]
+            try:
+                self.port6 = held.enter_context(_bound("::1")).getsockname()[1]
+            except OSError:
+                self.port6 = 0
         config = self.folder / "haproxy.cfg"
         text = _HAPROXY.format(
             address=self.address,
@@ -271,9 +273,19 @@ class DovecotLmtp(_Peer):
         return [path.read_bytes() for path in sorted((self._home(address) / "new").glob("*"))]
 
 
+def _bound(address: str) -> socket.socket:
+    """A TCP socket at a free port."""
+    found = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        found.bind((address, 0))
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
 def free_port(address: str = ADDRESS) -> int:
     """A TCP port that is free at this moment."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
+    with _bound(address) as found:
+        port: int = found.getsockname()[1]
         return port
