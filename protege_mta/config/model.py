@@ -185,10 +185,31 @@ Listener = SmtpListener | SubmissionListener | SubmissionsListener | HttpListene
 
 
 @attrs.frozen(kw_only=True)
-class Tls:
-    """The certificate that our listeners show; without one STARTTLS is not offered."""
+class TlsCertificate:
+    """One more certificate, shown to clients that ask for one of its names (SNI)."""
 
-    later: ClassVar = ("certificates",)
+    certificate: Path = attrs.field(
+        metadata=key(
+            ReadableFile(),
+            "The certificate and its chain, PEM, ours first. It is shown for the DNS names of its "
+            "SAN, where `*` stands for one label; for a name of several certificates with "
+            "different algorithms, the client's abilities decide, ECDSA first.",
+        )
+    )
+    private_key: Path = attrs.field(
+        metadata=key(ReadableFile(), "Its private key, PEM, without a passphrase.")
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Tls:
+    """The certificates that our listeners show. Files that have changed are found within some 10 s
+    and used for new connections, without a reload. Where the table is left out TLS is offered only
+    if there is a listener for submission: with a self-signed certificate for `hostname`, which is
+    made in `tls` in `state_dir`.
+
+    :ivar client_ca_file: None where clients are not asked for certificates.
+    """
 
     certificate: Path = attrs.field(
         metadata=key(ReadableFile(), "The certificate and its chain, PEM, ours first.")
@@ -199,6 +220,19 @@ class Tls:
     min_version: Literal["1.2", "1.3"] = attrs.field(
         default="1.2",
         metadata=key(OneOf(("1.2", "1.3")), "The oldest TLS version that is accepted."),
+    )
+    certificates: tuple[TlsCertificate, ...] = attrs.field(
+        default=(), metadata=key(Tables(Table(TlsCertificate)))
+    )
+    client_ca_file: Path | None = attrs.field(
+        default=None,
+        metadata=key(
+            ReadableFile(is_optional=True),
+            "Certificates (PEM) of those who may sign certificates of clients. Listeners for "
+            "submission ask for one then and do without, but one that does not verify ends the "
+            "handshake. It never stands in for AUTH.",
+            shown_default="clients are not asked for certificates",
+        ),
     )
 
 
@@ -589,6 +623,38 @@ class Policy:
 
 
 @attrs.frozen(kw_only=True)
+class Login:
+    """How failed logins of submission clients are answered.
+
+    A place is an IPv4 address, or the /64 of an IPv6 one.
+    """
+
+    delay_s: float = attrs.field(
+        default=1.0,
+        metadata=key(
+            SECONDS,
+            "What the answer waits after one failure; each further one doubles it, up to 16 "
+            "seconds. 0 = no waits.",
+        ),
+    )
+    failures: int = attrs.field(
+        default=10,
+        metadata=key(
+            Whole(1),
+            "So many failures for one name at one place lock it there; three times as many for any "
+            "names lock the place, but for names that have logged in from it before.",
+        ),
+    )
+    window_s: float = attrs.field(
+        default=600.0,
+        metadata=key(SECONDS_ABOVE_0, "The time within which failures are counted."),
+    )
+    lock_s: float = attrs.field(
+        default=900.0, metadata=key(SECONDS, "How long a lock lasts; 0 = no locks.")
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Workers:
     """Processes that share the work."""
 
@@ -658,7 +724,8 @@ class Settings:
         default=Path("state"),
         metadata=key(
             FilePath(),
-            "The folder of the spool, `ports.json` and the event log; made with mode 0700.",
+            "The folder of the spool, the accounts, `ports.json` and the event log; made with mode "
+            "0700.",
         ),
     )
     run_dir: Path = attrs.field(
@@ -721,8 +788,21 @@ class Settings:
     retry: Retry = attrs.field(factory=Retry, metadata=key(Table(Retry)))
     limits: Limits = attrs.field(factory=Limits, metadata=key(Table(Limits)))
     policy: Policy = attrs.field(factory=Policy, metadata=key(Table(Policy)))
+    login: Login = attrs.field(factory=Login, metadata=key(Table(Login)))
     workers: Workers = attrs.field(factory=Workers, metadata=key(Table(Workers)))
     events: Events = attrs.field(factory=Events, metadata=key(Table(Events)))
+
+    @property
+    def self_signed_folder(self) -> Path:
+        """Where we keep the certificate that stands in for a missing ``[tls]``."""
+        return self.state_dir / "tls"
+
+    @property
+    def is_self_signed(self) -> bool:
+        """Whether that certificate is needed: submission is never without TLS."""
+        return self.tls is None and any(
+            isinstance(each, SubmissionListener) for each in self.listeners
+        )
 
     @property
     def control_socket(self) -> Path:

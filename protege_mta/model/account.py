@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+import stringprep
+import unicodedata
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import attrs
 from attrs import validators
 
 NAME_CHARACTERS: Final = 128
+PASSWORD_CHARACTERS: Final = 1024
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}\Z")
 
@@ -19,7 +23,47 @@ def account_name(text: str) -> str | None:
     Letters, digits and ``._@+-`` only: an address is a good name, and no two names look alike.
     """
     name = text.lower()
-    return name if _NAME.match(name) else None
+    return name if text.isascii() and _NAME.match(name) else None
+
+
+_PROHIBITED: Final[tuple[Callable[[str], bool], ...]] = (
+    stringprep.in_table_a1,  # unassigned, which a stored string may not hold
+    stringprep.in_table_c12,
+    stringprep.in_table_c21_c22,
+    stringprep.in_table_c3,
+    stringprep.in_table_c4,
+    stringprep.in_table_c5,
+    stringprep.in_table_c6,
+    stringprep.in_table_c7,
+    stringprep.in_table_c8,
+    stringprep.in_table_c9,
+)
+
+
+def prepared_password(text: str) -> str | None:
+    """A password as it is hashed and compared, however it was typed: SASLprep (RFC 4013), as
+    RFC 5802, 2.2, and RFC 4616, 2, want it.
+
+    :return: None for what cannot be a password: nothing, more than :data:`PASSWORD_CHARACTERS`,
+        control characters (NUL among them), and characters that Unicode 3.2 does not know, which
+        clients would not send alike.
+    """
+    if len(text) > PASSWORD_CHARACTERS:
+        return None
+    if text.isascii():
+        return text if text and text.isprintable() else None
+    spaced = (" " if stringprep.in_table_c12(each) else each for each in text)
+    mapped = "".join(each for each in spaced if not stringprep.in_table_b1(each))
+    prepared = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
+    if not 0 < len(prepared) <= PASSWORD_CHARACTERS:
+        return None
+    if any(is_prohibited(c) for c in prepared for is_prohibited in _PROHIBITED):
+        return None
+    if any(map(stringprep.in_table_d1, prepared)):  # written from right to left: RFC 3454, 6
+        ends = stringprep.in_table_d1(prepared[0]) and stringprep.in_table_d1(prepared[-1])
+        if not ends or any(map(stringprep.in_table_d2, prepared)):
+            return None
+    return prepared
 
 
 @attrs.frozen
@@ -77,3 +121,16 @@ class Account:
     limits: AccountLimits = attrs.field(factory=AccountLimits)
     created_at: float = 0.0
     revision: int = 0
+
+
+class Usage(NamedTuple):
+    """What an account has sent in one of its windows.
+
+    :ivar window_start: POSIX seconds.
+    """
+
+    name: str
+    window_start: int
+    window_s: int
+    messages: int
+    recipients: int

@@ -324,13 +324,18 @@ class Door(Protocol):
 # --- accounts ------------------------------------------------------------------------------------
 
 
+class StateFailed(OSError):
+    """The database of accounts and settings cannot be read or written: no start, 454 later."""
+
+
 class Accounts(Protocol):
     """The submission accounts, as they are now: a change by another process shows within a second.
 
     Answers come from memory.
     """
 
-    def get(self, name: str) -> Account | None: ...
+    def get(self, name: str) -> Account | None:
+        """:raise StateFailed: nobody knows what they are now."""
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -137,6 +137,7 @@ class Metrics(Collector):
         self._depth: Callable[[], Depth] | None = None
         self._stats: Callable[[], Stats] | None = None
         self._lag_s: Callable[[], float] | None = None
+        self._certificates: Callable[[], Mapping[tuple[str, str], float]] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -148,13 +149,16 @@ class Metrics(Collector):
         depth: Callable[[], Depth],
         stats: Callable[[], Stats],
         lag_s: Callable[[], float],
+        certificates: Callable[[], Mapping[tuple[str, str], float]],
     ) -> None:
         """Name the sources of what is read at a scrape only, once they are there.
 
         :param depth: of the queue.
         :param lag_s: how late the reactor was.
+        :param certificates: when they expire, POSIX seconds, by name and algorithm.
         """
         self._depth, self._stats, self._lag_s = depth, stats, lag_s
+        self._certificates = certificates
 
     def committed(self, took_s: float, operations: int) -> None:
         """The spool made ``operations`` durable in one sync; called on its writer's thread."""
@@ -187,6 +191,8 @@ class Metrics(Collector):
         )
         if self._lag_s is not None:
             yield _gauge("reactor_lag_seconds", "How late the reactor was.", self._lag_s())
+        if self._certificates is not None:
+            yield _collect_certificates(self._certificates())
         build = GaugeMetricFamily(
             "protege_mta_build_info", "Which version runs; always 1.", labels=("version", "python")
         )
@@ -287,6 +293,9 @@ class Metrics(Collector):
             ("direction",),
             _in_out(tally.tls_failures_in, tally.tls_failures_out),
         )
+        yield _counters(
+            "logins", "Clients that logged in, or tried to.", ("result",), _keyed(tally.logins)
+        )
 
 
 def _collect_depth(depth: Depth) -> Iterator[Metric]:
@@ -309,6 +318,17 @@ def _collect_spool(stats: Stats) -> Iterator[Metric]:
     yield _counter("spool_commits", "Batches made durable.", stats.commits)
     yield _counter("spool_operations", "Operations made durable.", stats.operations)
     yield _gauge("spool_failed", "1 when the disk broke a promise.", float(stats.is_failed))
+
+
+def _collect_certificates(ends: Mapping[tuple[str, str], float]) -> Metric:
+    family = GaugeMetricFamily(
+        "protege_mta_certificate_expires_at",
+        "When a certificate that we show expires, POSIX seconds.",
+        labels=("name", "algorithm"),
+    )
+    for labels, at in ends.items():
+        family.add_metric(labels, at)
+    return family
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

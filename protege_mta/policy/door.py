@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
 from twisted.internet.defer import Deferred
 
+from ..model.account import ScramVerifier
 from ..model.envelope import Envelope, Origin, Recipient
-from ..model.ports import Events, Intake, MailCommand, Peer
+from ..model.ports import Events, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from .guard import Guard
 from .limits import Limits
@@ -45,19 +45,22 @@ class SmtpDoor:
     def opened(self, peer: Peer) -> Reply | None:
         refusal = self._limits.opened(peer)
         if refusal is not None:
-            if self._limits.is_news(peer):
-                self._events.rejected(peer, None, "", refusal)
-        elif self.guard is not None and not self.relaying.may_relay(peer):
+            return refusal
+        if self.guard is not None and not self.relaying.may_relay(peer):
             self.guard.opened(peer)
-        return refusal
+        return None
 
     def closed(self, peer: Peer) -> None:
         self._limits.closed(peer)
         self._tarpit.closed(peer)
         if self.guard is not None:
             self.guard.closed(peer)
-        if peer.offence:
-            self._events.rejected(peer, None, "", TABLE[peer.offence])
+
+    def scram(self, peer: Peer, name: str) -> ScramVerifier:
+        raise RuntimeError(f"SCRAM on listener {peer.listener}, which offers no AUTH")
+
+    def login(self, peer: Peer, proof: Proof) -> Reply:
+        return TABLE["not-implemented"]
 
     def sender(self, peer: Peer, mail: MailCommand) -> Reply:
         refusal = self._limits.message(peer)
@@ -84,13 +87,9 @@ class SmtpDoor:
 
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
         relaying = self.relaying
-        if relaying.postmaster:
-            envelope = attrs.evolve(
-                envelope, recipients=tuple(map(relaying.redirected, envelope.recipients))
-            )
         may_relay = relaying.may_relay(peer)
         origin = Origin("smtp", peer.identity, peer.address, may_sign=may_relay)
-        return self._begin(peer, envelope, origin)
+        return self._begin(peer, relaying.readdressed(envelope), origin)
 
     def _judge_stranger(
         self, guard: Guard, peer: Peer, mail: MailCommand, recipient: Recipient

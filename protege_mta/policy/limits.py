@@ -34,11 +34,17 @@ def _nobody(peer: Peer) -> bool:
     return False
 
 
+def _untold(peer: Peer, reply: Reply) -> None:
+    """Keep it to ourselves."""
+
+
 class Limits:
     """Counts connections, messages and offences; knows no message and no socket.
 
     :param now: any seconds that never jump back much.
     :param trusts: whether a client's offences are overlooked.
+    :param tell: called with connections that are refused, of each client once in a minute, lest a
+        flood of them fill the journal; and with those that end in an offence.
     """
 
     def __init__(
@@ -47,8 +53,10 @@ class Limits:
         now: Callable[[], float],
         *,
         trusts: Callable[[Peer], bool] = _nobody,
+        tell: Callable[[Peer, Reply], None] = _untold,
     ) -> None:
         self._trusts = trusts
+        self._tell = tell
         self._open = 0
         self._open_by_client: dict[str, int] = {}
         self._connections = Window(now)
@@ -70,19 +78,30 @@ class Limits:
 
     def opened(self, peer: Peer) -> Reply | None:
         """Count a connection, or refuse it and count nothing."""
-        settings = self._settings
         client = network_of(peer.address)
         there = self._open_by_client.get(client, 0)
+        refusal = self._refusal(peer, client, there)
+        if refusal is None:
+            self._open += 1
+            self._open_by_client[client] = there + 1
+        elif self._refusals.add(client) == 1:
+            self._tell(peer, refusal)
+        return refusal
+
+    def _refusal(self, peer: Peer, client: str, there: int) -> Reply | None:
+        settings = self._settings
         if self._open >= settings.connections or 0 < settings.connections_per_ip <= there:
             return TABLE["too-many-connections"]
-        if self._strikes and self.is_shut_out(peer):
+        if self._strikes and self._is_shut_out(peer, client):
             return TABLE["shut-out"]
         limit = settings.connections_per_ip_per_minute
         if limit and self._connections.add(client) > limit:
             return TABLE["connecting-too-often"]
-        self._open += 1
-        self._open_by_client[client] = there + 1
         return None
+
+    def _is_shut_out(self, peer: Peer, client: str) -> bool:
+        limit = self._settings.offences_per_ip
+        return 0 < limit <= self._strikes.get(client) and not self._trusts(peer)
 
     def closed(self, peer: Peer) -> None:
         """Give back what :meth:`opened` counted."""
@@ -95,21 +114,12 @@ class Limits:
             del self._open_by_client[client]
         if peer.offence:
             self.strike(peer)
+            self._tell(peer, TABLE[peer.offence])
 
     def strike(self, peer: Peer) -> None:
         """The client has done what no honest one does."""
         if self._settings.offences_per_ip and not self._trusts(peer):
             self._strikes.add(network_of(peer.address))
-
-    def is_shut_out(self, peer: Peer) -> bool:
-        """Whether the client has done so too often of late."""
-        limit = self._settings.offences_per_ip
-        return 0 < limit <= self._strikes.get(network_of(peer.address)) and not self._trusts(peer)
-
-    def is_news(self, peer: Peer) -> bool:
-        """Whether a refused connection is the client's first in this minute: a flood of them shall
-        not fill the journal."""
-        return self._refusals.add(network_of(peer.address)) == 1
 
     def message(self, peer: Peer) -> Reply | None:
         """Count a message, or tell the peer to come back in another minute."""

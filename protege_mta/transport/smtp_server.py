@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
-    IOpenSSLContextFactory,
+    IOpenSSLServerConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IPushProducer,
@@ -30,12 +30,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..model.account import ScramVerifier
 from ..model.envelope import Envelope, Recipient
-from ..model.ports import Door, Intake, MailCommand, Peer
+from ..model.ports import Door, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
 from ..wire.server import ServerMachine
 from ..wire.settings import ServerSettings
+from .channel_binding import channel_binding
 from .sweep import NEVER, Sweep
 from .tls_server import facts
 
@@ -50,7 +52,7 @@ class Channel(Protocol):
     def resumeProducing(self) -> None: ...
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
     def unregisterProducer(self) -> None: ...
-    def startTLS(self, contextFactory: IOpenSSLContextFactory) -> None: ...
+    def startTLS(self, contextFactory: IOpenSSLServerConnectionCreator) -> None: ...
     def getHandle(self) -> SSL.Connection: ...
 
 
@@ -59,6 +61,7 @@ class SmtpServerFactory:
     """What the connections of one listener share.
 
     :param listener: its name, for :attr:`Peer.listener`.
+    :param new_nonce: texts for AUTH, as :meth:`~..wire.shell.Shell.nonce` says.
     :param is_tls_first: whether TLS begins with the first octet (RFC 8314); ``tls`` is needed then.
     :ivar settings: may be replaced; connections made later go by the new ones.
     :ivar greet_delay_s: how long a client has to wait for the greeting, and must not speak before
@@ -75,7 +78,8 @@ class SmtpServerFactory:
         tally: Tally,
         clock: IReactorTime,
         new_session_id: Callable[[], str],
-        tls: IOpenSSLContextFactory | None = None,
+        new_nonce: Callable[[], str],
+        tls: IOpenSSLServerConnectionCreator | None = None,
         is_tls_first: bool = False,
         greet_delay_s: float = 0.0,
     ) -> None:
@@ -84,6 +88,7 @@ class SmtpServerFactory:
         self.clock = clock
         self.tls = tls
         self.door = door
+        self.new_nonce = new_nonce
         self.tally = tally
         self.sweep = Sweep(clock)
         self.is_tls_first = is_tls_first
@@ -374,6 +379,36 @@ class SmtpConnection:
 
     # --- what the machine asks -------------------------------------------------------------------
 
+    def nonce(self) -> str:
+        return self._factory.new_nonce()
+
+    def scram(self, name: str) -> ScramVerifier | None:
+        try:
+            return self._door.scram(self._peer, name)
+        except Exception:
+            self._complain("the door had nothing to check a login by")
+            return None
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        if self._peer.tls is None:
+            return None
+        return channel_binding(self.transport.getHandle(), kind)
+
+    def ask_login(self, proof: Proof) -> Reply | None:
+        try:
+            answer = self._door.login(self._peer, proof)
+        except Exception:
+            self._complain("the door could not check a login")
+            return TABLE["login-later"]
+        if isinstance(answer, Reply):
+            return answer
+        return self._later(answer.addErrback(self._unchecked))
+
+    def _unchecked(self, failure: Failure) -> Reply:
+        if not self._is_cancelled(failure):
+            self._complain("the door could not check a login", failure)
+        return TABLE["login-later"]
+
     def ask_sender(self, mail: MailCommand) -> Reply | None:
         try:
             answer = self._door.sender(self._peer, mail)
@@ -447,7 +482,7 @@ class SmtpConnection:
         self._write_out()
         self._is_handshaking = True
         self._start_stage()
-        self.transport.startTLS(cast(IOpenSSLContextFactory, self._tls))
+        self.transport.startTLS(cast(IOpenSSLServerConnectionCreator, self._tls))
 
     def close(self) -> None:
         self._is_closing = True

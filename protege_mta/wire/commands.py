@@ -42,6 +42,7 @@ _PATH: Final = re.compile(
 )
 _PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u00a0-\U0010ffff]+))?\Z")
 _DIGITS: Final = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
+_AUTH: Final = re.compile(rb"([A-Za-z0-9_-]{1,20})(?: ([!-~]+))?\Z")
 _CHUNK: Final = re.compile(rb"([0-9]{1,20})( [Ll][Aa][Ss][Tt])?\Z")
 _ORCPT: Final = re.compile(r"([A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+);(.+)\Z")
 _UTF8_XTEXT: Final = re.compile(r"(?:[!-*,-<>-\[\]-~\u00a0-\U0010ffff]|\\x\{[0-9A-F]{2,6}\})+\Z")
@@ -64,7 +65,11 @@ def helo_name(argument: bytes) -> str | None:
 
 
 def mail(argument: bytes) -> MailCommand | Reply:
-    """``FROM:<reverse-path> [parameters]``."""
+    """``FROM:<reverse-path> [parameters]``.
+
+    AUTH is read and not believed, which RFC 4954, 5, allows: who submitted a message elsewhere is
+    nothing to us.
+    """
     ordinary = _FROM.match(argument)
     if ordinary is not None:
         if not ordinary[1]:
@@ -91,7 +96,9 @@ def mail(argument: bytes) -> MailCommand | Reply:
                 ret = value.upper()
             case "ENVID" if len(value) <= ENVID_CHARACTERS and XTEXT.match(value):
                 envid = value
-            case "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "":
+            case "AUTH" if value == "<>" or XTEXT.match(value):
+                pass
+            case "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH" | "":
                 return TABLE["bad-argument"]
             case _:
                 return TABLE["unknown-parameter"]
@@ -157,6 +164,15 @@ def chunk(argument: bytes) -> tuple[int, bool] | None:
     """``chunk-size [LAST]`` of BDAT (RFC 3030, 2), or None."""
     match = _CHUNK.match(argument)
     return None if match is None else (int(match[1]), match[2] is not None)
+
+
+def auth(argument: bytes) -> tuple[str, bytes | None] | None:
+    """``mechanism [initial-response]`` of AUTH (RFC 4954, 8), or None.
+
+    The mechanism comes back in upper case, the response as it is on the wire.
+    """
+    match = _AUTH.match(argument)
+    return None if match is None else (match[1].decode("ascii").upper(), match[2])
 
 
 def _path(argument: bytes, keyword: str) -> dict[str, str] | None:

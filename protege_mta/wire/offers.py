@@ -20,18 +20,24 @@ def hello(hostname: str) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def abilities(hostname: str, message_octets: int, may_start_tls: bool) -> bytes:
-    """To EHLO."""
-    offers = [
-        hostname,
-        "PIPELINING",
-        f"SIZE {message_octets}",
+def abilities(
+    hostname: str, message_octets: int, may_start_tls: bool, mechanisms: tuple[str, ...]
+) -> bytes:
+    """To EHLO.
+
+    :param mechanisms: that AUTH takes on this channel.
+    """
+    offers = [hostname, "PIPELINING", f"SIZE {message_octets}"]
+    # Never the last: GNU SASL's client looks for "250-" before them.
+    if may_start_tls:
+        offers.append("STARTTLS")
+    if mechanisms:
+        offers.append(" ".join(("AUTH", *mechanisms)))
+    offers += [
         "8BITMIME",
         "ENHANCEDSTATUSCODES",
         "SMTPUTF8",
         "CHUNKING",
         "DSN",
     ]
-    if may_start_tls:
-        offers.append("STARTTLS")
     return Reply(250, "", tuple(offers)).octets()

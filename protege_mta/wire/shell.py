@@ -18,8 +18,14 @@ class Shell(Protocol):
     :meth:`~.server.ServerMachine.answer`.
     """
 
-    def scram(self, name: str) -> ScramVerifier:
-        """What to check a client's SCRAM proof by; never says whether there is such an account."""
+    def nonce(self) -> str:
+        """A text that nobody can foretell, another each time: letters, digits, ``-`` and ``_``."""
+
+    def scram(self, name: str) -> ScramVerifier | None:
+        """What to check a client's SCRAM proof by; never says whether there is such an account.
+
+        :return: None where that cannot be told now.
+        """
 
     def channel_binding(self, kind: str) -> bytes | None:
         """What both ends of the TLS channel know and nobody between them (RFC 5929; RFC 9266).

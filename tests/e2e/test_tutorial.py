@@ -53,7 +53,7 @@ class TutorialTests(SynchronousTestCase):
         needs("curl")
         server = NameServer(NOTHING, ".")
         self.addCleanup(server.stop)
-        ports = {name: free_port() for name in ("2525", "8026", "2526", "8027")}
+        ports = {name: free_port() for name in ("2525", "8026", "2526", "8027", "2588", "2466")}
         self.text = TUTORIAL.read_text("utf-8")
         for written, free in ports.items():
             self.text = self.text.replace(written, str(free))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import client, content, disk, journal, local, names, proxy, server
+from . import auth, client, content, disk, journal, local, names, proxy, server
 from .target import Target
 
 TARGETS: Final[dict[str, Target]] = {
@@ -15,6 +15,7 @@ TARGETS: Final[dict[str, Target]] = {
         server.BDAT,
         server.ADDRESS,
         proxy.HEADER,
+        auth.SASL,
         client.REPLIES,
         names.MESSAGE,
         disk.SEGMENTS,

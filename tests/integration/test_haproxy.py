@@ -31,7 +31,7 @@ from protege_mta.transport import fast
 from protege_mta.transport.listening import bind
 from protege_mta.transport.proxied import ProxiedFactory
 from protege_mta.transport.smtp_server import SmtpServerFactory
-from protege_mta.transport.tls_server import ServerContext, server_context
+from protege_mta.transport.tls_server import KeyPair, ServerContext, TlsFiles, server_contexts
 from protege_mta.wire.proxy import SIGNATURE
 from protege_mta.wire.settings import ServerSettings
 
@@ -72,7 +72,7 @@ class Case(TestCase):
         folder.mkdir()
         authority = Authority(folder)
         self.trusting = ssl.create_default_context(cafile=str(authority.ca_file))
-        return server_context(*authority.issue("127.0.0.1"))
+        return server_contexts(TlsFiles((KeyPair(*authority.issue("127.0.0.1")),))).public
 
     async def serve(
         self,
@@ -90,6 +90,7 @@ class Case(TestCase):
             tally=self.tally,
             clock=reactor,
             new_session_id=lambda: "s1",
+            new_nonce=lambda: "unused",
             tls=tls,
             is_tls_first=is_tls_first,
         )
@@ -118,8 +119,8 @@ class HaProxyTests(Case):
             try:
                 if is_ipv6 and not proxy.port6:
                     raise SkipTest("no IPv6 on this machine")
-                where = ("::1", proxy.port6) if is_ipv6 else ("127.0.0.1", proxy.port)
-                return send(smtplib.SMTP(*where, "client.test", 10))
+                host, port = ("::1", proxy.port6) if is_ipv6 else ("127.0.0.1", proxy.port)
+                return send(smtplib.SMTP(host, port, "client.test", 10))
             finally:
                 proxy.stop()
 

@@ -69,7 +69,12 @@ class Case(SynchronousTestCase):
             relay_hosts={"mx": (ip_network("192.0.2.0/24"),)},
             postmaster=NULL,
         )
-        self.limits = Limits(LimitSettings(), self.clock.seconds, trusts=self.relaying.may_relay)
+        self.limits = Limits(
+            LimitSettings(),
+            self.clock.seconds,
+            trusts=self.relaying.may_relay,
+            tell=lambda peer, reply: self.told.rejected(peer, None, "", reply),
+        )
         self.tarpit = Tarpit(5, self.clock, self.tally)
         self.door = SmtpDoor(
             self.relaying,

@@ -156,6 +156,7 @@ class FactoryTests(SynchronousTestCase):
             tally=self.tally,
             clock=self.clock,
             new_session_id=lambda: "s1",
+            new_nonce=lambda: "nonce",
         )
         self.factory = ProxiedFactory(
             self.inner, (ip_network("192.0.2.0/24"),), tally=self.tally, clock=self.clock

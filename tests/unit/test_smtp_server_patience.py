@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IOpenSSLContextFactory
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -40,7 +40,8 @@ class Case(SynchronousTestCase):
             tally=Tally(),
             clock=self.clock,
             new_session_id=lambda: "s1",
-            tls=cast(IOpenSSLContextFactory, object()),
+            new_nonce=lambda: "nonce",
+            tls=cast(IOpenSSLServerConnectionCreator, object()),
             greet_delay_s=self.greet_delay_s,
         )
 
@@ -110,7 +111,7 @@ class Encrypting(Wire):
 
     is_encrypted = False
 
-    def startTLS(self, contextFactory: IOpenSSLContextFactory) -> None:
+    def startTLS(self, contextFactory: IOpenSSLServerConnectionCreator) -> None:
         self.is_encrypted = True
 
     def getHandle(self) -> SSL.Connection:
@@ -150,6 +151,13 @@ class SlowTests(Case):
         client = self.connect()
         client.say(b"N" * 5000)
         self.dribble(client, b"N", 300, self.says_too_long(client))
+
+    def test_a_response_in_auth(self) -> None:
+        self.factory.settings = ServerSettings("mx.test", mechanisms=("PLAIN",))
+        client = self.connect()
+        client.hear()
+        self.assertEqual(client.codes(b"EHLO c.example\r\nAUTH PLAIN\r\n"), [250, 334])
+        self.dribble(client, b"x", 300, self.says_too_long(client))
 
     def test_data(self) -> None:
         client = self.connect()

@@ -6,9 +6,10 @@ import itertools
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from protege_mta.model.account import ScramVerifier
 from protege_mta.model.envelope import Envelope, Recipient
 from protege_mta.model.outcome import TlsFacts
-from protege_mta.model.ports import MailCommand, Peer
+from protege_mta.model.ports import MailCommand, Peer, Proof
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.tally import Tally
 from protege_mta.testing.smtp_dialog import reply_codes
@@ -39,6 +40,18 @@ class FakeShell:
     def _ask(self, question: str, reply: Reply) -> Reply | None:
         self.asked.append(question)
         return None if question in self.later else reply
+
+    def nonce(self) -> str:
+        return "1896.697170952"
+
+    def scram(self, name: str) -> ScramVerifier | None:
+        return None
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        return None
+
+    def ask_login(self, proof: Proof) -> Reply | None:
+        return self._ask("login", TABLE["logged-in"])
 
     def ask_sender(self, mail: MailCommand) -> Reply | None:
         return self._ask("sender", TABLE["sender-ok"])
