@@ -15,18 +15,22 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from ipaddress import IPv4Address
 from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
 from .clerk import Clerk
+from .config.kinds import AnswerRange
 from .config.model import (
     Domain,
     LmtpDomain,
     MaildirDomain,
+    Policy,
     Settings,
     SmtpListener,
     SubmissionListener,
@@ -48,10 +52,14 @@ from .observe.events import EventLines
 from .observe.health import Health, HealthLimits, ReactorLag
 from .observe.journal import FileJournal
 from .observe.metrics import Depth, Metrics
+from .policy.dns_lists import DnsList, DnsLists, refusal
 from .policy.door import SmtpDoor
+from .policy.greylist import Greylist, GreylistSettings
+from .policy.guard import Guard
 from .policy.limits import Limits, LimitSettings
 from .policy.relaying import Mailboxes, Relaying
 from .policy.submission import SubmissionDoor
+from .policy.tarpit import Tarpit
 from .register import Register
 from .routing.lmtp import LmtpRouter
 from .routing.mx import MxRouter
@@ -77,6 +85,7 @@ from .transport.dns_system import HostsFile
 from .transport.link import Setup
 from .transport.maildir import MaildirTransport
 from .transport.maildir import resolver as maildir_resolver
+from .transport.proxied import ProxiedFactory
 from .transport.smtp_server import SmtpServerFactory
 from .transport.submit import Submission
 from .transport.tls_server import KeyPair, ServerContext, ServerContexts, TlsFiles
@@ -175,8 +184,17 @@ class House:
             accepted=self.dispatcher.accepted,
             took=self.metrics.accept_s.observe,
         )
-        self.limits = Limits(_limit_settings(settings), time.monotonic)
-        self.door = SmtpDoor(_relaying(settings), self.limits, self.events, self._begin)
+        self.limits = Limits(
+            _limit_settings(settings),
+            time.monotonic,
+            trusts=lambda peer: self.door.relaying.may_relay(peer),
+            tell=lambda peer, reply: self.events.rejected(peer, None, "", reply),
+        )
+        self.tarpit = Tarpit(settings.limits.unknown_recipients, reactor, self.tally)
+        self.greylist = Greylist(_greylist_settings(settings), time.monotonic)
+        self.door = SmtpDoor(
+            _relaying(settings), self.limits, self.events, self._begin, tarpit=self.tarpit
+        )
         self.register = Register(
             reactor,
             settings.state_dir,
@@ -241,6 +259,9 @@ class House:
             self.delegate.set_up(self.delegated())
         self.door.relaying = self.submission_door.relaying = _relaying(settings)
         self.register.configure(settings.login)
+        self.door.guard = self._guard(settings.policy)
+        self.tarpit.free = settings.limits.unknown_recipients
+        self.greylist.settings = _greylist_settings(settings)
         self.limits.settings = _limit_settings(settings)
         self.certificates.use(tls_source, tls)
         self.renew_server_settings()
@@ -302,7 +323,7 @@ class House:
 
     # --- doors -----------------------------------------------------------------------------------
 
-    def smtp_factory(self, listener: SmtpListener | SubmissionListener) -> SmtpServerFactory:
+    def smtp_factory(self, listener: SmtpListener | SubmissionListener) -> IProtocolFactory:
         """Serves one listener that speaks SMTP."""
         is_submission = isinstance(listener, SubmissionListener)
         factory = self.smtp[listener.name] = SmtpServerFactory(
@@ -316,8 +337,35 @@ class House:
             new_nonce=lambda: secrets.token_urlsafe(18),
             tls=self._tls_for(is_submission=is_submission),
             is_tls_first=listener.kind == "submissions",
+            greet_delay_s=0.0
+            if isinstance(listener, SubmissionListener)
+            else listener.greet_delay_s,
         )
-        return factory
+        return self._behind_proxies(listener, factory)
+
+    def _behind_proxies(
+        self, listener: SmtpListener | SubmissionListener, factory: IProtocolFactory
+    ) -> IProtocolFactory:
+        """The factory itself, where no proxies are named."""
+        if not listener.proxy_protocol_from:
+            return factory
+        return ProxiedFactory(
+            factory, listener.proxy_protocol_from, tally=self.tally, clock=self.reactor
+        )
+
+    def _guard(self, policy: Policy) -> Guard | None:
+        """What is asked of strangers, or None where that is nothing."""
+        lists = _dns_lists(policy)
+        has_greylist = policy.greylist.enabled
+        if not (lists or has_greylist or policy.helo != "off"):
+            return None
+        return Guard(
+            self.resolver,
+            self.reactor,
+            helo=policy.helo,
+            lists=DnsLists(lists, self.metrics.counts.dns_list_answered) if lists else None,
+            greylist=self.greylist if has_greylist else None,
+        )
 
     def server_settings(self, *, is_submission: bool) -> ServerSettings:
         """What the sessions of one kind of listener go by."""
@@ -555,7 +603,37 @@ def _retry(settings: Settings) -> RetrySchedule:
 def _limit_settings(settings: Settings) -> LimitSettings:
     limits = settings.limits
     return LimitSettings(
-        limits.connections, limits.connections_per_ip, limits.messages_per_ip_per_minute
+        connections=limits.connections,
+        connections_per_ip=limits.connections_per_ip,
+        messages_per_ip_per_minute=limits.messages_per_ip_per_minute,
+        connections_per_ip_per_minute=limits.connections_per_ip_per_minute,
+        recipients_per_ip_per_minute=limits.recipients_per_ip_per_minute,
+        offences_per_ip=limits.offences_per_ip,
+        shut_out_s=limits.shut_out_s,
+    )
+
+
+def _dns_lists(policy: Policy) -> list[DnsList]:
+    return [
+        *(DnsList(one.zone, _ranges(one.answers)) for one in policy.allowlist),
+        *(
+            DnsList(one.zone, _ranges(one.answers), refusal(one.zone, one.action))
+            for one in policy.dnsbl
+        ),
+    ]
+
+
+def _ranges(answers: Sequence[AnswerRange]) -> list[tuple[IPv4Address, IPv4Address]]:
+    return [(one.low, one.high) for one in answers]
+
+
+def _greylist_settings(settings: Settings) -> GreylistSettings:
+    greylist = settings.policy.greylist
+    return GreylistSettings(
+        delay_s=greylist.delay_s,
+        retry_s=greylist.retry_s,
+        keep_s=greylist.keep_s,
+        allow_after=greylist.allow_after,
     )
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import attrs
 
 from ..model.address import Address
 from .kinds import (
+    ANY_ANSWER,
+    AnswerRange,
+    Answers,
     Cidr,
     FilePath,
     Flag,
@@ -49,14 +52,24 @@ SECONDS_ABOVE_0: Final = Number(is_low_out=True, unit="seconds")
 RECIPIENTS: Final = ListOf(LocalPart(), "local-parts", least=1)
 
 
+def _proxy_protocol_from() -> Any:
+    return attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(Cidr(), "networks (CIDR)"),
+            "Proxies such as HAProxy. Connections from them must begin with a PROXY header "
+            "(version 1 or 2), whose client address is what counts from then on; from anywhere "
+            "else such a header is a bad command.",
+        ),
+    )
+
+
 @attrs.frozen(kw_only=True)
 class SmtpListener:
     """Receives mail from everybody, as an MX host does.
 
     :ivar name: matched with systemd's FileDescriptorName.
     """
-
-    later: ClassVar = ("proxy_protocol_from",)
 
     kind: ClassVar[Literal["smtp"]] = "smtp"
     name: str = attrs.field(
@@ -86,6 +99,15 @@ class SmtpListener:
             ListOf(Cidr(), "networks (CIDR)"),
             "Clients that may relay to any domain without authentication. Nobody may unless "
             "listed, loopback included.",
+        ),
+    )
+    proxy_protocol_from: tuple[IpNetwork, ...] = _proxy_protocol_from()
+    greet_delay_s: float = attrs.field(
+        default=0.0,
+        metadata=key(
+            Number(0, 60, unit="seconds"),
+            "How long the greeting waits; a client that speaks before it is sent away with 554. "
+            "0 greets at once.",
         ),
     )
 
@@ -118,6 +140,7 @@ class SubmissionListener:
             "Clients that may send without authentication; nobody unless listed.",
         ),
     )
+    proxy_protocol_from: tuple[IpNetwork, ...] = _proxy_protocol_from()
     hide_client: bool = attrs.field(
         default=False,
         metadata=key(Flag(), "Leave the client's name and address out of the Received field."),
@@ -468,10 +491,43 @@ class Limits:
         default=2000, metadata=key(Whole(1), "SMTP connections at a time, all listeners together.")
     )
     connections_per_ip: int = attrs.field(
-        default=50, metadata=key(Whole(1), "SMTP connections at a time from one IP address.")
+        default=50,
+        metadata=key(
+            Whole(0),
+            "SMTP connections at a time from one IP address; 0 = unlimited. Here and below an IPv6 "
+            "address stands for its /64.",
+        ),
+    )
+    connections_per_ip_per_minute: int = attrs.field(
+        default=0,
+        metadata=key(Whole(0), "New SMTP connections a minute from one of them; 0 = unlimited."),
     )
     messages_per_ip_per_minute: int = attrs.field(
         default=0, metadata=key(Whole(0), "Messages a minute from one IP address; 0 = unlimited.")
+    )
+    recipients_per_ip_per_minute: int = attrs.field(
+        default=0, metadata=key(Whole(0), "Likewise recipients, refused ones included.")
+    )
+    unknown_recipients: int = attrs.field(
+        default=5,
+        metadata=key(
+            Whole(0),
+            "So many recipients that do not exist are refused at once in a connection; each "
+            "further one is after a delay that grows to 10 s, and after four times as many the "
+            "connection is closed. 0 never delays. `relay_hosts` are exempt, here and below.",
+        ),
+    )
+    offences_per_ip: int = attrs.field(
+        default=5,
+        metadata=key(
+            Whole(0),
+            "After so many connections that ended for too many errors, guessing at recipients or "
+            "speaking before the greeting, an IP address is refused (421); 0 = never.",
+        ),
+    )
+    shut_out_s: float = attrs.field(
+        default=600.0,
+        metadata=key(SECONDS_ABOVE_0, "How long it is, from its last offence on."),
     )
     free_octets: int = attrs.field(
         default=1_073_741_824,
@@ -482,6 +538,96 @@ class Limits:
         ),
     )
     free_inodes: int = attrs.field(default=10_000, metadata=key(Whole(0), "Likewise for inodes."))
+
+
+@attrs.frozen(kw_only=True)
+class DnsBlockList:
+    """A list in the DNS of addresses that mail is not wanted from (RFC 5782); asked for each
+    client that is not in `relay_hosts`. One that fails blocks nobody."""
+
+    zone: str = attrs.field(metadata=key(HostName(), "Where the list is in the DNS."))
+    answers: tuple[AnswerRange, ...] = attrs.field(
+        default=(ANY_ANSWER,),
+        metadata=key(
+            ListOf(Answers(), "answers", least=1), "The answers of the list that mean a listing."
+        ),
+    )
+    action: Literal["reject", "defer"] = attrs.field(
+        default="reject",
+        metadata=key(
+            OneOf(("reject", "defer")),
+            "RCPT is answered with 550 5.7.1 or with 450 4.7.1, and the zone's name.",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class DnsAllowList:
+    """A list of addresses that are vouched for: no block list, HELO check or greylist counts for
+    them."""
+
+    zone: str = attrs.field(metadata=key(HostName(), "Where the list is in the DNS."))
+    answers: tuple[AnswerRange, ...] = attrs.field(
+        default=(ANY_ANSWER,),
+        metadata=key(
+            ListOf(Answers(), "answers", least=1), "The answers of the list that mean a listing."
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Greylist:
+    """Recipients are refused for the time being (450 4.7.1) until the sender has come again. What
+    it knows is in memory: after a restart some mail is late once more."""
+
+    enabled: bool = attrs.field(default=False, metadata=key(Flag(), "Whether there is one."))
+    delay_s: float = attrs.field(
+        default=300.0,
+        metadata=key(
+            SECONDS,
+            "How long after its first try a triplet of network (/24, /64), sender and recipient "
+            "may come in.",
+        ),
+    )
+    retry_s: float = attrs.field(
+        default=172_800.0,
+        metadata=key(SECONDS_ABOVE_0, "How long the first try is remembered."),
+    )
+    keep_s: float = attrs.field(
+        default=3_024_000.0,
+        metadata=key(SECONDS_ABOVE_0, "How long it may come at once, from the last time on."),
+    )
+    allow_after: int = attrs.field(
+        default=5,
+        metadata=key(
+            Whole(0),
+            "A network of which so many triplets have come again may send anything at once; "
+            "0 = never.",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Policy:
+    """What is asked of clients of `smtp` listeners that are not in `relay_hosts`. All of it is off
+    by default."""
+
+    helo: Literal["off", "syntax", "resolves"] = attrs.field(
+        default="off",
+        metadata=key(
+            OneOf(("off", "syntax", "resolves")),
+            "What the name in HELO or EHLO has to be: `syntax` wants an address literal or a host "
+            "name with a dot (else 550 5.7.1), `resolves` one that is in the DNS too (else "
+            "450 4.7.1).",
+        ),
+    )
+    dnsbl: tuple[DnsBlockList, ...] = attrs.field(
+        default=(), metadata=key(Tables(Table(DnsBlockList)))
+    )
+    allowlist: tuple[DnsAllowList, ...] = attrs.field(
+        default=(), metadata=key(Tables(Table(DnsAllowList)))
+    )
+    greylist: Greylist = attrs.field(factory=Greylist, metadata=key(Table(Greylist)))
 
 
 @attrs.frozen(kw_only=True)
@@ -649,6 +795,7 @@ class Settings:
     )
     retry: Retry = attrs.field(factory=Retry, metadata=key(Table(Retry)))
     limits: Limits = attrs.field(factory=Limits, metadata=key(Table(Limits)))
+    policy: Policy = attrs.field(factory=Policy, metadata=key(Table(Policy)))
     login: Login = attrs.field(factory=Login, metadata=key(Table(Login)))
     workers: Workers = attrs.field(factory=Workers, metadata=key(Table(Workers)))
     events: Events = attrs.field(factory=Events, metadata=key(Table(Events)))

@@ -212,6 +212,8 @@ class Peer:
     :ivar listener: the listener's name.
     :ivar helo: the argument of HELO or EHLO, checked for syntax; empty before.
     :ivar identity: who authenticated; empty if nobody did.
+    :ivar offence: for what the session was broken off, where it was the client's doing: the name
+        of the last reply in :data:`~.reply.TABLE`.
     """
 
     address: str
@@ -222,6 +224,7 @@ class Peer:
     is_esmtp: bool = False
     tls: TlsFacts | None = None
     identity: str = ""
+    offence: str = ""
 
 
 @value
@@ -433,8 +436,11 @@ class Events(Protocol):
         self, message: Message, recipient: int, transition: int, event: Literal["held", "released"]
     ) -> bytes: ...
 
-    def rejected(self, peer: Peer, sender: str, recipient: str, reply: Reply) -> None:
-        """Refused at the door: told at once, since there is no message to wait for."""
+    def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
+        """Refused at the door: told at once, since there is no message to wait for.
+
+        :param sender: None where the connection was, and nobody was named.
+        """
 
 
 # --- delivery ------------------------------------------------------------------------------------

@@ -53,6 +53,9 @@ TABLE: Final[dict[str, Reply]] = {
     "idle-too-long": _reply(421, "4.4.2", "idle for too long, closing channel"),
     "too-many-errors": _reply(421, "4.7.0", "too many errors, closing channel"),
     "too-many-connections": _reply(421, "4.7.0", "too many connections, try later"),
+    "connecting-too-often": _reply(421, "4.7.0", "connecting too often, try later"),
+    "shut-out": _reply(421, "4.7.0", "too many errors from your address, try later"),
+    "talked-early": _reply(554, "5.5.1", "client spoke before the greeting, closing channel"),
     "internal-error": _reply(421, "4.3.0", "local error, closing channel"),
     "octets-behind-starttls": _reply(421, "4.7.0", "octets behind STARTTLS, closing channel"),
     "tls-unavailable": _reply(454, "4.7.0", "TLS not available for a local reason"),
@@ -103,12 +106,17 @@ TABLE: Final[dict[str, Reply]] = {
     "spool-failed": _reply(451, "4.3.0", "cannot store the message, try again later"),
     "spool-full": _reply(452, "4.3.1", "no room to store the message, try again later"),
     "rate-limited": _reply(450, "4.7.1", "too many messages, try again later"),
+    "recipients-limited": _reply(450, "4.7.1", "too many recipients, try again in a minute"),
     # policy
     "no-relaying": _reply(550, "5.7.1", "relaying denied"),
     "sender-not-allowed": _reply(550, "5.7.1", "this account may not send from this address"),
     "from-not-allowed": _reply(550, "5.7.1", "this account may not send with this From address"),
     "recipient-not-allowed": _reply(550, "5.7.1", "this account may not send to this address"),
     "no-such-user": _reply(550, "5.1.1", "no such mailbox here"),
+    "too-many-unknown": _reply(421, "4.7.0", "too many unknown recipients, closing channel"),
+    "helo-too-short": _reply(550, "5.7.1", "HELO wants a full host name or an address literal"),
+    "helo-unknown": _reply(450, "4.7.1", "the host name in HELO is not in the DNS"),
+    "greylisted": _reply(450, "4.7.1", "not seen before, try again in a few minutes"),
     # routing
     "no-such-domain": _reply(550, "5.1.2", "no such domain"),
     "null-mx": _reply(556, "5.1.10", "the domain accepts no mail (null MX)"),
@@ -126,3 +134,10 @@ TABLE: Final[dict[str, Reply]] = {
 }
 """One text for each meaning; constant, telling no secrets and never the peer's own octets.  Texts
 that carry our name or an id (greeting, EHLO, the final 250) are built where they are sent."""
+
+_NAMES: Final = {reply: name for name, reply in TABLE.items()}
+
+
+def name_of(reply: Reply) -> str:
+    """Its name in :data:`TABLE`; ``other`` for what was built elsewhere."""
+    return _NAMES.get(reply, "other")

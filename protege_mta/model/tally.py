@@ -16,6 +16,8 @@ class Tally:
 
     :ivar replies_in: replies that we gave, by their first digit (index 2 to 5).
     :ivar replies_out: replies that peers gave us, likewise.
+    :ivar proxy_headers_refused: connections from proxies that were cut for want of a header.
+    :ivar recipients_delayed: refusals of RCPT that were held back, lest somebody guess mailboxes.
     :ivar tls_failures_in: handshakes that failed on our listeners.
     :ivar logins: what became of clients' AUTH, by result.
     """
@@ -23,6 +25,9 @@ class Tally:
     connections_in: int = 0
     connections_in_open: int = 0
     connections_refused: int = 0
+    proxy_headers_refused: int = 0
+    recipients_delayed: int = 0
+    recipients_delayed_now: int = 0
     replies_in: list[int] = attrs.field(factory=lambda: [0] * 6)
     tls_in: int = 0
     tls_failures_in: int = 0

@@ -12,12 +12,13 @@ from typing import Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from twisted.logger import Logger
 
 from ..model.envelope import Message
 from ..model.hop import Site
 from ..model.outcome import Delivered, Fate, Outcome, TlsFacts, TransientFailure
 from ..model.ports import Peer
-from ..model.reply import Reply
+from ..model.reply import Reply, name_of
 from .metrics import Counts
 
 BounceClass = Literal[
@@ -92,6 +93,8 @@ class EventLines:
     :param now: POSIX seconds.
     :param append: takes the line of an event that belongs to no batch (``rejected``).
     """
+
+    log = Logger()
 
     def __init__(
         self, now: Callable[[], float], append: Callable[[bytes], None], counts: Counts
@@ -182,18 +185,30 @@ class EventLines:
         """A person, or a rule, put the recipient aside or back."""
         return _line(self._about(message, recipient, transition, event, "", self._now()))
 
-    def rejected(self, peer: Peer, sender: str, recipient: str, reply: Reply) -> None:
-        """Refused at the door; the id is ``session.0.count``."""
+    def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
+        """Refused at the door; the id is ``session.0.count``.
+
+        The line in the log has what the client wrote behind all that it did not.
+        """
         self._rejected += 1
         counts = self._counts
         counts.events["rejected", ""] += 1
         counts.rejections[reply.code] += 1
+        counts.reasons[name_of(reply)] += 1
+        self.log.info(
+            "rejected session_id={session_id} peer={peer} reply={reply}: {sender!r} to {recipient!r}",
+            session_id=peer.session_id,
+            peer=peer.address,
+            reply=str(reply),
+            sender=sender or "",
+            recipient=recipient,
+        )
         event = Event(
             event="rejected",
             id=f"{peer.session_id}.0.{self._rejected}",
             at=self._time(self._now()),
             recipient=recipient,
-            sender=sender,
+            sender=UNSET if sender is None else sender,
             identity=peer.identity,
             peer_address=peer.address,
             tls=_tls(peer.tls),

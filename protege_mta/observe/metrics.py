@@ -94,6 +94,8 @@ class Counts:
     :ivar messages: accepted, by source; a message counts once, whatever its recipients.
     :ivar failures: what deferred, bounced and expired recipients failed of, by event and class.
     :ivar rejections: refusals at the door, by reply code.
+    :ivar reasons: the same, by the name of the reply.
+    :ivar dns_lists: what lists in the DNS said of clients, by zone and meaning.
     :ivar queued_s: from arrival to delivery, by route.
     """
 
@@ -102,9 +104,15 @@ class Counts:
     octets: dict[str, int] = attrs.Factory(lambda: dict.fromkeys(get_args(Source), 0))
     failures: defaultdict[tuple[str, str], int] = attrs.Factory(lambda: defaultdict(int))
     rejections: defaultdict[int, int] = attrs.Factory(lambda: defaultdict(int))
+    reasons: defaultdict[str, int] = attrs.Factory(lambda: defaultdict(int))
+    dns_lists: defaultdict[tuple[str, str], int] = attrs.Factory(lambda: defaultdict(int))
     queued_s: dict[str, Histogram] = attrs.Factory(
         lambda: {route: Histogram(_QUEUED_S) for route in ROUTES}
     )
+
+    def dns_list_answered(self, zone: str, meaning: str) -> None:
+        """A list was asked about a client."""
+        self.dns_lists[zone, meaning] += 1
 
 
 class Metrics(Collector):
@@ -207,6 +215,15 @@ class Metrics(Collector):
         )
         rejections = [((str(code),), n) for code, n in counts.rejections.items()]
         yield _counters("rejections", "Refusals at the door.", ("code",), rejections)
+        yield _counters(
+            "rejection_reasons", "The same, by reason.", ("reason",), _keyed(counts.reasons)
+        )
+        yield _counters(
+            "dns_list_answers",
+            "Answers of lists in the DNS about clients.",
+            ("zone", "meaning"),
+            counts.dns_lists.items(),
+        )
         yield _histogram("accept_seconds", "From a message's last octet to its 250.", self.accept_s)
         queued = HistogramMetricFamily(
             "protege_mta_queued_seconds", "From arrival to delivery.", labels=("route",)
@@ -232,6 +249,21 @@ class Metrics(Collector):
         )
         yield _counter(
             "connections_refused", "SMTP clients turned away.", tally.connections_refused
+        )
+        yield _counter(
+            "proxy_headers_refused",
+            "Connections of proxies without a PROXY header.",
+            tally.proxy_headers_refused,
+        )
+        yield _counter(
+            "recipients_delayed",
+            "Unknown recipients refused after a delay.",
+            tally.recipients_delayed,
+        )
+        yield _gauge(
+            "recipients_delayed_now",
+            "Such answers that are held back now.",
+            tally.recipients_delayed_now,
         )
         yield _counter(
             "connections_failed",

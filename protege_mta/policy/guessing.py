@@ -30,7 +30,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from ipaddress import IPv6Address, ip_address
 from typing import Final, Generic, TypeVar
 
 import attrs
@@ -60,16 +59,6 @@ class LoginSettings:
     failures: int = attrs.field(default=10, validator=validators.ge(1))
     window_s: float = attrs.field(default=600.0, validator=validators.gt(0))
     lock_s: float = attrs.field(default=900.0, validator=validators.ge(0))
-
-
-def place_of(address: str) -> str:
-    """The place that an IP address belongs to."""
-    found = ip_address(address)
-    if not isinstance(found, IPv6Address):
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return f"{IPv6Address(int(found) >> 64 << 64)}/64"
 
 
 class Recent(Generic[_K, _V]):

@@ -46,7 +46,8 @@ from ..model.ports import (
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
 from . import password as passwords
-from .guessing import Guesser, Guesses, LoginSettings, Recent, place_of
+from .clients import network_of
+from .guessing import Guesser, Guesses, LoginSettings, Recent
 
 AT_ONCE: Final = 2
 """Hashes at a time; each takes 19 MiB and a processor for some 30 ms."""
@@ -163,7 +164,7 @@ class Logins:
         except StateFailed:
             return None
         revision = 0 if account is None else account.revision
-        return _Login(peer, given, Guesser(name, place_of(peer.address), revision), account)
+        return _Login(peer, given, Guesser(name, network_of(peer.address), revision), account)
 
     async def _judge_after(self, wait_s: float, peer: Peer, proof: Proof) -> Reply:
         await deferLater(self._clock, wait_s)

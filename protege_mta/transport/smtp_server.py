@@ -25,6 +25,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import connectionDone
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -64,6 +65,8 @@ class SmtpServerFactory:
     :param new_nonce: texts for AUTH, as :meth:`~..wire.shell.Shell.nonce` says.
     :param is_tls_first: whether TLS begins with the first octet (RFC 8314); ``tls`` is needed then.
     :ivar settings: may be replaced; connections made later go by the new ones.
+    :ivar greet_delay_s: how long a client has to wait for the greeting, and must not speak before
+        it (RFC 5321, 3.1); 0 greets at once.  Not where TLS comes first.
     :ivar tls: the context for STARTTLS, None for none; may be replaced likewise.
     """
 
@@ -80,8 +83,11 @@ class SmtpServerFactory:
         new_nonce: Callable[[], str],
         tls: IOpenSSLServerConnectionCreator | None = None,
         is_tls_first: bool = False,
+        greet_delay_s: float = 0.0,
     ) -> None:
         self.settings = settings
+        self.greet_delay_s = greet_delay_s
+        self.clock = clock
         self.tls = tls
         self.door = door
         self.new_nonce = new_nonce
@@ -215,6 +221,8 @@ class SmtpConnection:
             machine.refuse(refusal)
         if not factory.is_tls_first:
             if refusal is None:
+                if factory.greet_delay_s:
+                    return self._greet_later()
                 machine.greet()
             self._run()
         elif refusal is None:
@@ -325,6 +333,26 @@ class SmtpConnection:
             return TABLE["internal-error"]
         self._is_open = refusal is None
         return refusal
+
+    def _greet_later(self) -> None:
+        """See whether the client can wait, as SMTP wants it; what it sends meanwhile is kept as
+        while a question is open."""
+        factory = self._factory
+        self._waiting = wait = deferLater(factory.clock, factory.greet_delay_s, lambda: None)
+        wait.addCallbacks(self._greet, lambda failure: failure.trap(CancelledError))
+
+    def _greet(self, result: object) -> None:
+        self._waiting = None
+        self._start_stage()
+        machine = self._machine
+        if machine.has_heard:
+            self._peer.offence = "talked-early"
+            machine.refuse(TABLE["talked-early"])
+        elif self._factory.is_draining:
+            machine.refuse(TABLE["shutting-down"])
+        else:
+            machine.greet()
+        self._run()
 
     def _run(self) -> None:
         """Let the machine go on with what is there, and write what it says."""

@@ -254,6 +254,11 @@ class ServerMachine:
         self._is_shutting_down = True
 
     @property
+    def has_heard(self) -> bool:
+        """Whether there is something of the client's that was not looked at."""
+        return not self._lines.is_empty
+
+    @property
     def is_in_content(self) -> bool:
         """Whether the client owes content, not a command."""
         return self._mode == "data" or self._mode == "chunk"
@@ -292,6 +297,7 @@ class ServerMachine:
         """Refuse what no sane client sends, and lose patience at some time."""
         self._bad_commands += 1
         if self._bad_commands > self._settings.bad_commands:
+            self.peer.offence = "too-many-errors"
             reply = TABLE["too-many-errors"]
         self.say(reply)
 
@@ -350,6 +356,7 @@ class ServerMachine:
             return
         if not self._lines.is_empty:
             # They would be taken for what the encrypted channel said (RFC 3207, 6).
+            self.peer.offence = "octets-behind-starttls"
             self.say(TABLE["octets-behind-starttls"])
             return
         self.say(TABLE["start-tls"])

@@ -205,11 +205,13 @@ class HostileStreamTests(SynchronousTestCase):
     @given(octets=st.binary(max_size=60))
     def test_no_reply_carries_the_clients_octets(self, octets: bytes) -> None:
         known = {reply.octets() for reply in TABLE.values()}
+        for greeting in (b"EHLO c.example\r\n", b"HELO c.example\r\n"):
+            known.update(Client(settings=SETTINGS).say(greeting).splitlines(keepends=True))
         for before in (b"", b"VRFY ", b"MAIL FROM:<", b"NOOP ", b"RCPT TO:", b"BDAT "):
             client = Client(settings=SETTINGS)
             client.say(b"HELO c.example\r\n")
             for line in client.say(before + octets + b"\r\n").splitlines(keepends=True):
-                self.assertTrue(line in known or line == b"250 mx.test\r\n", line)
+                self.assertIn(line, known)
 
 
 class ContentTests(SynchronousTestCase):

@@ -11,7 +11,6 @@ from protege_mta.policy.guessing import (
     Guesses,
     LoginSettings,
     Recent,
-    place_of,
 )
 
 
@@ -164,15 +163,3 @@ class RecentTests(SynchronousTestCase):
         recent.drop("a")
         recent.drop("a")
         self.assertIsNone(recent.get("a"))
-
-
-class PlaceTests(SynchronousTestCase):
-    def test_places(self) -> None:
-        for address, place in (
-            ("192.0.2.1", "192.0.2.1"),
-            ("::ffff:192.0.2.1", "192.0.2.1"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-            ("2001:db8:1:2::", "2001:db8:1:2::/64"),
-            ("fe80::1%eth0", "fe80::/64"),
-        ):
-            self.assertEqual(place_of(address), place)

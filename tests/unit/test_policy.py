@@ -122,7 +122,7 @@ class SmtpDoorTests(SynchronousTestCase):
     def test_nobody_logs_in(self) -> None:
         """AUTH is not offered; where it is said all the same, it is no command."""
         nothing: Any = None
-        door: Door = SmtpDoor(RelayingTests.relaying, nothing, nothing, nothing)
+        door: Door = SmtpDoor(RelayingTests.relaying, nothing, nothing, nothing, tarpit=nothing)
         self.assertEqual(
             door.login(peer(), PasswordProof("bot", "secret")), TABLE["not-implemented"]
         )
