@@ -157,7 +157,7 @@ class SubmissionDoor:
         return TABLE["sender-ok"]
 
     def _judge_recipient(self, peer: Peer, address: Address) -> Reply:
-        reply = self.relaying.judge(peer, address)
+        reply = self._limits.recipient(peer) or self.relaying.judge(peer, address)
         transaction = self._transactions[peer]
         account, reservation = transaction.account, transaction.reservation
         if reply.code >= 400 or account is None or reservation is None:

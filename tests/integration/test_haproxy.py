@@ -90,6 +90,7 @@ class Case(TestCase):
             tally=self.tally,
             clock=reactor,
             new_session_id=lambda: "s1",
+            now=reactor.seconds,
             new_nonce=lambda: "unused",
             tls=tls,
             is_tls_first=is_tls_first,

@@ -156,6 +156,7 @@ class FactoryTests(SynchronousTestCase):
             tally=self.tally,
             clock=self.clock,
             new_session_id=lambda: "s1",
+            now=self.clock.seconds,
             new_nonce=lambda: "nonce",
         )
         self.factory = ProxiedFactory(

@@ -40,6 +40,7 @@ class Case(SynchronousTestCase):
             tally=Tally(),
             clock=self.clock,
             new_session_id=lambda: "s1",
+            now=self.clock.seconds,
             new_nonce=lambda: "nonce",
             tls=cast(IOpenSSLServerConnectionCreator, object()),
             greet_delay_s=self.greet_delay_s,
