@@ -202,7 +202,7 @@ class SNailTests(ClientTestCase):
             url = f"{scheme}://agent:{PASSWORD.replace(' ', '%20')}@127.0.0.1"
             run(
                 mail,
-                *("-n", "-:/", "-S", "v15-compat", "-S", "sendwait", "-S", "save=no"),
+                *("-:/", "-S", "v15-compat", "-S", "sendwait", "-S", "save=no"),
                 *("-S", f"mta={url}:{self.service.port(listener)}"),
                 *("-S", "smtp-use-starttls", "-S", f"tls-ca-file={self.ca_file}"),
                 *(
