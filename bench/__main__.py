@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import click
 
-from . import big, deferred, destinations, idle, latency, profile, publish, relay, slow
+from . import attacks, big, deferred, destinations, idle, latency, profile, publish, relay, slow
 from .bench import bench
 from .report import terminal
 
@@ -26,6 +26,7 @@ QUICK: Final[dict[str, Any]] = {
     "big": big.Plan(size_octets=5_000_000),
     "destinations": destinations.Plan(rounds=1, destinations=20, per_s=50, seconds=3),
     "latency": latency.Plan(rounds=1, messages=200, seconds=2),
+    "attacks": attacks.Plan(per_s=50, seconds=3),
     "profile": profile.Plan(rounds=1, messages=100),
 }
 """To see that everything works; the figures mean nothing."""
@@ -38,6 +39,7 @@ SCENARIOS: Final[dict[str, Any]] = {
     "big": big,
     "destinations": destinations,
     "latency": latency,
+    "attacks": attacks,
     "profile": profile,
 }
 """Each a module with a ``Plan`` and a ``run``."""
@@ -177,6 +179,15 @@ def _destinations(choice: Choice, /, **given: Any) -> None:
 def _latency(choice: Choice, /, **given: Any) -> None:
     """From the final dot to the next hop's 250."""
     choice.run("latency", latency.Plan(**given))
+
+
+@main.command("attacks")
+@click.option("--per-s", default=200.0, show_default=True, help="Messages of the healthy client.")
+@click.option("--seconds", default=60.0, show_default=True, help="Of each attack.")
+@click.pass_obj
+def _attacks(choice: Choice, /, **given: Any) -> None:
+    """Memory, and a healthy client, while the doors are attacked."""
+    choice.run("attacks", attacks.Plan(**given))
 
 
 @main.command("profile")

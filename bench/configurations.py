@@ -48,6 +48,30 @@ free_octets = 67108864
 """
 """Finds hosts by MX, on loopback, on a port of the benchmark's own."""
 
+ATTACKED: Final = """\
+hostname = "relay.bench.test"
+state_dir = "state"
+[[listener]]
+kind = "smtp"
+address = "127.0.0.1"
+port = {port}
+relay_hosts = ["127.0.0.1/32"]
+[[listener]]
+kind = "submissions"
+address = "127.0.0.1"
+port = {submissions_port}
+[domains."d.test"]
+deliver = "maildir"
+maildir = "mail/{{domain}}/{{local_part}}"
+recipients = ["*"]
+[outbound]
+route = "smarthost"
+smarthost = {{ host = "127.0.0.1", port = {sink_port}, tls = "none" }}
+[limits]
+free_octets = 67108864
+"""
+"""The limits as they are by default; only the healthy client's own address may relay."""
+
 SELECTOR: Final = """\
 [[dkim."client.test".selectors]]
 name = "{kind}"

@@ -107,7 +107,9 @@ class Clerk:
         is_all = bool(arguments.get("all")) and choice == Chosen()
         slices = self._desk.retry_all() if is_all else None
         if slices is None:
-            async for row in self._changing(self._desk.retry)(arguments):
+            # Who names a message means it; who names a domain does not mean what is sent next week.
+            retry = self._desk.retry if choice.ids else self._desk.retry_released
+            async for row in self._changing(retry)(arguments):
                 yield row
             return
         count = 0

@@ -12,21 +12,36 @@ import pickle
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from ipaddress import IPv4Address
 from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
 from .clerk import Clerk
-from .config.model import Domain, LmtpDomain, MaildirDomain, Settings, SmtpListener
+from .config.kinds import AnswerRange
+from .config.model import (
+    Domain,
+    LmtpDomain,
+    MaildirDomain,
+    Policy,
+    Settings,
+    SmtpListener,
+    SubmissionListener,
+    Tls,
+)
 from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics
 from .message import trace
 from .model.address import NULL
+from .model.domain import ascii_domain
 from .model.envelope import Envelope, Origin
 from .model.hop import HopKind, NextHop
 from .model.ids import IdSource, QueueId
@@ -37,15 +52,21 @@ from .observe.events import EventLines
 from .observe.health import Health, HealthLimits, ReactorLag
 from .observe.journal import FileJournal
 from .observe.metrics import Depth, Metrics
+from .policy.dns_lists import DnsList, DnsLists, refusal
 from .policy.door import SmtpDoor
+from .policy.greylist import Greylist, GreylistSettings
+from .policy.guard import Guard
 from .policy.limits import Limits, LimitSettings
 from .policy.relaying import Mailboxes, Relaying
+from .policy.submission import SubmissionDoor
+from .policy.tarpit import Tarpit
+from .register import Register
 from .routing.lmtp import LmtpRouter
 from .routing.mx import MxRouter
 from .routing.networks import OwnListeners, Prohibited
 from .routing.site import Located, Locator
 from .routing.smarthost import SmarthostRouter
-from .routing.table import RoutingTable, ascii_domain
+from .routing.table import RoutingTable
 from .schedule.backoff import Backoff, RetrySchedule
 from .schedule.bounces import Bounces
 from .schedule.desk import Desk
@@ -56,6 +77,7 @@ from .schedule.prepare import Preparer
 from .schedule.scheduler import Scheduler, SchedulerSettings
 from .spool.disk import DiskSpool
 from .spool.settings import SpoolSettings
+from .transport import certificates, self_signed
 from .transport.addresses import has_global_ipv6, is_local
 from .transport.delegate import Delegate, DelegatedTransport
 from .transport.dns import DnsResolver
@@ -63,13 +85,17 @@ from .transport.dns_system import HostsFile
 from .transport.link import Setup
 from .transport.maildir import MaildirTransport
 from .transport.maildir import resolver as maildir_resolver
+from .transport.proxied import ProxiedFactory
 from .transport.smtp_server import SmtpServerFactory
 from .transport.submit import Submission
-from .transport.tls_server import server_context
+from .transport.tls_server import KeyPair, ServerContext, ServerContexts, TlsFiles
 from .transport.unix import Credentials as PeerCredentials
 from .wire.settings import ServerSettings
 
 _T = TypeVar("_T")
+
+MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
+"""Of SASL; what submission offers whatever accounts there are."""
 
 PROBE_S: Final = 30.0
 """How long a site that failed as a whole is left alone at first."""
@@ -131,6 +157,7 @@ class House:
             self.events,
             self.ledger,
             transports=self.transports,
+            locate=lambda hop: self._locator(hop),
             now=time.time,
             rng=self._rng,
         )
@@ -147,18 +174,50 @@ class House:
         )
         self.dispatcher.scheduler = self.scheduler
         self.ledger.accepted = self.dispatcher.accepted
+        new_id = IdSource(time.time, secrets.token_bytes)
         self.acceptance = Acceptance(
             self.spool,
             self.events,
             now=time.time,
-            new_id=IdSource(time.time, secrets.token_bytes),
+            new_id=new_id,
             first_s=self._first_s,
             accepted=self.dispatcher.accepted,
             took=self.metrics.accept_s.observe,
         )
-        self.limits = Limits(_limit_settings(settings), time.monotonic)
-        self.door = SmtpDoor(_relaying(settings), self.limits, self.events, self._begin)
+        self.limits = Limits(
+            _limit_settings(settings),
+            time.monotonic,
+            trusts=lambda peer: self.door.relaying.may_relay(peer),
+            tell=lambda peer, reply: self.events.rejected(peer, None, "", reply),
+        )
+        self.tarpit = Tarpit(settings.limits.unknown_recipients, reactor, self.tally)
+        self.greylist = Greylist(_greylist_settings(settings), time.monotonic)
+        self.door = SmtpDoor(
+            _relaying(settings), self.limits, self.events, self._begin, tarpit=self.tarpit
+        )
+        self.register = Register(
+            reactor,
+            settings.state_dir,
+            self.events,
+            self.tally,
+            settings.login,
+            changed=self.renew_server_settings,
+        )
+        self.submission_door = SubmissionDoor(
+            _relaying(settings),
+            self.limits,
+            self.events,
+            self._begin,
+            accounts=self.register.accounts,
+            logins=self.register.logins,
+            usage=self.register.usage,
+            now=time.time,
+            new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
+        )
         self.smtp: dict[str, SmtpServerFactory] = {}
+        self.certificates = certificates.Certificates(
+            self._put_tls, clock=reactor, now=time.time, in_thread=self._in_thread
+        )
         self.desk = Desk(
             self.spool,
             self.ledger,
@@ -167,7 +226,12 @@ class House:
             arriving=lambda: self.acceptance.arriving,
         )
         self.configure(settings)
-        self.metrics.watch(depth=self._depth, stats=self.spool.stats, lag_s=self.lag.worst_s)
+        self.metrics.watch(
+            depth=self._depth,
+            stats=self.spool.stats,
+            lag_s=self.lag.worst_s,
+            certificates=self.certificates.ends,
+        )
 
     # --- what a reload replaces ------------------------------------------------------------------
 
@@ -177,11 +241,8 @@ class House:
 
         :raise ValueError, OSError: a key or certificate cannot be used.
         """
-        tls = None
-        if settings.tls is not None:
-            tls = server_context(
-                settings.tls.certificate, settings.tls.private_key, settings.tls.min_version
-            )
+        tls_source = self._tls_source(settings)
+        tls = certificates.load(tls_source) if tls_source is not None else None
         signers = outbound.signers(settings)
         transports = self._transports(settings)
         locator = self._new_locator(settings)
@@ -196,19 +257,22 @@ class House:
         self.dispatcher.preparer = Preparer(signers, self.signers)
         if self.delegate is not None and self.transports:
             self.delegate.set_up(self.delegated())
-        self.door.relaying = _relaying(settings)
+        self.door.relaying = self.submission_door.relaying = _relaying(settings)
+        self.register.configure(settings.login)
+        self.door.guard = self._guard(settings.policy)
+        self.tarpit.free = settings.limits.unknown_recipients
+        self.greylist.settings = _greylist_settings(settings)
         self.limits.settings = _limit_settings(settings)
-        self.server_settings = _server_settings(settings)
-        self.tls = tls
-        for factory in self.smtp.values():
-            factory.settings, factory.tls = self.server_settings, tls
+        self.certificates.use(tls_source, tls)
+        self.renew_server_settings()
+        self._hiding = _hiding(settings)
         old = list(self.transports.values())
         self.transports.update(transports)
         for transport in old:
             transport.close()
         if old and is_rerouted:  # what waits for a way that is no more finds the new one at once
             for id in self.spool.ids():
-                self.scheduler.retry(id)
+                self.scheduler.retry_released(id)
 
     def _transports(self, settings: Settings) -> dict[HopKind, Transport]:
         found: dict[HopKind, Transport] = {
@@ -259,18 +323,71 @@ class House:
 
     # --- doors -----------------------------------------------------------------------------------
 
-    def smtp_factory(self, listener: SmtpListener) -> SmtpServerFactory:
-        """Serves one listener of kind ``smtp``."""
+    def smtp_factory(self, listener: SmtpListener | SubmissionListener) -> IProtocolFactory:
+        """Serves one listener that speaks SMTP."""
+        is_submission = isinstance(listener, SubmissionListener)
         factory = self.smtp[listener.name] = SmtpServerFactory(
-            self.door,
-            self.server_settings,
+            self.submission_door if is_submission else self.door,
+            self.server_settings(is_submission=is_submission),
             listener=listener.name,
             tally=self.tally,
             clock=self.reactor,
+            now=time.time,
             new_session_id=_session_ids(),
-            tls=self.tls,
+            new_nonce=lambda: secrets.token_urlsafe(18),
+            tls=self._tls_for(is_submission=is_submission),
+            is_tls_first=listener.kind == "submissions",
+            greet_delay_s=0.0
+            if isinstance(listener, SubmissionListener)
+            else listener.greet_delay_s,
         )
-        return factory
+        return self._behind_proxies(listener, factory)
+
+    def _behind_proxies(
+        self, listener: SmtpListener | SubmissionListener, factory: IProtocolFactory
+    ) -> IProtocolFactory:
+        """The factory itself, where no proxies are named."""
+        if not listener.proxy_protocol_from:
+            return factory
+        return ProxiedFactory(
+            factory, listener.proxy_protocol_from, tally=self.tally, clock=self.reactor
+        )
+
+    def _guard(self, policy: Policy) -> Guard | None:
+        """What is asked of strangers, or None where that is nothing."""
+        lists = _dns_lists(policy)
+        has_greylist = policy.greylist.enabled
+        if not (lists or has_greylist or policy.helo != "off"):
+            return None
+        return Guard(
+            self.resolver,
+            self.reactor,
+            helo=policy.helo,
+            lists=DnsLists(lists, self.metrics.counts.dns_list_answered) if lists else None,
+            greylist=self.greylist if has_greylist else None,
+        )
+
+    def server_settings(self, *, is_submission: bool) -> ServerSettings:
+        """What the sessions of one kind of listener go by."""
+        settings = self.settings
+        return ServerSettings(
+            settings.hostname,
+            message_octets=settings.limits.message_octets,
+            recipients=settings.limits.recipients,
+            mechanisms=self.mechanisms() if is_submission else (),
+            is_submission=is_submission,
+            future_release_s=settings.limits.future_release_s,
+        )
+
+    def mechanisms(self) -> tuple[str, ...]:
+        """What AUTH takes from our users, the best first; CRAM-MD5 only where some account has the
+        secret that it needs."""
+        return (*MECHANISMS, "CRAM-MD5") if self.register.takes_cram_md5 else MECHANISMS
+
+    def renew_server_settings(self) -> None:
+        """Have new connections go by what is in force now."""
+        for factory in self.smtp.values():
+            factory.settings = self.server_settings(is_submission=factory.settings.is_submission)
 
     def http_site(self) -> Any:
         """Serves every listener of kind ``http``."""
@@ -285,6 +402,9 @@ class House:
 
     def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
         recipients = envelope.recipients
+        helo, address = peer.helo, peer.address
+        if peer.listener in self._hiding:
+            helo, address = self.settings.hostname, ""
 
         def received(id: QueueId, at: float) -> bytes:
             return trace.received(
@@ -297,8 +417,8 @@ class House:
                     is_authenticated=bool(peer.identity),
                     is_smtputf8=envelope.is_smtputf8,
                 ),
-                helo=peer.helo,
-                peer_address=peer.address,
+                helo=helo,
+                peer_address=address,
                 tls=peer.tls,
                 recipient=recipients[0].address if len(recipients) == 1 else None,
             )
@@ -315,6 +435,32 @@ class House:
             origin,
             lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
         )
+
+    # --- TLS -------------------------------------------------------------------------------------
+
+    def _tls_source(self, settings: Settings) -> certificates.Source | None:
+        """Where the listeners' certificates come from; None for no TLS."""
+        if settings.tls is not None:
+            files = _tls_files(settings.tls)
+            return lambda: files
+        # A reload closes no listener, and those for submission cannot do without.
+        is_served = any(factory.settings.is_submission for factory in self.smtp.values())
+        if not settings.is_self_signed and not is_served:
+            return None
+        names = [settings.hostname]
+        if settings.source is None:  # the embedded default, which serves this machine alone
+            names += ["localhost", "127.0.0.1"]
+        return partial(_self_signed, settings, names)
+
+    def _put_tls(self, contexts: ServerContexts | None) -> None:
+        self.tls = contexts
+        for factory in self.smtp.values():
+            factory.tls = self._tls_for(is_submission=factory.settings.is_submission)
+
+    def _tls_for(self, *, is_submission: bool) -> ServerContext | None:
+        if self.tls is None:
+            return None
+        return self.tls.submission if is_submission else self.tls.public
 
     # --- threads ---------------------------------------------------------------------------------
 
@@ -405,7 +551,7 @@ def _relaying(settings: Settings) -> Relaying:
         relay_hosts={
             listener.name: listener.relay_hosts
             for listener in settings.listeners
-            if isinstance(listener, SmtpListener)
+            if isinstance(listener, SmtpListener | SubmissionListener)
         },
         postmaster=settings.postmaster or NULL,
     )
@@ -457,16 +603,59 @@ def _retry(settings: Settings) -> RetrySchedule:
 def _limit_settings(settings: Settings) -> LimitSettings:
     limits = settings.limits
     return LimitSettings(
-        limits.connections, limits.connections_per_ip, limits.messages_per_ip_per_minute
+        connections=limits.connections,
+        connections_per_ip=limits.connections_per_ip,
+        messages_per_ip_per_minute=limits.messages_per_ip_per_minute,
+        connections_per_ip_per_minute=limits.connections_per_ip_per_minute,
+        recipients_per_ip_per_minute=limits.recipients_per_ip_per_minute,
+        offences_per_ip=limits.offences_per_ip,
+        shut_out_s=limits.shut_out_s,
     )
 
 
-def _server_settings(settings: Settings) -> ServerSettings:
-    return ServerSettings(
-        settings.hostname,
-        message_octets=settings.limits.message_octets,
-        recipients=settings.limits.recipients,
+def _dns_lists(policy: Policy) -> list[DnsList]:
+    return [
+        *(DnsList(one.zone, _ranges(one.answers)) for one in policy.allowlist),
+        *(
+            DnsList(one.zone, _ranges(one.answers), refusal(one.zone, one.action))
+            for one in policy.dnsbl
+        ),
+    ]
+
+
+def _ranges(answers: Sequence[AnswerRange]) -> list[tuple[IPv4Address, IPv4Address]]:
+    return [(one.low, one.high) for one in answers]
+
+
+def _greylist_settings(settings: Settings) -> GreylistSettings:
+    greylist = settings.policy.greylist
+    return GreylistSettings(
+        delay_s=greylist.delay_s,
+        retry_s=greylist.retry_s,
+        keep_s=greylist.keep_s,
+        allow_after=greylist.allow_after,
     )
+
+
+def _hiding(settings: Settings) -> frozenset[str]:
+    """The listeners whose clients are nobody else's business."""
+    return frozenset(
+        listener.name
+        for listener in settings.listeners
+        if isinstance(listener, SubmissionListener) and listener.hide_client
+    )
+
+
+def _tls_files(tls: Tls) -> TlsFiles:
+    pairs = [(tls.certificate, tls.private_key)]
+    pairs += [(one.certificate, one.private_key) for one in tls.certificates]
+    return TlsFiles(tuple(KeyPair(*pair) for pair in pairs), tls.min_version, tls.client_ca_file)
+
+
+def _self_signed(settings: Settings, names: Sequence[str]) -> TlsFiles:
+    """Files of our own, where the configuration names none."""
+    now = datetime.fromtimestamp(time.time(), UTC)
+    return TlsFiles((self_signed.kept(settings.self_signed_folder, names, now),))
 
 
 def spool_settings(settings: Settings) -> SpoolSettings:

@@ -8,10 +8,10 @@ from typing import Any, Final
 from .config.model import Settings, Smarthost
 from .dkim.keys import load as load_key
 from .dkim.sign import Signer
+from .model.domain import ascii_domain
 from .model.hop import HopKind
 from .model.tally import Tally
 from .routing.networks import OwnListeners, Prohibited
-from .routing.table import ascii_domain
 from .transport.client_settings import ClientSettings
 from .transport.crew import Crew
 from .transport.relay import SmtpTransport

@@ -35,7 +35,7 @@ from .cli.faults import Fault, shown
 from .cli.options import find_config
 from .compose import House
 from .config.embedded import FOLDER, embedded
-from .config.model import Settings, SmtpListener
+from .config.model import HttpListener, Settings
 from .config.sockets import address_of
 from .config.toml import ConfigError, load
 from .model.ports import SpoolLocked
@@ -72,7 +72,7 @@ class Options(usage.Options):
     longdesc = (
         "Without --config the file is $PROTEGE_MTA_CONFIG, ./protege-mta.toml or "
         "/etc/protege-mta/protege-mta.toml; without any, an embedded default serves "
-        "localhost.test on 127.0.0.1:2525 with its data in ./protege-mta-data."
+        "localhost.test on 127.0.0.1:2525 and 2587 with its data in ./protege-mta-data."
     )
     optParameters = [["config", "c", None, "The configuration (TOML)."]]  # noqa: RUF012
 
@@ -191,7 +191,9 @@ class MailService(Service):
         self._reactor.suggestThreadPoolSize(16)
         house = self._house = House(self._reactor, settings)
         self._recover(house)
+        house.register.start()
         house.lag.start()
+        house.certificates.start()
         self._listen(house)
         self._listen_locally(house)
         if house.delegate is not None:
@@ -225,9 +227,9 @@ class MailService(Service):
         for bound in self._sockets:
             listener = names[bound.name]
             factory = (
-                house.smtp_factory(listener)
-                if isinstance(listener, SmtpListener)
-                else house.http_site()
+                house.http_site()
+                if isinstance(listener, HttpListener)
+                else house.smtp_factory(listener)
             )
             address, port = bound.address
             house.own.add(address, port)
@@ -323,6 +325,8 @@ class MailService(Service):
         last: tuple[Callable[[], object], ...] = (
             house.resolver.close,
             house.lag.stop,
+            house.certificates.stop,
+            house.register.stop,
             house.dispatcher.leave,
             house.spool.close,
             house.journal.close,

@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "queue": "queue",
     "explain": "explain",
     "sendmail": "sendmail",
+    "user": "user",
     "dkim": "dkim",
     "dns": "dns",
     "version": "version",

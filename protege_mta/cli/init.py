@@ -38,13 +38,25 @@ port = {smtp_port}
 relay_hosts = []                 # networks that may relay without authentication
 
 [[listener]]
+name = "submission"
+kind = "submission"              # mail of our users: STARTTLS, then AUTH
+address = "{address}"
+port = {submission_port}
+
+[[listener]]
+name = "submissions"
+kind = "submissions"             # the same, with TLS from the first octet
+address = "{address}"
+port = {submissions_port}
+
+[[listener]]
 name = "http"
 kind = "http"                    # /metrics and /healthz
 address = "127.0.0.1"
 port = {http_port}
 
 [tls]
-certificate = "tls/cert.pem"     # self-signed: fit for STARTTLS between servers
+certificate = "tls/cert.pem"     # self-signed: fit for servers; mail programs of users will ask
 private_key = "tls/key.pem"
 
 [domains."{domain}"]
@@ -87,6 +99,14 @@ _PORT: Final = click.IntRange(0, 65535)
 @click.option("--domain", metavar="D", default="local.test", show_default=True, help="Ours.")
 @click.option("--address", metavar="A", default="0.0.0.0", show_default=True, help="For SMTP.")
 @click.option("--smtp-port", type=_PORT, default=25, show_default=True, help="For SMTP.")
+@click.option(
+    "--submission-port",
+    type=_PORT,
+    help="For submission.  [default: 587; 2587 where SMTP's is not below 1024]",
+)
+@click.option(
+    "--submissions-port", type=_PORT, help="The same with implicit TLS.  [default: 465; or 2465]"
+)
 @click.option("--http-port", type=_PORT, default=8026, show_default=True, help="For metrics.")
 @click.option("--user", metavar="U", help="Whose the service is.  [default: ours]")
 @click.option("--force", "is_forced", is_flag=True, help="Overwrite what is there.")
@@ -98,6 +118,8 @@ def command(
     domain: str,
     address: str,
     smtp_port: int,
+    submission_port: int | None,
+    submissions_port: int | None,
     http_port: int,
     user: str | None,
     is_forced: bool,
@@ -121,6 +143,8 @@ def command(
         domain=domain,
         address=_address(address),
         smtp_port=smtp_port,
+        submission_port=_port(submission_port, 587, smtp_port),
+        submissions_port=_port(submissions_port, 465, smtp_port),
         http_port=http_port,
     )
     owner = Owner.named(user)
@@ -197,10 +221,10 @@ def _give(folder: Path, files: Iterable[Path], owner: Owner) -> None:
 def _made(folder: Path, hostname: str, owner: Owner) -> dict[Path, NewFile]:
     """Keys, certificate and unit."""
     from ..dkim import keys
-    from .certificate import self_signed
+    from ..transport.self_signed import self_signed
     from .unit import in_folder
 
-    certificate, key = self_signed(hostname, datetime.now(UTC))
+    certificate, key = self_signed([hostname], datetime.now(UTC))
     twistd = Path(sys.executable).with_name("twistd")
     unit = in_folder(str(twistd), str(folder), owner.user, owner.group)
     return {
@@ -218,6 +242,13 @@ def _valid(name: str, option: str) -> str:
     if not is_host_name(name):
         raise Fault(f"{option}: wanted a domain name, got {name!r}", os.EX_USAGE)
     return name.lower()
+
+
+def _port(given: int | None, usual: int, smtp_port: int) -> int:
+    """Who cannot have the usual port for SMTP cannot have the others either."""
+    if given is not None:
+        return given
+    return usual if 0 < smtp_port < 1024 else usual + 2000
 
 
 def _address(text: str) -> str:

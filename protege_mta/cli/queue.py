@@ -201,7 +201,8 @@ def _hand_in(name: str, help: str) -> None:
 
 
 _HELP: Final[dict[str, str]] = {
-    "retry": "Try messages at once, whatever their back-off says.",
+    "retry": "Try messages at once, whatever their back-off says. One that its sender has put off is "
+    "tried before its time only where it is named by id.",
     "hold": "Try messages no more until they are released.",
     "release": "Undo hold.",
     "bounce": "Return messages to their senders now.",

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def command(config: Path | None) -> int:
     """Run the service in the foreground; Ctrl-C ends it.
 
-    Without a configuration it serves localhost.test on 127.0.0.1:2525, with its data in
-    ./protege-mta-data.
+    Without a configuration it serves localhost.test on 127.0.0.1:2525, takes submission on
+    127.0.0.1:2587, and has its data in ./protege-mta-data.
     """
     from ..config.embedded import FOLDER, embedded
     from ..config.toml import ConfigError, load
@@ -62,6 +62,8 @@ def facts_of(settings: Settings, ports: Mapping[str, int]) -> Iterator[tuple[str
     for listener in settings.listeners:
         scheme = "http://" if listener.kind == "http" else ""
         yield listener.name, f"{scheme}{_host(listener)}:{ports[listener.name]}"
+    if settings.is_self_signed:
+        yield "certificate", f"self-signed: {settings.self_signed_folder / 'cert.pem'}"
     yield "data", str(settings.state_dir)
     for name, domain in settings.domains.items():
         yield name, domain.maildir if domain.deliver == "maildir" else str(domain.lmtp)

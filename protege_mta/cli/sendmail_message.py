@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from email import policy
 from email.header import Header
@@ -13,10 +12,9 @@ from email.parser import BytesHeaderParser
 from email.utils import format_datetime, quote
 from typing import Final
 
-_FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:")
+from ..message.repair import repaired, split
+
 _SPECIALS: Final = re.compile(r'[()<>\[\]:;@\\,."]')
-_DROPPED: Final = {b"bcc", b"resent-bcc", b"return-path"}
-"""Fields that must not leave: secret recipients, and the trace of a final delivery."""
 
 _RECIPIENTS: Final = ("to", "cc", "bcc")
 
@@ -55,7 +53,7 @@ def recipients_in(message: bytes) -> list[str]:
     :raise BadMessage: a field cannot be read.
     """
     try:
-        return _recipients_in(_split(message)[0])
+        return _recipients_in(split(message)[0])
     except (IndexError, AttributeError, TypeError, ValueError) as error:
         # The standard library's parser stumbles over some of what people write.
         raise BadMessage(f"the recipients cannot be read: {error}") from error
@@ -86,20 +84,16 @@ def complete(message: bytes, *, author: tuple[str, str], hostname: str, now: flo
     :param author: name and address for From.
     :param now: POSIX seconds.
     """
-    head, body = _split(message)
-    fields = list(_fields(head))
-    there = {name for name, _ in fields}
-    kept = b"".join(octets for name, octets in fields if name not in _DROPPED)
-    added = ""
-    if b"date" not in there:
-        added += f"Date: {format_datetime(datetime.fromtimestamp(now, UTC).astimezone())}\r\n"
-    if b"from" not in there:
-        name, address = author
-        phrase = _phrase(name)
-        added += f"From: {phrase} <{address}>\r\n" if phrase else f"From: {address}\r\n"
-    if b"message-id" not in there:
-        added += f"Message-ID: {_message_id(hostname)}\r\n"
-    return kept + added.encode("utf-8") + b"\r\n" + body
+    fields, body = split(message)
+    name, address = author
+    phrase = _phrase(name)
+    header = repaired(
+        fields,
+        date=format_datetime(datetime.fromtimestamp(now, UTC).astimezone()),
+        author=f"{phrase} <{address}>" if phrase else address,
+        message_id=f"<{uuid.uuid4()}@{hostname}>",
+    )
+    return header + b"\r\n" + body
 
 
 def _phrase(name: str) -> str:
@@ -108,39 +102,3 @@ def _phrase(name: str) -> str:
     if not name.isascii():
         return Header(name, "utf-8").encode()
     return f'"{quote(name)}"' if _SPECIALS.search(name) else name
-
-
-def _message_id(hostname: str) -> str:
-    return f"<{uuid.uuid4()}@{hostname}>"
-
-
-def _split(message: bytes) -> tuple[bytes, bytes]:
-    """Header and body; a text that starts with no field is all body."""
-    if message.startswith(b"From "):  # the line that parts messages of a mailbox file
-        message = message.partition(b"\r\n")[2]
-    end = 0
-    while end < len(message):
-        line_end = message.find(b"\r\n", end)
-        line = message[end:line_end]
-        if not line:
-            return message[:end], message[line_end + 2 :]
-        is_folded = line[:1] in (b" ", b"\t") and end > 0
-        if not is_folded and not _FIELD.match(line):
-            return message[:end], message[end:]
-        end = line_end + 2
-    return message, b""
-
-
-def _fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each field's name in lower case, and its octets with its folded lines."""
-    name, octets = b"", b""
-    for line in head.splitlines(keepends=True):
-        match = _FIELD.match(line) if line[:1] not in (b" ", b"\t") else None
-        if match is None:
-            octets += line
-            continue
-        if octets:
-            yield name, octets
-        name, octets = match[1].lower(), line
-    if octets:
-        yield name, octets

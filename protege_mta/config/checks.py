@@ -17,20 +17,23 @@ from .model import (
     Dkim,
     DkimSelector,
     HttpListener,
+    Listener,
     Outbound,
     Settings,
     Smarthost,
     SmtpListener,
+    SubmissionListener,
     Tls,
+    TlsCertificate,
 )
 
-_LISTENERS: Final = (SmtpListener, HttpListener)
+_LISTENERS: Final = (SmtpListener, SubmissionListener, HttpListener)
 
 
 def of_table(table: Any) -> Iterator[tuple[str, str]]:
     """Key and complaint for each fault of one table."""
     match table:
-        case Tls() | DkimSelector():
+        case Tls() | TlsCertificate() | DkimSelector():
             yield from _of_files(table)
         case Smarthost():
             yield from _smarthost(table)
@@ -43,11 +46,16 @@ def of_table(table: Any) -> Iterator[tuple[str, str]]:
             return
 
 
-def _of_files(table: Tls | DkimSelector | Smarthost) -> Iterator[tuple[str, str]]:
+def _of_files(
+    table: Tls | TlsCertificate | DkimSelector | Smarthost,
+) -> Iterator[tuple[str, str]]:
     from . import credentials
 
     match table:
         case Tls():
+            yield from credentials.of_tls(table)
+            yield from credentials.of_ca_file("client_ca_file", table.client_ca_file)
+        case TlsCertificate():
             yield from credentials.of_tls(table)
         case DkimSelector():
             yield from credentials.of_dkim_key(table.private_key)
@@ -92,7 +100,7 @@ def completed(tables: list[Any]) -> tuple[Any, ...]:
     return tuple(done)
 
 
-def _is_same_port(a: SmtpListener | HttpListener, b: SmtpListener | HttpListener) -> bool:
+def _is_same_port(a: Listener, b: Listener) -> bool:
     if a.port != b.port or a.port == 0:
         return False
     everywhere = "::" if ":" in a.address else "0.0.0.0"

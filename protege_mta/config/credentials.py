@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from ..dkim import keys
-from .model import Smarthost, Tls
+from .model import Smarthost, Tls, TlsCertificate
 
 
-def of_tls(tls: Tls) -> Iterator[tuple[str, str]]:
+def of_tls(tls: Tls | TlsCertificate) -> Iterator[tuple[str, str]]:
     """Key and complaint for each fault of the certificate and its key."""
     certificate = None
     try:
@@ -41,11 +41,17 @@ def of_smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:
     if smarthost.password_file is not None and not secret(smarthost.password_file):
         got = f'got "{smarthost.password_file}", whose first line is empty'
         yield "password_file", f"wanted a file with a password in its first line, {got}"
-    if smarthost.ca_file is not None:
-        try:
-            x509.load_pem_x509_certificates(smarthost.ca_file.read_bytes())
-        except (OSError, ValueError) as error:
-            yield "ca_file", f'wanted PEM certificates, got "{smarthost.ca_file}" ({_brief(error)})'
+    yield from of_ca_file("ca_file", smarthost.ca_file)
+
+
+def of_ca_file(key: str, path: Path | None) -> Iterator[tuple[str, str]]:
+    """Key and complaint where a file of certification authorities holds none."""
+    if path is None:
+        return
+    try:
+        x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as error:
+        yield key, f'wanted PEM certificates, got "{path}" ({_brief(error)})'
 
 
 def secret(path: Path) -> bytes:

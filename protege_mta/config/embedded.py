@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from .kinds import MaildirTemplate, Unfit
-from .model import HttpListener, MaildirDomain, Settings, SmtpListener
+from .model import HttpListener, MaildirDomain, Settings, SmtpListener, SubmissionListener
 from .toml import Complaint, ConfigError
 
 FOLDER: Final = Path("protege-mta-data")
@@ -30,6 +30,7 @@ def embedded(folder: Path) -> Settings:
         state_dir=folder,
         listeners=(
             SmtpListener(name="smtp", port=2525),
+            SubmissionListener(name="submission", port=2587),
             HttpListener(name="http", port=8026),
         ),
         domains={DOMAIN: MaildirDomain(maildir=maildir, recipients=("*",))},

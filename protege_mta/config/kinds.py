@@ -301,6 +301,47 @@ class Cidr:
 
 
 @attrs.frozen
+class AnswerRange:
+    """A records that a list in the DNS answers with, both ends included."""
+
+    low: ipaddress.IPv4Address
+    high: ipaddress.IPv4Address
+
+    def __str__(self) -> str:
+        return f"{self.low}-{str(self.high).rpartition('.')[2]}"
+
+
+ANY_ANSWER: Final = AnswerRange(
+    ipaddress.IPv4Address("127.0.0.2"), ipaddress.IPv4Address("127.0.0.254")
+)
+"""By convention 127.0.0.2 and what is above it (RFC 5782, 2.1 and 2.3); 127.0.0.255 is how some
+refuse to answer."""
+
+
+@attrs.frozen
+class Answers:
+    """Addresses of 127.0.0.0/8: one, several by a range of the last number, or a network."""
+
+    wanted: str = 'answers such as "127.0.0.2", "127.0.0.2-11" or "127.0.4.0/24"'
+
+    def read(self, raw: object, folder: Path) -> AnswerRange:
+        text = _text(raw, self.wanted)
+        first, dash, last = text.partition("-")
+        try:
+            if dash:
+                low = ipaddress.IPv4Address(first)
+                high = ipaddress.IPv4Address(f"{first.rpartition('.')[0]}.{last}")
+            else:
+                network = ipaddress.IPv4Network(text)
+                low, high = network[0], network[-1]
+        except ValueError as error:
+            raise Unfit(self.wanted) from error
+        if not low.is_loopback or not high.is_loopback or low > high:
+            raise Unfit(self.wanted)
+        return AnswerRange(low, high)
+
+
+@attrs.frozen
 class HostName:
     """A host name, in lower case."""
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import attrs
 
 from ..model.address import Address
 from .kinds import (
+    ANY_ANSWER,
+    AnswerRange,
+    Answers,
     Cidr,
     FilePath,
     Flag,
@@ -49,14 +52,24 @@ SECONDS_ABOVE_0: Final = Number(is_low_out=True, unit="seconds")
 RECIPIENTS: Final = ListOf(LocalPart(), "local-parts", least=1)
 
 
+def _proxy_protocol_from() -> Any:
+    return attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(Cidr(), "networks (CIDR)"),
+            "Proxies such as HAProxy. Connections from them must begin with a PROXY header "
+            "(version 1 or 2), whose client address is what counts from then on; from anywhere "
+            "else such a header is a bad command.",
+        ),
+    )
+
+
 @attrs.frozen(kw_only=True)
 class SmtpListener:
     """Receives mail from everybody, as an MX host does.
 
     :ivar name: matched with systemd's FileDescriptorName.
     """
-
-    later: ClassVar = ("proxy_protocol_from",)
 
     kind: ClassVar[Literal["smtp"]] = "smtp"
     name: str = attrs.field(
@@ -88,6 +101,60 @@ class SmtpListener:
             "listed, loopback included.",
         ),
     )
+    proxy_protocol_from: tuple[IpNetwork, ...] = _proxy_protocol_from()
+    greet_delay_s: float = attrs.field(
+        default=0.0,
+        metadata=key(
+            Number(0, 60, unit="seconds"),
+            "How long the greeting waits; a client that speaks before it is sent away with 554. "
+            "0 greets at once.",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SubmissionListener:
+    """Receives mail from our own users (RFC 6409): STARTTLS, then AUTH, then MAIL."""
+
+    kind: ClassVar[Literal["submission", "submissions"]] = "submission"
+    name: str = attrs.field(
+        default="",
+        metadata=key(
+            Word(),
+            "The listener's name in logs and in `ports.json`, and what systemd's "
+            "`FileDescriptorName=` is compared with for socket activation.",
+            shown_default='the kind; from the second of a kind on with a number, `"submission-2"`',
+        ),
+    )
+    address: str = attrs.field(
+        default="127.0.0.1",
+        metadata=key(IpAddress(), 'The address to listen on; `"0.0.0.0"` or `"::"` for all.'),
+    )
+    port: int = attrs.field(
+        default=587, metadata=key(Whole(0, 65535), "The TCP port; 0 takes any free one.")
+    )
+    relay_hosts: tuple[IpNetwork, ...] = attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(Cidr(), "networks (CIDR)"),
+            "Clients that may send without authentication; nobody unless listed.",
+        ),
+    )
+    proxy_protocol_from: tuple[IpNetwork, ...] = _proxy_protocol_from()
+    hide_client: bool = attrs.field(
+        default=False,
+        metadata=key(Flag(), "Leave the client's name and address out of the Received field."),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SubmissionsListener(SubmissionListener):
+    """The same with TLS from the first octet (RFC 8314, 3.3)."""
+
+    kind: ClassVar[Literal["submission", "submissions"]] = "submissions"
+    port: int = attrs.field(
+        default=465, metadata=key(Whole(0, 65535), "The TCP port; 0 takes any free one.")
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -114,14 +181,35 @@ class HttpListener:
     )
 
 
-Listener = SmtpListener | HttpListener
+Listener = SmtpListener | SubmissionListener | SubmissionsListener | HttpListener
+
+
+@attrs.frozen(kw_only=True)
+class TlsCertificate:
+    """One more certificate, shown to clients that ask for one of its names (SNI)."""
+
+    certificate: Path = attrs.field(
+        metadata=key(
+            ReadableFile(),
+            "The certificate and its chain, PEM, ours first. It is shown for the DNS names of its "
+            "SAN, where `*` stands for one label; for a name of several certificates with "
+            "different algorithms, the client's abilities decide, ECDSA first.",
+        )
+    )
+    private_key: Path = attrs.field(
+        metadata=key(ReadableFile(), "Its private key, PEM, without a passphrase.")
+    )
 
 
 @attrs.frozen(kw_only=True)
 class Tls:
-    """The certificate that our listeners show; without one STARTTLS is not offered."""
+    """The certificates that our listeners show. Files that have changed are found within some 10 s
+    and used for new connections, without a reload. Where the table is left out TLS is offered only
+    if there is a listener for submission: with a self-signed certificate for `hostname`, which is
+    made in `tls` in `state_dir`.
 
-    later: ClassVar = ("certificates",)
+    :ivar client_ca_file: None where clients are not asked for certificates.
+    """
 
     certificate: Path = attrs.field(
         metadata=key(ReadableFile(), "The certificate and its chain, PEM, ours first.")
@@ -132,6 +220,19 @@ class Tls:
     min_version: Literal["1.2", "1.3"] = attrs.field(
         default="1.2",
         metadata=key(OneOf(("1.2", "1.3")), "The oldest TLS version that is accepted."),
+    )
+    certificates: tuple[TlsCertificate, ...] = attrs.field(
+        default=(), metadata=key(Tables(Table(TlsCertificate)))
+    )
+    client_ca_file: Path | None = attrs.field(
+        default=None,
+        metadata=key(
+            ReadableFile(is_optional=True),
+            "Certificates (PEM) of those who may sign certificates of clients. Listeners for "
+            "submission ask for one then and do without, but one that does not verify ends the "
+            "handshake. It never stands in for AUTH.",
+            shown_default="clients are not asked for certificates",
+        ),
     )
 
 
@@ -378,14 +479,55 @@ class Limits:
             "Recipients of one transaction; RFC 5321, 4.5.3.1.8, wants 100 at least.",
         ),
     )
+    future_release_s: int = attrs.field(
+        default=2_592_000,
+        metadata=key(
+            Whole(0, 999_999_999, unit="seconds"),
+            "For how long at most a message is held when its sender asks for a later release "
+            "(FUTURERELEASE, RFC 4865), on submission listeners; 0 = not offered.",
+        ),
+    )
     connections: int = attrs.field(
         default=2000, metadata=key(Whole(1), "SMTP connections at a time, all listeners together.")
     )
     connections_per_ip: int = attrs.field(
-        default=50, metadata=key(Whole(1), "SMTP connections at a time from one IP address.")
+        default=50,
+        metadata=key(
+            Whole(0),
+            "SMTP connections at a time from one IP address; 0 = unlimited. Here and below an IPv6 "
+            "address stands for its /64.",
+        ),
+    )
+    connections_per_ip_per_minute: int = attrs.field(
+        default=0,
+        metadata=key(Whole(0), "New SMTP connections a minute from one of them; 0 = unlimited."),
     )
     messages_per_ip_per_minute: int = attrs.field(
         default=0, metadata=key(Whole(0), "Messages a minute from one IP address; 0 = unlimited.")
+    )
+    recipients_per_ip_per_minute: int = attrs.field(
+        default=0, metadata=key(Whole(0), "Likewise recipients, refused ones included.")
+    )
+    unknown_recipients: int = attrs.field(
+        default=5,
+        metadata=key(
+            Whole(0),
+            "So many recipients that do not exist are refused at once in a connection; each "
+            "further one is after a delay that grows to 10 s, and after four times as many the "
+            "connection is closed. 0 never delays. `relay_hosts` are exempt, here and below.",
+        ),
+    )
+    offences_per_ip: int = attrs.field(
+        default=5,
+        metadata=key(
+            Whole(0),
+            "After so many connections that ended for too many errors, guessing at recipients or "
+            "speaking before the greeting, an IP address is refused (421); 0 = never.",
+        ),
+    )
+    shut_out_s: float = attrs.field(
+        default=600.0,
+        metadata=key(SECONDS_ABOVE_0, "How long it is, from its last offence on."),
     )
     free_octets: int = attrs.field(
         default=1_073_741_824,
@@ -396,6 +538,128 @@ class Limits:
         ),
     )
     free_inodes: int = attrs.field(default=10_000, metadata=key(Whole(0), "Likewise for inodes."))
+
+
+@attrs.frozen(kw_only=True)
+class DnsBlockList:
+    """A list in the DNS of addresses that mail is not wanted from (RFC 5782); asked for each
+    client that is not in `relay_hosts`. One that fails blocks nobody."""
+
+    zone: str = attrs.field(metadata=key(HostName(), "Where the list is in the DNS."))
+    answers: tuple[AnswerRange, ...] = attrs.field(
+        default=(ANY_ANSWER,),
+        metadata=key(
+            ListOf(Answers(), "answers", least=1), "The answers of the list that mean a listing."
+        ),
+    )
+    action: Literal["reject", "defer"] = attrs.field(
+        default="reject",
+        metadata=key(
+            OneOf(("reject", "defer")),
+            "RCPT is answered with 550 5.7.1 or with 450 4.7.1, and the zone's name.",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class DnsAllowList:
+    """A list of addresses that are vouched for: no block list, HELO check or greylist counts for
+    them."""
+
+    zone: str = attrs.field(metadata=key(HostName(), "Where the list is in the DNS."))
+    answers: tuple[AnswerRange, ...] = attrs.field(
+        default=(ANY_ANSWER,),
+        metadata=key(
+            ListOf(Answers(), "answers", least=1), "The answers of the list that mean a listing."
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Greylist:
+    """Recipients are refused for the time being (450 4.7.1) until the sender has come again. What
+    it knows is in memory: after a restart some mail is late once more."""
+
+    enabled: bool = attrs.field(default=False, metadata=key(Flag(), "Whether there is one."))
+    delay_s: float = attrs.field(
+        default=300.0,
+        metadata=key(
+            SECONDS,
+            "How long after its first try a triplet of network (/24, /64), sender and recipient "
+            "may come in.",
+        ),
+    )
+    retry_s: float = attrs.field(
+        default=172_800.0,
+        metadata=key(SECONDS_ABOVE_0, "How long the first try is remembered."),
+    )
+    keep_s: float = attrs.field(
+        default=3_024_000.0,
+        metadata=key(SECONDS_ABOVE_0, "How long it may come at once, from the last time on."),
+    )
+    allow_after: int = attrs.field(
+        default=5,
+        metadata=key(
+            Whole(0),
+            "A network of which so many triplets have come again may send anything at once; "
+            "0 = never.",
+        ),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Policy:
+    """What is asked of clients of `smtp` listeners that are not in `relay_hosts`. All of it is off
+    by default."""
+
+    helo: Literal["off", "syntax", "resolves"] = attrs.field(
+        default="off",
+        metadata=key(
+            OneOf(("off", "syntax", "resolves")),
+            "What the name in HELO or EHLO has to be: `syntax` wants an address literal or a host "
+            "name with a dot (else 550 5.7.1), `resolves` one that is in the DNS too (else "
+            "450 4.7.1).",
+        ),
+    )
+    dnsbl: tuple[DnsBlockList, ...] = attrs.field(
+        default=(), metadata=key(Tables(Table(DnsBlockList)))
+    )
+    allowlist: tuple[DnsAllowList, ...] = attrs.field(
+        default=(), metadata=key(Tables(Table(DnsAllowList)))
+    )
+    greylist: Greylist = attrs.field(factory=Greylist, metadata=key(Table(Greylist)))
+
+
+@attrs.frozen(kw_only=True)
+class Login:
+    """How failed logins of submission clients are answered.
+
+    A place is an IPv4 address, or the /64 of an IPv6 one.
+    """
+
+    delay_s: float = attrs.field(
+        default=1.0,
+        metadata=key(
+            SECONDS,
+            "What the answer waits after one failure; each further one doubles it, up to 16 "
+            "seconds. 0 = no waits.",
+        ),
+    )
+    failures: int = attrs.field(
+        default=10,
+        metadata=key(
+            Whole(1),
+            "So many failures for one name at one place lock it there; three times as many for any "
+            "names lock the place, but for names that have logged in from it before.",
+        ),
+    )
+    window_s: float = attrs.field(
+        default=600.0,
+        metadata=key(SECONDS_ABOVE_0, "The time within which failures are counted."),
+    )
+    lock_s: float = attrs.field(
+        default=900.0, metadata=key(SECONDS, "How long a lock lasts; 0 = no locks.")
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -468,7 +732,8 @@ class Settings:
         default=Path("state"),
         metadata=key(
             FilePath(),
-            "The folder of the spool, `ports.json` and the event log; made with mode 0700.",
+            "The folder of the spool, the accounts, `ports.json` and the event log; made with mode "
+            "0700.",
         ),
     )
     run_dir: Path = attrs.field(
@@ -498,8 +763,12 @@ class Settings:
             Tables(
                 Variant(
                     "kind",
-                    {"smtp": SmtpListener, "http": HttpListener},
-                    later=("submission", "submissions"),
+                    {
+                        "smtp": SmtpListener,
+                        "submission": SubmissionListener,
+                        "submissions": SubmissionsListener,
+                        "http": HttpListener,
+                    },
                 )
             )
         )
@@ -526,8 +795,22 @@ class Settings:
     )
     retry: Retry = attrs.field(factory=Retry, metadata=key(Table(Retry)))
     limits: Limits = attrs.field(factory=Limits, metadata=key(Table(Limits)))
+    policy: Policy = attrs.field(factory=Policy, metadata=key(Table(Policy)))
+    login: Login = attrs.field(factory=Login, metadata=key(Table(Login)))
     workers: Workers = attrs.field(factory=Workers, metadata=key(Table(Workers)))
     events: Events = attrs.field(factory=Events, metadata=key(Table(Events)))
+
+    @property
+    def self_signed_folder(self) -> Path:
+        """Where we keep the certificate that stands in for a missing ``[tls]``."""
+        return self.state_dir / "tls"
+
+    @property
+    def is_self_signed(self) -> bool:
+        """Whether that certificate is needed: submission is never without TLS."""
+        return self.tls is None and any(
+            isinstance(each, SubmissionListener) for each in self.listeners
+        )
 
     @property
     def control_socket(self) -> Path:

@@ -1,4 +1,5 @@
-"""Delivery status notifications (RFC 3464; RFC 6522; RFC 3461, section 6; RFC 6533; RFC 3834).
+"""Delivery status notifications (RFC 3464; RFC 6522; RFC 3461, section 6; RFC 4865;
+RFC 6533; RFC 8689, section 5; RFC 3834).
 
 :func:`compose` is pure: a DSN made again after a crash is the same octets.  What a peer said is
 quoted, and no octet of it gets out of its line.
@@ -69,9 +70,17 @@ def is_due(message: Message, recipient: Recipient, kind: Kind) -> bool:
 
 def wanted_octets(message: Message, kind: Kind) -> int:
     """How many octets from the start of the content :func:`compose` can make use of."""
-    if kind == "failure" and message.envelope.ret == "FULL" and message.size_octets <= FULL_OCTETS:
+    if kind == "failure" and _is_wanted_whole(message):
         return message.size_octets
     return min(message.size_octets, HEADER_OCTETS)
+
+
+def _is_wanted_whole(message: Message) -> bool:
+    """Whether a failure brings back all of it: never with REQUIRETLS (RFC 8689, 5)."""
+    envelope = message.envelope
+    return (
+        envelope.ret == "FULL" and not envelope.requires_tls and message.size_octets <= FULL_OCTETS
+    )
 
 
 def compose(
@@ -176,6 +185,8 @@ _ADVICE: Final[dict[str, str]] = {
     " without breaking it.",
     "6.7": "The next mail system takes no addresses or subjects beyond plain ASCII.",
     "7.1": "The recipient's mail system does not take this message from you.",
+    "7.30": "You asked for encryption all the way to the recipient (REQUIRETLS), and the recipient's"
+    " mail system does not offer that.",
 }
 """By subject and detail of the status code (RFC 3463; RFC 7505)."""
 
@@ -249,6 +260,8 @@ def _status(message: Message, reports: Sequence[Report], hostname: str) -> bytes
         lines.append(f"Original-Envelope-Id: {_clean(_unxtext(message.envelope.envid))}")
     lines.append(f"Reporting-MTA: dns; {hostname}")
     lines.append(f"Arrival-Date: {date(int(message.arrived_at))}")
+    if message.envelope.future_release:
+        lines.append(f"Future-Release-Request: {message.envelope.future_release}")
     is_global = False
     for report in reports:
         address = report.recipient.address
@@ -291,9 +304,7 @@ def _returned(kind: Kind, message: Message, original: bytes) -> bytes:
     """The original: whole where that was asked for and is safe, else its header section."""
     end = header_end(original)
     is_whole = (
-        kind == "failure"
-        and message.envelope.ret == "FULL"
-        and len(original) == message.size_octets <= FULL_OCTETS
+        kind == "failure" and _is_wanted_whole(message) and len(original) == message.size_octets
     )
     header = original[:end]
     is_global = not header.isascii() and _is_utf8(header)

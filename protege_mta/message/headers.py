@@ -138,6 +138,20 @@ def decoded(value: bytes) -> str:
     return _CONTROLS.sub(" ", "".join(_text(*piece) for piece in pieces)).strip()
 
 
+def encoded_words(value: bytes) -> tuple[bytes, list[str | None]]:
+    """A value without its encoded words.
+
+    :return: that, and what each word says, in order; None for one in a charset that is not known.
+    """
+    said = [
+        _text(word[1].decode("ascii"), _word_octets(word[2], word[3]))
+        if _CHARSET.fullmatch(word[1].decode("ascii"))
+        else None
+        for word in _ENCODED_WORD.finditer(value)
+    ]
+    return _ENCODED_WORD.sub(b"", value), said
+
+
 def _word_octets(encoding: bytes, text: bytes) -> bytes:
     if encoding in b"qQ":
         return binascii.a2b_qp(text, header=True)

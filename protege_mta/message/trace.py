@@ -62,12 +62,13 @@ def received(
     :param protocol: the WITH keyword, :func:`protocol` for SMTP; empty where there was none.
     :param helo: the argument of HELO or EHLO; one that is neither a domain nor an address literal
         is left out.
-    :param peer_address: IP address; empty for local doors, and then there is no FROM clause.
+    :param peer_address: IP address; empty where it is not to be told.  Without a ``helo`` too, as
+        from local doors, there is no FROM clause.
     :param recipient: the one recipient, or None where there are several: who else got the message
         is nobody's business (RFC 5321, 7.6).  One beyond US-ASCII is left out too, so that the
         field fits any hop.
     """
-    came = _from(helo, peer_address) if peer_address else ""
+    came = _from(helo, peer_address)
     with_protocol = f" with {protocol}" if protocol else ""
     lines = f"{came}by {hostname}{with_protocol} id {id}"
     if tls is not None:
@@ -79,9 +80,11 @@ def received(
 
 @functools.lru_cache(1024)  # most mail comes from few clients; looking it up takes 1 us less
 def _from(helo: str, peer_address: str) -> str:
+    name = helo if len(helo) <= DOMAIN_OCTETS and _HELO.fullmatch(helo) else ""
+    if not peer_address:
+        return f"from {name}\r\n\t" if name else ""
     literal = f"[IPv6:{peer_address}]" if ":" in peer_address else f"[{peer_address}]"
-    name = helo if len(helo) <= DOMAIN_OCTETS and _HELO.fullmatch(helo) else literal
-    return f"from {name} ({literal})\r\n\t"
+    return f"from {name or literal} ({literal})\r\n\t"
 
 
 def return_path(sender: Address) -> bytes:

@@ -1,4 +1,5 @@
-"""What travels with a message and is not in it (RFC 5321, 2.3.1; RFC 3461; RFC 6152; RFC 6531)."""
+"""What travels with a message and is not in it (RFC 5321, 2.3.1; RFC 3461; RFC 4865; RFC 6152;
+RFC 6531; RFC 8689)."""
 
 from __future__ import annotations
 
@@ -44,6 +45,10 @@ class Envelope:
     :ivar body: the BODY parameter (RFC 6152); ``7BIT`` where none was given.
     :ivar ret: the RET parameter (RFC 3461, 4.3); empty if none.
     :ivar envid: the ENVID parameter as given, in xtext (RFC 3461, 4.4); empty if none.
+    :ivar hold_until: not to be sent before, POSIX seconds (RFC 4865); 0 where nothing was said.
+    :ivar future_release: how the sender said so, as DSNs quote it: ``for;`` and the value of
+        HOLDFOR, or ``until;`` and that of HOLDUNTIL; empty if none.
+    :ivar requires_tls: the REQUIRETLS parameter (RFC 8689): better returned than sent on without.
     """
 
     sender: Address
@@ -52,6 +57,9 @@ class Envelope:
     is_smtputf8: bool = False
     ret: Literal["", "FULL", "HDRS"] = ""
     envid: str = ""
+    hold_until: float = 0.0
+    future_release: str = ""
+    requires_tls: bool = False
 
 
 @value

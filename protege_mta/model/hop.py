@@ -43,8 +43,11 @@ class Site:
 
     :ivar key: the kind and the ordered set of host names: equal keys are one queue.
     :ivar hosts: in the order to try; empty for kinds without a network.
+    :ivar is_authentic: for ``mx``: whether nobody but the domain that was asked for can have named
+        these hosts.  Another domain that leads to the same site may have said so without proof.
     """
 
     key: str
     kind: HopKind
     hosts: tuple[Host, ...] = ()
+    is_authentic: bool = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
 
+from .account import Account, ScramVerifier
 from .batch import Batch, BigFile
 from .envelope import Envelope, Message, Recipient
 from .hop import Site
@@ -211,6 +212,8 @@ class Peer:
     :ivar listener: the listener's name.
     :ivar helo: the argument of HELO or EHLO, checked for syntax; empty before.
     :ivar identity: who authenticated; empty if nobody did.
+    :ivar offence: for what the session was broken off, where it was the client's doing: the name
+        of the last reply in :data:`~.reply.TABLE`.
     """
 
     address: str
@@ -221,6 +224,7 @@ class Peer:
     is_esmtp: bool = False
     tls: TlsFacts | None = None
     identity: str = ""
+    offence: str = ""
 
 
 @value
@@ -232,6 +236,44 @@ class MailCommand:
 
     envelope: Envelope  # with no recipients yet
     size_octets: int = 0
+
+
+@attrs.frozen
+class PasswordProof:
+    """AUTH PLAIN or LOGIN, complete.
+
+    :ivar name: as :func:`~.account.account_name` gives it; for what cannot be a name, the text as
+        it came, which no account has.
+    """
+
+    name: str
+    password: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class ResponseProof:
+    """AUTH CRAM-MD5, complete (RFC 2195).
+
+    :ivar digest: lower-case hexadecimal, as the client made it.
+    """
+
+    name: str
+    challenge: bytes
+    digest: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class ScramProof:
+    """AUTH SCRAM-SHA-256, to its end.
+
+    :ivar is_right: whether the client's proof was that of the verifier it was given.
+    """
+
+    name: str
+    is_right: bool
+
+
+Proof = PasswordProof | ResponseProof | ScramProof
 
 
 class Intake(Protocol):
@@ -262,6 +304,13 @@ class Door(Protocol):
 
     def closed(self, peer: Peer) -> None: ...
 
+    def scram(self, peer: Peer, name: str) -> ScramVerifier:
+        """What to check SCRAM by; for a name that nobody has, and for one without a verifier, a
+        made-up one that is the same each time, and that nobody can meet (RFC 5802, 9)."""
+
+    def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]:
+        """Is it them?  With a 2yz reply the peer's identity is the proof's name from now on."""
+
     def sender(self, peer: Peer, mail: MailCommand) -> Reply | Deferred[Reply]: ...
 
     def recipient(
@@ -270,6 +319,23 @@ class Door(Protocol):
 
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
         """DATA or the first BDAT, with at least one accepted recipient; a reply refuses."""
+
+
+# --- accounts ------------------------------------------------------------------------------------
+
+
+class StateFailed(OSError):
+    """The database of accounts and settings cannot be read or written: no start, 454 later."""
+
+
+class Accounts(Protocol):
+    """The submission accounts, as they are now: a change by another process shows within a second.
+
+    Answers come from memory.
+    """
+
+    def get(self, name: str) -> Account | None:
+        """:raise StateFailed: nobody knows what they are now."""
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -329,6 +395,11 @@ class Events(Protocol):
     def received(self, message: Message, recipient: int) -> bytes:
         """We took responsibility; transition 0."""
 
+    def scheduled(
+        self, message: Message, recipient: int, transition: int, next_attempt_at: float
+    ) -> bytes:
+        """The first attempt waits for a time that the sender chose (RFC 4865)."""
+
     def deferred(
         self,
         message: Message,
@@ -365,8 +436,11 @@ class Events(Protocol):
         self, message: Message, recipient: int, transition: int, event: Literal["held", "released"]
     ) -> bytes: ...
 
-    def rejected(self, peer: Peer, sender: str, recipient: str, reply: Reply) -> None:
-        """Refused at the door: told at once, since there is no message to wait for."""
+    def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
+        """Refused at the door: told at once, since there is no message to wait for.
+
+        :param sender: None where the connection was, and nobody was named.
+        """
 
 
 # --- delivery ------------------------------------------------------------------------------------

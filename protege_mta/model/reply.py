@@ -53,6 +53,9 @@ TABLE: Final[dict[str, Reply]] = {
     "idle-too-long": _reply(421, "4.4.2", "idle for too long, closing channel"),
     "too-many-errors": _reply(421, "4.7.0", "too many errors, closing channel"),
     "too-many-connections": _reply(421, "4.7.0", "too many connections, try later"),
+    "connecting-too-often": _reply(421, "4.7.0", "connecting too often, try later"),
+    "shut-out": _reply(421, "4.7.0", "too many errors from your address, try later"),
+    "talked-early": _reply(554, "5.5.1", "client spoke before the greeting, closing channel"),
     "internal-error": _reply(421, "4.3.0", "local error, closing channel"),
     "octets-behind-starttls": _reply(421, "4.7.0", "octets behind STARTTLS, closing channel"),
     "tls-unavailable": _reply(454, "4.7.0", "TLS not available for a local reason"),
@@ -69,6 +72,23 @@ TABLE: Final[dict[str, Reply]] = {
     "needs-smtputf8": _reply(553, "5.6.7", "address needs the SMTPUTF8 parameter"),
     "bad-sequence": _reply(503, "5.5.1", "bad sequence of commands"),
     "unknown-parameter": _reply(555, "5.5.4", "parameter not recognized or not supported"),
+    "release-too-late": _reply(554, "5.5.4", "release is further off than we hold messages"),
+    "release-passed": _reply(501, "5.5.4", "the time of release has passed"),
+    "requiretls-in-clear": _reply(530, "5.7.10", "REQUIRETLS needs encryption, say STARTTLS first"),
+    # AUTH (RFC 4954, sections 4 and 6)
+    "logged-in": _reply(235, "2.7.0", "authentication succeeded"),
+    "login-failed": _reply(535, "5.7.8", "authentication credentials invalid"),
+    "login-later": _reply(454, "4.7.0", "cannot check credentials now, try again later"),
+    "login-locked": _reply(454, "4.7.0", "too many failed attempts, try again later"),
+    "login-cancelled": _reply(501, "5.7.0", "authentication cancelled"),
+    "login-too-long": _reply(500, "5.5.6", "authentication exchange line is too long"),
+    "login-malformed": _reply(501, "5.5.2", "cannot decode the response"),
+    "server-speaks-first": _reply(501, "5.7.0", "this mechanism begins with a challenge"),
+    "unknown-mechanism": _reply(504, "5.5.4", "authentication mechanism not supported"),
+    "weak-mechanism": _reply(534, "5.7.9", "authentication mechanism is too weak for this account"),
+    "tls-before-login": _reply(538, "5.7.11", "encryption required, say STARTTLS first"),
+    "tls-required": _reply(530, "5.7.0", "encryption required, say STARTTLS first"),
+    "login-required": _reply(530, "5.7.0", "authentication required"),
     # transaction
     "sender-ok": _reply(250, "2.1.0", "sender ok"),
     "recipient-ok": _reply(250, "2.1.5", "recipient ok"),
@@ -78,14 +98,25 @@ TABLE: Final[dict[str, Reply]] = {
     "too-many-recipients": _reply(452, "4.5.3", "too many recipients"),
     "message-too-big": _reply(552, "5.3.4", "message exceeds the maximum size"),
     "line-endings": _reply(550, "5.6.11", "bare CR or LF in the message"),
+    "header-too-long": _reply(554, "5.6.0", "header section is too long"),
+    "no-author": _reply(554, "5.6.0", "no From field, and no sender to make one from"),
+    "bad-author": _reply(550, "5.6.0", "message needs one From field, with an address in it"),
     "routing-loop": _reply(554, "5.4.6", "routing loop detected, too many Received fields"),
     "local-error": _reply(451, "4.3.0", "local error, try again later"),
     "spool-failed": _reply(451, "4.3.0", "cannot store the message, try again later"),
     "spool-full": _reply(452, "4.3.1", "no room to store the message, try again later"),
     "rate-limited": _reply(450, "4.7.1", "too many messages, try again later"),
+    "recipients-limited": _reply(450, "4.7.1", "too many recipients, try again in a minute"),
     # policy
     "no-relaying": _reply(550, "5.7.1", "relaying denied"),
+    "sender-not-allowed": _reply(550, "5.7.1", "this account may not send from this address"),
+    "from-not-allowed": _reply(550, "5.7.1", "this account may not send with this From address"),
+    "recipient-not-allowed": _reply(550, "5.7.1", "this account may not send to this address"),
     "no-such-user": _reply(550, "5.1.1", "no such mailbox here"),
+    "too-many-unknown": _reply(421, "4.7.0", "too many unknown recipients, closing channel"),
+    "helo-too-short": _reply(550, "5.7.1", "HELO wants a full host name or an address literal"),
+    "helo-unknown": _reply(450, "4.7.1", "the host name in HELO is not in the DNS"),
+    "greylisted": _reply(450, "4.7.1", "not seen before, try again in a few minutes"),
     # routing
     "no-such-domain": _reply(550, "5.1.2", "no such domain"),
     "null-mx": _reply(556, "5.1.10", "the domain accepts no mail (null MX)"),
@@ -103,3 +134,10 @@ TABLE: Final[dict[str, Reply]] = {
 }
 """One text for each meaning; constant, telling no secrets and never the peer's own octets.  Texts
 that carry our name or an id (greeting, EHLO, the final 250) are built where they are sent."""
+
+_NAMES: Final = {reply: name for name, reply in TABLE.items()}
+
+
+def name_of(reply: Reply) -> str:
+    """Its name in :data:`TABLE`; ``other`` for what was built elsewhere."""
+    return _NAMES.get(reply, "other")

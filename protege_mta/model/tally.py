@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
+
+LOGINS: Final = ("succeeded", "failed", "locked", "later")
+"""How a login ends: ``locked`` after too many failures, ``later`` where we could not check it."""
 
 
 @attrs.define(eq=False)
@@ -11,15 +16,22 @@ class Tally:
 
     :ivar replies_in: replies that we gave, by their first digit (index 2 to 5).
     :ivar replies_out: replies that peers gave us, likewise.
+    :ivar proxy_headers_refused: connections from proxies that were cut for want of a header.
+    :ivar recipients_delayed: refusals of RCPT that were held back, lest somebody guess mailboxes.
     :ivar tls_failures_in: handshakes that failed on our listeners.
+    :ivar logins: what became of clients' AUTH, by result.
     """
 
     connections_in: int = 0
     connections_in_open: int = 0
     connections_refused: int = 0
+    proxy_headers_refused: int = 0
+    recipients_delayed: int = 0
+    recipients_delayed_now: int = 0
     replies_in: list[int] = attrs.field(factory=lambda: [0] * 6)
     tls_in: int = 0
     tls_failures_in: int = 0
+    logins: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(LOGINS, 0))
     connections_out: int = 0
     connections_out_open: int = 0
     connections_out_failed: int = 0

@@ -12,12 +12,13 @@ from typing import Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from twisted.logger import Logger
 
 from ..model.envelope import Message
 from ..model.hop import Site
 from ..model.outcome import Delivered, Fate, Outcome, TlsFacts, TransientFailure
 from ..model.ports import Peer
-from ..model.reply import Reply
+from ..model.reply import Reply, name_of
 from .metrics import Counts
 
 BounceClass = Literal[
@@ -93,6 +94,8 @@ class EventLines:
     :param append: takes the line of an event that belongs to no batch (``rejected``).
     """
 
+    log = Logger()
+
     def __init__(
         self, now: Callable[[], float], append: Callable[[bytes], None], counts: Counts
     ) -> None:
@@ -114,6 +117,14 @@ class EventLines:
         event = self._about(message, recipient, 0, "received", "", self._now())
         event.subject = message.subject
         event.peer_address = origin.peer_address
+        return _line(event)
+
+    def scheduled(
+        self, message: Message, recipient: int, transition: int, next_attempt_at: float
+    ) -> bytes:
+        """The first attempt waits for a time that the sender chose (RFC 4865)."""
+        event = self._about(message, recipient, transition, "scheduled", "", self._now())
+        event.next_attempt_at = self._time(next_attempt_at)
         return _line(event)
 
     def deferred(
@@ -174,18 +185,30 @@ class EventLines:
         """A person, or a rule, put the recipient aside or back."""
         return _line(self._about(message, recipient, transition, event, "", self._now()))
 
-    def rejected(self, peer: Peer, sender: str, recipient: str, reply: Reply) -> None:
-        """Refused at the door; the id is ``session.0.count``."""
+    def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
+        """Refused at the door; the id is ``session.0.count``.
+
+        The line in the log has what the client wrote behind all that it did not.
+        """
         self._rejected += 1
         counts = self._counts
         counts.events["rejected", ""] += 1
         counts.rejections[reply.code] += 1
+        counts.reasons[name_of(reply)] += 1
+        self.log.info(
+            "rejected session_id={session_id} peer={peer} reply={reply}: {sender!r} to {recipient!r}",
+            session_id=peer.session_id,
+            peer=peer.address,
+            reply=str(reply),
+            sender=sender or "",
+            recipient=recipient,
+        )
         event = Event(
             event="rejected",
             id=f"{peer.session_id}.0.{self._rejected}",
             at=self._time(self._now()),
             recipient=recipient,
-            sender=sender,
+            sender=UNSET if sender is None else sender,
             identity=peer.identity,
             peer_address=peer.address,
             tls=_tls(peer.tls),
@@ -266,8 +289,12 @@ def _printable(text: str) -> str:
 
 
 def _wait_s(message: Message, now: float) -> float:
+    """How long it has been on its way; what its sender had us wait for does not count.
+
+    :param now: POSIX seconds.
+    """
     # Not round(): to three digits that goes by way of text, at ten times the price.
-    wait_s = now - message.arrived_at
+    wait_s = now - (message.envelope.hold_until or message.arrived_at)
     return int(wait_s * 1000 + 0.5) / 1000 if wait_s > 0.0 else 0.0
 
 

@@ -38,8 +38,8 @@ ROUTES: Final = ("", *get_args(HopKind))
 """Values of the ``route`` label; empty where no next hop was chosen."""
 
 EVENTS: Final = (
-    *("received", "deferred", "delayed", "delivered", "relayed", "bounced", "expired"),
-    *("suppressed", "held", "released", "removed", "rejected"),
+    *("received", "scheduled", "deferred", "delayed", "delivered", "relayed", "bounced"),
+    *("expired", "suppressed", "held", "released", "removed", "rejected"),
 )
 
 _LATENCY_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -94,6 +94,8 @@ class Counts:
     :ivar messages: accepted, by source; a message counts once, whatever its recipients.
     :ivar failures: what deferred, bounced and expired recipients failed of, by event and class.
     :ivar rejections: refusals at the door, by reply code.
+    :ivar reasons: the same, by the name of the reply.
+    :ivar dns_lists: what lists in the DNS said of clients, by zone and meaning.
     :ivar queued_s: from arrival to delivery, by route.
     """
 
@@ -102,9 +104,15 @@ class Counts:
     octets: dict[str, int] = attrs.Factory(lambda: dict.fromkeys(get_args(Source), 0))
     failures: defaultdict[tuple[str, str], int] = attrs.Factory(lambda: defaultdict(int))
     rejections: defaultdict[int, int] = attrs.Factory(lambda: defaultdict(int))
+    reasons: defaultdict[str, int] = attrs.Factory(lambda: defaultdict(int))
+    dns_lists: defaultdict[tuple[str, str], int] = attrs.Factory(lambda: defaultdict(int))
     queued_s: dict[str, Histogram] = attrs.Factory(
         lambda: {route: Histogram(_QUEUED_S) for route in ROUTES}
     )
+
+    def dns_list_answered(self, zone: str, meaning: str) -> None:
+        """A list was asked about a client."""
+        self.dns_lists[zone, meaning] += 1
 
 
 class Metrics(Collector):
@@ -129,6 +137,7 @@ class Metrics(Collector):
         self._depth: Callable[[], Depth] | None = None
         self._stats: Callable[[], Stats] | None = None
         self._lag_s: Callable[[], float] | None = None
+        self._certificates: Callable[[], Mapping[tuple[str, str], float]] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -140,13 +149,16 @@ class Metrics(Collector):
         depth: Callable[[], Depth],
         stats: Callable[[], Stats],
         lag_s: Callable[[], float],
+        certificates: Callable[[], Mapping[tuple[str, str], float]],
     ) -> None:
         """Name the sources of what is read at a scrape only, once they are there.
 
         :param depth: of the queue.
         :param lag_s: how late the reactor was.
+        :param certificates: when they expire, POSIX seconds, by name and algorithm.
         """
         self._depth, self._stats, self._lag_s = depth, stats, lag_s
+        self._certificates = certificates
 
     def committed(self, took_s: float, operations: int) -> None:
         """The spool made ``operations`` durable in one sync; called on its writer's thread."""
@@ -179,6 +191,8 @@ class Metrics(Collector):
         )
         if self._lag_s is not None:
             yield _gauge("reactor_lag_seconds", "How late the reactor was.", self._lag_s())
+        if self._certificates is not None:
+            yield _collect_certificates(self._certificates())
         build = GaugeMetricFamily(
             "protege_mta_build_info", "Which version runs; always 1.", labels=("version", "python")
         )
@@ -201,6 +215,15 @@ class Metrics(Collector):
         )
         rejections = [((str(code),), n) for code, n in counts.rejections.items()]
         yield _counters("rejections", "Refusals at the door.", ("code",), rejections)
+        yield _counters(
+            "rejection_reasons", "The same, by reason.", ("reason",), _keyed(counts.reasons)
+        )
+        yield _counters(
+            "dns_list_answers",
+            "Answers of lists in the DNS about clients.",
+            ("zone", "meaning"),
+            counts.dns_lists.items(),
+        )
         yield _histogram("accept_seconds", "From a message's last octet to its 250.", self.accept_s)
         queued = HistogramMetricFamily(
             "protege_mta_queued_seconds", "From arrival to delivery.", labels=("route",)
@@ -226,6 +249,21 @@ class Metrics(Collector):
         )
         yield _counter(
             "connections_refused", "SMTP clients turned away.", tally.connections_refused
+        )
+        yield _counter(
+            "proxy_headers_refused",
+            "Connections of proxies without a PROXY header.",
+            tally.proxy_headers_refused,
+        )
+        yield _counter(
+            "recipients_delayed",
+            "Unknown recipients refused after a delay.",
+            tally.recipients_delayed,
+        )
+        yield _gauge(
+            "recipients_delayed_now",
+            "Such answers that are held back now.",
+            tally.recipients_delayed_now,
         )
         yield _counter(
             "connections_failed",
@@ -255,6 +293,9 @@ class Metrics(Collector):
             ("direction",),
             _in_out(tally.tls_failures_in, tally.tls_failures_out),
         )
+        yield _counters(
+            "logins", "Clients that logged in, or tried to.", ("result",), _keyed(tally.logins)
+        )
 
 
 def _collect_depth(depth: Depth) -> Iterator[Metric]:
@@ -277,6 +318,17 @@ def _collect_spool(stats: Stats) -> Iterator[Metric]:
     yield _counter("spool_commits", "Batches made durable.", stats.commits)
     yield _counter("spool_operations", "Operations made durable.", stats.operations)
     yield _gauge("spool_failed", "1 when the disk broke a promise.", float(stats.is_failed))
+
+
+def _collect_certificates(ends: Mapping[tuple[str, str], float]) -> Metric:
+    family = GaugeMetricFamily(
+        "protege_mta_certificate_expires_at",
+        "When a certificate that we show expires, POSIX seconds.",
+        labels=("name", "algorithm"),
+    )
+    for labels, at in ends.items():
+        family.add_metric(labels, at)
+    return family
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

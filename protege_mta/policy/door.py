@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+from twisted.internet.defer import Deferred
 
+from ..model.account import ScramVerifier
 from ..model.envelope import Envelope, Origin, Recipient
-from ..model.ports import Events, Intake, MailCommand, Peer
+from ..model.ports import Events, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
+from .guard import Guard
 from .limits import Limits
 from .relaying import Relaying
+from .tarpit import Tarpit
 
 Begin = Callable[[Peer, Envelope, Origin], Intake | Reply]
 """Opens the way into the spool for one message."""
@@ -20,39 +23,102 @@ class SmtpDoor:
     """Answers for every listener of kind ``smtp``.
 
     :ivar relaying: replaced as a whole when the configuration is read again.
+    :ivar guard: likewise; None where nothing is asked of strangers.
     """
 
-    def __init__(self, relaying: Relaying, limits: Limits, events: Events, begin: Begin) -> None:
+    def __init__(
+        self,
+        relaying: Relaying,
+        limits: Limits,
+        events: Events,
+        begin: Begin,
+        *,
+        tarpit: Tarpit,
+    ) -> None:
         self.relaying = relaying
+        self.guard: Guard | None = None
         self._limits = limits
         self._events = events
         self._begin = begin
+        self._tarpit = tarpit
 
     def opened(self, peer: Peer) -> Reply | None:
-        return self._limits.opened(peer)
+        refusal = self._limits.opened(peer)
+        if refusal is not None:
+            return refusal
+        if self.guard is not None and not self.relaying.may_relay(peer):
+            self.guard.opened(peer)
+        return None
 
     def closed(self, peer: Peer) -> None:
         self._limits.closed(peer)
+        self._tarpit.closed(peer)
+        if self.guard is not None:
+            self.guard.closed(peer)
+
+    def scram(self, peer: Peer, name: str) -> ScramVerifier:
+        raise RuntimeError(f"SCRAM on listener {peer.listener}, which offers no AUTH")
+
+    def login(self, peer: Peer, proof: Proof) -> Reply:
+        return TABLE["not-implemented"]
 
     def sender(self, peer: Peer, mail: MailCommand) -> Reply:
         refusal = self._limits.message(peer)
-        if refusal is None:
-            return TABLE["sender-ok"]
-        self._events.rejected(peer, mail.envelope.sender, "", refusal)
-        return refusal
+        if refusal is not None:
+            self._events.rejected(peer, mail.envelope.sender, "", refusal)
+            return refusal
+        if self.guard is not None:
+            self.guard.mail(peer)
+        return TABLE["sender-ok"]
 
-    def recipient(self, peer: Peer, mail: MailCommand, recipient: Recipient) -> Reply:
-        reply = self.relaying.judge(peer, recipient.address)
-        if reply.code >= 400:
-            self._events.rejected(peer, mail.envelope.sender, recipient.address, reply)
-        return reply
+    def recipient(
+        self, peer: Peer, mail: MailCommand, recipient: Recipient
+    ) -> Reply | Deferred[Reply]:
+        refusal = self._limits.recipient(peer)
+        if refusal is not None:
+            return self._refuse(peer, mail, recipient, refusal)
+        guard = self.guard
+        if guard is None:
+            return self._judge(peer, mail, recipient)
+        waiting = guard.ready(peer)
+        if waiting is None:
+            return self._judge_stranger(guard, peer, mail, recipient)
+        return waiting.addCallback(lambda _: self._judge_stranger(guard, peer, mail, recipient))
 
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
         relaying = self.relaying
-        if relaying.postmaster:
-            envelope = attrs.evolve(
-                envelope, recipients=tuple(map(relaying.redirected, envelope.recipients))
-            )
         may_relay = relaying.may_relay(peer)
         origin = Origin("smtp", peer.identity, peer.address, may_sign=may_relay)
-        return self._begin(peer, envelope, origin)
+        return self._begin(peer, relaying.readdressed(envelope), origin)
+
+    def _judge_stranger(
+        self, guard: Guard, peer: Peer, mail: MailCommand, recipient: Recipient
+    ) -> Reply | Deferred[Reply]:
+        refusal = guard.refusal(peer, recipient)
+        if refusal is not None:
+            return self._refuse(peer, mail, recipient, refusal)
+        reply = self._judge(peer, mail, recipient)
+        if isinstance(reply, Reply) and reply.code < 400:
+            refusal = guard.patience(peer, mail, recipient)
+            if refusal is not None:
+                return self._refuse(peer, mail, recipient, refusal)
+        return reply
+
+    def _judge(
+        self, peer: Peer, mail: MailCommand, recipient: Recipient
+    ) -> Reply | Deferred[Reply]:
+        reply = self.relaying.judge(peer, recipient.address)
+        if reply.code < 400:
+            return reply
+        if reply is not TABLE["no-such-user"] or self.relaying.may_relay(peer):
+            return self._refuse(peer, mail, recipient, reply)
+        answer = self._tarpit.refusal(peer, reply)
+        if answer is TABLE["too-many-unknown"]:
+            self._limits.strike(peer)
+            return self._refuse(peer, mail, recipient, answer)
+        self._refuse(peer, mail, recipient, reply)
+        return answer
+
+    def _refuse(self, peer: Peer, mail: MailCommand, recipient: Recipient, reply: Reply) -> Reply:
+        self._events.rejected(peer, mail.envelope.sender, recipient.address, reply)
+        return reply

@@ -9,7 +9,8 @@ from typing import Final
 import attrs
 
 from ..model.address import Address, domain_of, local_part_of
-from ..model.envelope import Recipient
+from ..model.domain import ascii_domain
+from ..model.envelope import Envelope, Recipient
 from ..model.ports import Peer
 from ..model.reply import TABLE, Reply
 
@@ -41,8 +42,8 @@ class Relaying:
     included.  A local-part is never looked into: ``user%elsewhere``, ``elsewhere!user`` and
     ``"user@elsewhere"`` at one of our domains are mailboxes of that domain, which exist or do not.
 
-    :ivar domains: our own domains, in lower case; the host's own name is always one of them, since
-        ``postmaster`` without a domain is at it.
+    :ivar domains: our own domains, as A-labels in lower case; the host's own name is always one of
+        them, since ``postmaster`` without a domain is at it.
     :ivar relay_hosts: for each listener, the networks that may relay without authentication.
     :ivar postmaster: where mail for postmaster goes that has no mailbox; empty to keep it under
         the name it came with.
@@ -73,7 +74,7 @@ class Relaying:
 
     def judge(self, peer: Peer, address: Address) -> Reply:
         """The answer to RCPT."""
-        mailboxes = self.domains.get(domain_of(address))
+        mailboxes = self._mailboxes(address)
         if mailboxes is not None:
             local_part = local_part_of(address)
             # RFC 5321, 4.5.1: postmaster is always there.
@@ -84,10 +85,20 @@ class Relaying:
 
     def redirected(self, recipient: Recipient) -> Recipient:
         """The recipient as it is queued: a postmaster without a mailbox goes to the configured one."""
-        mailboxes = self.domains.get(domain_of(recipient.address))
+        mailboxes = self._mailboxes(recipient.address)
         local_part = local_part_of(recipient.address)
         if not self.postmaster or mailboxes is None or local_part.lower() != "postmaster":
             return recipient
         if local_part in mailboxes:
             return recipient
         return attrs.evolve(recipient, address=self.postmaster)
+
+    def readdressed(self, envelope: Envelope) -> Envelope:
+        """The envelope with its recipients as they are queued."""
+        if not self.postmaster:
+            return envelope
+        return attrs.evolve(envelope, recipients=tuple(map(self.redirected, envelope.recipients)))
+
+    def _mailboxes(self, address: Address) -> Mailboxes | None:
+        domain = domain_of(address)
+        return self.domains.get(domain if domain.isascii() else ascii_domain(domain))

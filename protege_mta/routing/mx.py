@@ -1,4 +1,4 @@
-"""The hosts that take a domain's mail (RFC 5321, section 5; RFC 7505)."""
+"""The hosts that take a domain's mail (RFC 5321, section 5; RFC 7505; RFC 8689, 4.2.1)."""
 
 from __future__ import annotations
 
@@ -76,10 +76,11 @@ class MxRouter:
     async def _locate(self, domain: str) -> Located:
         literal = literal_of(domain)
         if literal is not None:  # RFC 5321, 4.1.3; no MX lookup
-            return self._judge(domain, [self._known(0, domain, Addresses.of((str(literal),)))])
+            mx = self._known(0, domain, Addresses.of((str(literal),)))
+            return self._judge(domain, [mx], is_authentic=False)
         answer = await self._resolver.lookup(domain, "MX")
         match answer:
-            case Found(records=records):
+            case Found(records=records, is_authentic=is_authentic):
                 named = cast("tuple[tuple[int, str], ...]", records)
                 best = {name: preference for preference, name in sorted(named, reverse=True)}
                 best.pop(_NULL, None)  # no host, wherever it stands
@@ -88,6 +89,8 @@ class MxRouter:
                     return give_up("null-mx", domain)
             case NoSuchRecord():
                 wanted = [(0, domain)]  # the implicit MX
+                # A forged answer would gain nothing: the host has to prove that it is the domain.
+                is_authentic = True
             case NoSuchName():
                 return give_up("no-such-domain", domain)
             case TryAgain(cause=cause):
@@ -96,7 +99,7 @@ class MxRouter:
             Deferred.fromCoroutine(self._look_up(preference, name))
             for preference, name in wanted[:HOSTS]
         ]
-        return self._judge(domain, await together(lookups))
+        return self._judge(domain, await together(lookups), is_authentic=is_authentic)
 
     async def _look_up(self, preference: int, name: str) -> _Mx:
         if name in self._own_names:
@@ -107,10 +110,11 @@ class MxRouter:
         is_own = any(self._own.is_own(address, self._port) for address in addresses.all())
         return _Mx(preference, name, addresses, is_own)
 
-    def _judge(self, domain: str, found: Sequence[_Mx]) -> Located:
+    def _judge(self, domain: str, found: Sequence[_Mx], *, is_authentic: bool) -> Located:
         """Leave out what must not be used.
 
         :param found: sorted by preference, then by name.
+        :param is_authentic: see :attr:`~..model.hop.Site.is_authentic`.
         """
         # RFC 5321, 5.1: equals and worse than ourselves would send the mail back to us.
         ours = min((mx.preference for mx in found if mx.is_own), default=None)
@@ -122,7 +126,7 @@ class MxRouter:
             for mx in better
         ]
         if any(mx.addresses.all() for mx in usable):
-            return self._site(usable)
+            return self._site(usable, is_authentic=is_authentic)
         troubles = [mx.addresses.trouble for mx in better if mx.addresses.trouble]
         if troubles:
             return try_again("dns-failed", f"{domain}: {troubles[0]}")
@@ -130,7 +134,7 @@ class MxRouter:
             return give_up("prohibited-address", domain)
         return give_up("no-mail-host", domain)
 
-    def _site(self, usable: Sequence[_Mx]) -> Site:
+    def _site(self, usable: Sequence[_Mx], *, is_authentic: bool) -> Site:
         """Choose among equals (RFC 5321, 5.1).
 
         The key names hosts that have no address now, and equals by name, so that it does not
@@ -150,4 +154,4 @@ class MxRouter:
                 room -= len(addresses)
                 if addresses:
                     hosts.append(Host(mx.name, addresses, self._port))
-        return Site(f"mx:{key}", "mx", tuple(hosts))
+        return Site(f"mx:{key}", "mx", tuple(hosts), is_authentic)

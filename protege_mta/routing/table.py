@@ -6,28 +6,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, Literal
 
-import dns.exception
-import dns.name
-
 from ..model.address import Address, domain_of
+from ..model.domain import ascii_domain
 from ..model.hop import HopKind, NextHop
 
 _DOMAINS: Final = 4096
 """So many domains' hops are remembered."""
-
-
-def ascii_domain(domain: str) -> str:
-    """A domain as the DNS and our tables know it: lower case, U-labels as A-labels (RFC 5891).
-
-    What cannot be converted comes back as it is, for the lookup to find that it is no name.
-    """
-    if domain.isascii():
-        return domain.lower()
-    try:
-        name = dns.name.from_text(domain, dns.name.root, dns.name.IDNA_2008_Practical)
-    except (dns.exception.DNSException, ValueError):
-        return domain.lower()
-    return name.canonicalize().to_text(omit_final_dot=True)
 
 
 class RoutingTable:

@@ -1,5 +1,5 @@
 """Which DSNs a transition brings forth, and their way into the queue (RFC 3461, section 5.2;
-RFC 5321, 4.5.5 and 6.1)."""
+RFC 5321, 4.5.5 and 6.1; RFC 8689, section 5)."""
 
 from __future__ import annotations
 
@@ -149,6 +149,8 @@ class Bounces:
                 (Recipient(sender),),
                 "8BITMIME" if is_eight_bit else "7BIT",
                 is_smtputf8=not is_ascii(sender),
+                # It tells what the message said, and has to be kept as secret.
+                requires_tls=parent.envelope.requires_tls,
             ),
             Origin("internal", may_sign=True, tenant=parent.origin.tenant),
             now,

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from ..model import ids
 from ..model.address import domain_of
 from ..model.batch import Update
+from ..model.envelope import Message
 from ..model.hop import NextHop
 from ..model.ids import QueueId
 from ..model.outcome import PermanentFailure, Scope
@@ -23,7 +24,7 @@ from ..model.reply import Reply
 from ..model.status import RecipientStatus
 from .entry import Entry
 from .intake import Arriving
-from .ledger import Ledger, Page, status_of
+from .ledger import Ledger, Page, status_of, waits_until
 from .scheduler import Scheduler
 from .verdict import Ended
 
@@ -130,7 +131,7 @@ class Desk:
             else:
                 one["state"] = self._state(message.id, index, status)
                 one["attempts"] = status.attempts
-                one["next_attempt_at"] = self._due_at(message.id, index, status)
+                one["next_attempt_at"] = self._due_at(message, index, status)
                 one["cause"] = status.cause
             recipients.append(one)
         return {
@@ -215,10 +216,10 @@ class Desk:
         return self._record(found, entries, "held")
 
     def release(self, found: Recovered) -> Deferred[bool]:
-        """Held mail is due now."""
+        """Held mail is due now, or when its sender would have it released."""
         entries = [entry for entry in self._entries(found) if entry.state == "held"]
         for entry in entries:
-            entry.due_at = self._now()
+            entry.due_at = max(self._now(), entry.arrived_at)
         stored = self._record(found, entries, "released")
         if self._scheduler is None:
             return stored
@@ -231,7 +232,8 @@ class Desk:
         return stored.addCallback(durable)
 
     def retry(self, found: Recovered) -> Deferred[bool]:
-        """Waiting mail is due now, whatever its site's back-off."""
+        """Waiting mail is due now, whatever its site's back-off, and whenever its sender would have
+        it released."""
         if self._scheduler is not None:
             return succeed(bool(self._scheduler.retry(found.message.id)))
         entries = [entry for entry in self._entries(found) if entry.state != "held"]
@@ -239,8 +241,14 @@ class Desk:
             entry.due_at = self._now()
         return self._record(found, entries, None)
 
+    def retry_released(self, found: Recovered) -> Deferred[bool]:
+        """:meth:`retry`, unless its sender would have it released later."""
+        if found.message.envelope.hold_until > self._now():
+            return succeed(False)
+        return self.retry(found)
+
     def retry_all(self) -> Iterator[int] | None:
-        """:meth:`retry` for everything, without a look at what is on the disk.
+        """:meth:`retry_released` for everything, without a look at what is on the disk.
 
         :return: does it as it is gone through, a slice at a time, and yields how many messages
             were waiting; None while the service does not run.
@@ -250,7 +258,7 @@ class Desk:
             return None
         ids = self._spool.ids()
         return (
-            sum(bool(scheduler.retry(id)) for id in ids[start : start + SLICE])
+            sum(bool(scheduler.retry_released(id)) for id in ids[start : start + SLICE])
             for start in range(0, len(ids), SLICE)
         )
 
@@ -320,7 +328,7 @@ class Desk:
                 found.message.id,
                 NOWHERE,
                 tuple(indexes),
-                found.message.arrived_at,
+                found.message.envelope.hold_until or found.message.arrived_at,
                 one.due_at,
                 expires_at=0.0,
                 warn_at=0.0 if one.is_warned else 1.0,
@@ -346,9 +354,11 @@ class Desk:
         entry = self._entry_of(id, index)
         return status.state if entry is None else entry.state
 
-    def _due_at(self, id: QueueId, index: int, status: RecipientStatus) -> float:
-        entry = self._entry_of(id, index)
-        return status.due_at if entry is None else entry.due_at
+    def _due_at(self, message: Message, index: int, status: RecipientStatus) -> float:
+        entry = self._entry_of(message.id, index)
+        if entry is not None:
+            return entry.due_at
+        return waits_until(message, status, self._now())
 
 
 def _loudest(states: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -40,8 +40,10 @@ from ..model.reply import TABLE
 from ..model.status import RecipientStatus
 from .backoff import RetrySchedule
 from .entry import DONE, Entry, Health, Report
-from .ledger import Ledger, ends, status_of
+from .ledger import Ledger, ends, status_of, waits_until
+from .locator import Locate
 from .prepare import Preparer
+from .sitequeue import Location
 from .verdict import Ended, expired, health, judge
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Dispatcher:
     """Runs attempts and writes down what became of them.
 
     :param transports: by kind; every kind that routing names has one.
+    :param locate: as the scheduler's.
     :ivar scheduler: set once, before anything is accepted; it calls back into here.
     :ivar retry: like :attr:`preparer` and the routing of :meth:`route_by` set before anything is
         accepted, and again when the configuration is read again.
@@ -82,6 +85,7 @@ class Dispatcher:
         ledger: Ledger,
         *,
         transports: Mapping[HopKind, Transport],
+        locate: Locate,
         now: Callable[[], float],
         rng: random.Random,
     ) -> None:
@@ -89,6 +93,7 @@ class Dispatcher:
         self._events = events
         self._ledger = ledger
         self._transports = transports
+        self._locate = locate
         self._now = now
         self._rng = rng
 
@@ -100,18 +105,22 @@ class Dispatcher:
     # --- into the schedule -----------------------------------------------------------------------
 
     def accepted(self, message: Message, status: RecipientStatus) -> None:
-        """A message is durable: put it on the schedule, due at once."""
-        recipients = message.envelope.recipients
-        now = self._now()
+        """A message is durable: put it on the schedule, due at once, or when its sender would have
+        it released (RFC 4865)."""
+        envelope = message.envelope
+        recipients = envelope.recipients
+        due_at = self._now()
+        if envelope.hold_until > due_at:
+            due_at = envelope.hold_until
         if len(recipients) == 1:
             hop = self._hop(recipients[0].address)
-            self.scheduler.add(self._entry(message, hop, _ALONE, status, now))
+            self.scheduler.add(self._entry(message, hop, _ALONE, status, due_at))
             return
         by_hop: dict[NextHop, list[int]] = {}
         for index, recipient in enumerate(recipients):
             by_hop.setdefault(self._hop(recipient.address), []).append(index)
         for hop, indexes in by_hop.items():
-            self.scheduler.add(self._entry(message, hop, tuple(indexes), status, now))
+            self.scheduler.add(self._entry(message, hop, tuple(indexes), status, due_at))
 
     def recovered(self, found: Recovered) -> None:
         """A message was there at start: put what is open of it on the schedule."""
@@ -120,8 +129,10 @@ class Dispatcher:
             if status is not None:
                 hop = self._hop(found.message.envelope.recipients[index].address)
                 groups.setdefault((hop, status), []).append(index)
+        now = self._now()
         for (hop, status), indexes in groups.items():
-            entry = self._entry(found.message, hop, tuple(indexes), status, status.due_at)
+            due_at = waits_until(found.message, status, now)
+            entry = self._entry(found.message, hop, tuple(indexes), status, due_at)
             self.scheduler.add_recovered(entry)
 
     def leave(self) -> Deferred[None]:
@@ -151,8 +162,9 @@ class Dispatcher:
         status: RecipientStatus,
         due_at: float,
     ) -> Entry:
-        arrived_at, retry = message.arrived_at, self.retry
-        is_bounce = message.envelope.sender == NULL
+        envelope, retry = message.envelope, self.retry
+        arrived_at = envelope.hold_until or message.arrived_at
+        is_bounce = envelope.sender == NULL
         warns = retry.delay_warning_s and not is_bounce and not status.is_warned
         return Entry(
             message.id,
@@ -226,6 +238,21 @@ class Dispatcher:
         if self._has_old_routes and self._is_rerouted(entry, content.message):
             content.close()
             return
+        if site.kind == "mx" and content.message.envelope.requires_tls:
+            # What counts is what this very domain says, while a site is many domains'.
+            locating = maybeDeferred(self._locate, entry.hop)
+            locating.addCallback(self._relocated, content, entry)
+            locating.addErrback(self._over, content, entry)
+        else:
+            self._attempt(content, entry, site)
+
+    def _relocated(self, location: Location, content: Content, entry: Entry) -> None:
+        if isinstance(location, Site):
+            self._attempt(content, entry, location)
+        else:
+            self._unsent(content, entry, location)
+
+    def _attempt(self, content: Content, entry: Entry, site: Site) -> None:
         attempt = Attempt(
             site,
             entry.hop.name,

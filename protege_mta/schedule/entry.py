@@ -36,7 +36,8 @@ class Entry:
     :ivar due_at: when to try next, POSIX seconds; now or in the past for at once.
     :ivar expires_at: the end of the message's age, POSIX seconds; the last attempt may be due at
         this very time.
-    :ivar arrived_at: when we took responsibility for the message, POSIX seconds.
+    :ivar arrived_at: from when its age counts, POSIX seconds: when we took responsibility for the
+        message, or the time of release that its sender chose (RFC 4865), which may lie ahead.
     :ivar warn_at: when the sender is to be told of the delay; 0 for never, or told already.
     :ivar attempts: real contacts that have failed.
     :ivar tenant: takes turns with other tenants inside its lane.

@@ -30,7 +30,8 @@ HEADER_OCTETS = 262_144
 class Acceptance:
     """Takes responsibility for messages (RFC 5321, 4.2.5).
 
-    :param first_s: how long after arrival a restart would make the first attempt, in seconds.
+    :param first_s: how long after arrival, or release, a restart would make the first attempt, in
+        seconds.
     :param accepted: told of each message once it is durable, with its recipients' status.
     :param took: told of each acceptance: seconds from the end of the data to the answer.
     :ivar arriving: messages on their way in.
@@ -84,8 +85,15 @@ class Acceptance:
             between the commit and its reply.
         """
         received = self._events.received
-        events = tuple([received(message, n) for n in range(len(message.envelope.recipients))])
-        status = RecipientStatus(due_at=message.arrived_at + self._first_s())
+        hold_until = message.envelope.hold_until
+        indexes = range(len(message.envelope.recipients))
+        events = tuple([received(message, n) for n in indexes])
+        if hold_until:
+            scheduled = self._events.scheduled
+            events += tuple([scheduled(message, n, 1, hold_until) for n in indexes])
+            status = RecipientStatus(due_at=hold_until + self._first_s(), transitions=2)
+        else:
+            status = RecipientStatus(due_at=message.arrived_at + self._first_s())
         stored = self._spool.commit(Batch((Append(message, content, status),), events))
 
         def durable(_: None) -> Reply:

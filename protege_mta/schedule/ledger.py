@@ -147,6 +147,18 @@ class Ledger:
         return self._spool.commit(Batch(operations, lines)).addCallback(durable)
 
 
+def waits_until(message: Message, status: RecipientStatus, now: float) -> float:
+    """When a recipient is to be tried next, as far as the spool tells, POSIX seconds.
+
+    What was not tried waits for a while behind its arrival, or its release, for it may be what
+    brought a process down; while the release lies ahead it cannot.
+    """
+    hold_until = message.envelope.hold_until
+    if hold_until > now and not status.attempts:
+        return min(hold_until, status.due_at)
+    return status.due_at
+
+
 def status_of(entry: Entry, *, is_held: bool = False) -> RecipientStatus:
     """What is durable about an entry's recipients."""
     state: Literal["scheduled", "deferred"] = "deferred" if entry.attempts else "scheduled"

@@ -53,12 +53,14 @@ class Register:
         present = self._by_id.get(id)
         return () if present is None else _several(present)
 
-    @property
-    def oldest_arrived_at(self) -> float:
-        """POSIX seconds; 0 where there is nothing."""
+    def oldest_arrived_at(self, now: float) -> float:
+        """POSIX seconds; 0 where there is nothing but what waits for its release."""
         # Mail comes in the order of its arrival, so that the first is the oldest, or nearly so.
-        first = next(iter(self._by_id.values()), None)
-        return 0.0 if first is None else _several(first)[0].arrived_at
+        for present in self._by_id.values():
+            arrived_at = _several(present)[0].arrived_at
+            if arrived_at <= now:
+                return arrived_at
+        return 0.0
 
 
 def idle_state(entry: Entry) -> EntryState:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import attrs
@@ -434,15 +434,19 @@ class Scheduler:
         return held
 
     def release(self, id: QueueId) -> list[Entry]:
-        """Held entries are due now; orders to hold active ones are withdrawn."""
+        """Held entries are due now, or when their sender would have them released; orders to hold
+        active ones are withdrawn."""
         released = []
         now = self._now()
         for entry in self.entries(id):
             if entry.state == "held":
                 self._step_out(entry)
                 self._register.change(entry, idle_state(entry))
-                entry.due_at = now
-                self._offer(entry, now)
+                entry.due_at = max(now, entry.arrived_at)
+                if entry.due_at > now:
+                    self._watch(entry, entry.due_at)
+                else:
+                    self._offer(entry, now)
                 released.append(entry)
             elif self._orders.get(entry) == "hold":
                 del self._orders[entry]
@@ -450,9 +454,17 @@ class Scheduler:
 
     def retry(self, id: QueueId) -> list[Entry]:
         """Waiting entries (not held ones) are due now, and their sites' back-off is lifted."""
+        return self._retry(self.entries(id))
+
+    def retry_released(self, id: QueueId) -> list[Entry]:
+        """As :meth:`retry`, but what waits for the release that its sender chose goes on waiting."""
+        now = self._now()
+        return self._retry([entry for entry in self.entries(id) if entry.arrived_at <= now])
+
+    def _retry(self, entries: Iterable[Entry]) -> list[Entry]:
         tried = []
         now = self._now()
-        for entry in self.entries(id):
+        for entry in entries:
             if not _is_waiting(entry):
                 continue
             tried.append(entry)
@@ -524,7 +536,7 @@ class Scheduler:
             deferred=counts["deferred"],
             active=counts["active"],
             held=counts["held"],
-            oldest_arrived_at=self._register.oldest_arrived_at,
+            oldest_arrived_at=self._register.oldest_arrived_at(self._now()),
             sites=len(sites),
             paused_sites=sum(queue.pause.until > 0.0 for queue in sites.values()),
         )

@@ -33,7 +33,7 @@ class Standing:
 class Depth:
     """The whole queue in figures.
 
-    :ivar oldest_arrived_at: POSIX seconds; 0 for an empty queue.
+    :ivar oldest_arrived_at: POSIX seconds; 0 where there is nothing but what waits for its release.
     :ivar sites: how many are known at the moment.
     :ivar paused_sites: how many of them back off.
     """
@@ -126,6 +126,8 @@ def _why(
             case "remove":
                 return f"{where}; what remains will be removed"
         return where
+    if entry.place is None and entry.state == "scheduled":
+        return f"scheduled for {clock_time(entry.due_at)}"
     if entry.place is None:
         return f"next attempt at {clock_time(entry.due_at)}"
     if hop is not None and entry.place is hop.line:

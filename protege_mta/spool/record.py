@@ -185,6 +185,9 @@ class _Message(msgspec.Struct, omit_defaults=True, gc=False):
     sub: str = ""
     b8: bool = False
     urg: bool = False
+    hold: float = 0.0
+    rel: str = ""
+    tls: bool = False
 
 
 class ContentMeta(msgspec.Struct, omit_defaults=True):
@@ -250,6 +253,9 @@ def _message_octets(message: Message) -> bytes:
         message.subject,
         message.is_eight_bit,
         message.is_urgent,
+        envelope.hold_until,
+        envelope.future_release,
+        envelope.requires_tls,
     )
     try:
         return _encode(it)
@@ -270,6 +276,9 @@ def message_of(id: QueueId, meta: ContentMeta) -> Message:
             is_smtputf8=it.utf8,
             ret="FULL" if it.ret == "FULL" else "HDRS" if it.ret == "HDRS" else "",
             envid=it.env,
+            hold_until=it.hold,
+            future_release=it.rel,
+            requires_tls=it.tls,
         ),
         origin=Origin(it.src, it.who, it.peer, it.sign, it.tnt, it.cmp),
         arrived_at=it.at,

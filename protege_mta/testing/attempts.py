@@ -54,11 +54,13 @@ def make_attempt(
     port: int = 25,
     envelope: Envelope | None = None,
     prepare: Prepare = as_it_is,
+    requires_tls: bool = False,
+    is_authentic: bool = False,
 ) -> Attempt:
     """An attempt for all recipients.
 
     :param hosts: name and addresses of each.
-    :param envelope: in place of ``sender`` and ``recipients``.
+    :param envelope: in place of ``sender``, ``recipients`` and ``requires_tls``.
     """
     if envelope is None:
         envelope = Envelope(
@@ -67,6 +69,7 @@ def make_attempt(
                 each if isinstance(each, Recipient) else Recipient(Address(each))
                 for each in recipients
             ),
+            requires_tls=requires_tls,
         )
     message = Message(
         QueueId("01hzzzzzzz0000000000000001"),
@@ -77,7 +80,12 @@ def make_attempt(
     )
     names = " ".join(name for name, _ in hosts)
     return Attempt(
-        Site(f"{kind}:{names}", kind, tuple(Host(n, tuple(a), port) for n, a in hosts)),
+        Site(
+            f"{kind}:{names}",
+            kind,
+            tuple(Host(n, tuple(a), port) for n, a in hosts),
+            is_authentic,
+        ),
         "b.test",
         OctetContent(content, message),
         tuple(range(len(envelope.recipients))),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 from collections.abc import Callable
+from functools import lru_cache
 
 from twisted.internet.defer import Deferred, succeed
 
+from ..model.account import ScramVerifier
 from ..model.address import domain_of
 from ..model.envelope import Envelope, Recipient
-from ..model.ports import Intake, MailCommand, Peer
+from ..model.ports import Intake, MailCommand, PasswordProof, Peer, Proof, ScramProof
 from ..model.reply import TABLE, Reply
 
 
@@ -50,7 +55,51 @@ class FakeIntake:
         self.ended = how
 
 
-class FakeDoor:
+class FakeLogins:
+    """The part of a door that checks who somebody is.
+
+    :ivar passwords: by name.
+    :ivar proofs: what was asked.
+    :ivar on_login: replace it to be told otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.passwords = {"user": "pencil", "tim": "tanstaaftanstaaf"}
+        self.proofs: list[Proof] = []
+        self.on_login: Callable[[Proof], Reply | Deferred[Reply]] = self._judge_proof
+
+    def scram(self, peer: Peer, name: str) -> ScramVerifier:
+        return scram_verifier(self.passwords.get(name, f"nobody's, and not {name}'s either"))
+
+    def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]:
+        self.proofs.append(proof)
+        return self.on_login(proof)
+
+    def _judge_proof(self, proof: Proof) -> Reply:
+        password = self.passwords.get(proof.name)
+        if password is None:
+            is_right = False
+        elif isinstance(proof, PasswordProof):
+            is_right = proof.password == password
+        elif isinstance(proof, ScramProof):
+            is_right = proof.is_right
+        else:
+            digest = hmac.new(password.encode("utf-8"), proof.challenge, hashlib.md5)
+            is_right = proof.digest == digest.hexdigest()
+        return TABLE["logged-in" if is_right else "login-failed"]
+
+
+@lru_cache(maxsize=64)
+def scram_verifier(password: str) -> ScramVerifier:
+    """With the salt and the iterations of RFC 7677, 3."""
+    salt, iterations = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="), 4096
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8"), salt, iterations)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    return ScramVerifier(salt, iterations, stored_key, server_key)
+
+
+class FakeDoor(FakeLogins):
     """Takes everything, but for recipients whose domain is ``refused.example``.
 
     Replace an attribute to be told otherwise: ``door.on_sender = lambda mail: Deferred()``.
@@ -60,6 +109,7 @@ class FakeDoor:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.peers: list[Peer] = []
         self.intakes: list[FakeIntake] = []
         self.on_opened: Callable[[Peer], Reply | None] = lambda peer: None

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 from unittest import SkipTest
@@ -122,6 +123,58 @@ class SmtpSink(_Peer):
         return [octets for octets in found if octets.endswith(b"\n\n")]
 
 
+_HAPROXY: Final = """\
+global
+    maxconn 200
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+listen ready
+    bind {address}:{ready_port}
+    tcp-request connection reject
+listen smtp
+    bind {address}:{port}
+    {bind6}
+    server mta {to_address}:{to_port} {option}
+"""
+
+
+class HaProxy(_Peer):
+    """HAProxy, handing TCP connections on with a PROXY header.
+
+    :param to_port: where it hands them to, on loopback.
+    :param option: of its ``server`` line, such as ``send-proxy`` or ``send-proxy-v2``.
+    :ivar port: on 127.0.0.1.
+    :ivar port6: likewise on ::1; 0 where the machine has no IPv6.
+    """
+
+    def __init__(self, to_port: int, option: str) -> None:
+        super().__init__("haproxy")
+        with ExitStack() as held:  # all at once, so that they differ
+            wanted = held.enter_context(_bound(self.address)).getsockname()[1]
+            # To see whether it listens, by a connection that is not handed on.
+            self.port = held.enter_context(_bound(self.address)).getsockname()[1]
+            try:
+                self.port6 = held.enter_context(_bound("::1")).getsockname()[1]
+            except OSError:
+                self.port6 = 0
+        config = self.folder / "haproxy.cfg"
+        text = _HAPROXY.format(
+            address=self.address,
+            ready_port=self.port,
+            port=wanted,
+            bind6=f"bind [::1]:{self.port6}" if self.port6 else "",
+            to_address=ADDRESS,
+            to_port=to_port,
+            option=option,
+        )
+        config.write_text(text, "utf-8")
+        self._start("-db", "-f", str(config))
+        self.port = wanted
+
+
 _DOVECOT: Final = """\
 protocols = lmtp
 base_dir = {folder}/run
@@ -220,9 +273,19 @@ class DovecotLmtp(_Peer):
         return [path.read_bytes() for path in sorted((self._home(address) / "new").glob("*"))]
 
 
+def _bound(address: str) -> socket.socket:
+    """A TCP socket at a free port."""
+    found = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        found.bind((address, 0))
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
 def free_port(address: str = ADDRESS) -> int:
     """A TCP port that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
+    with _bound(address) as found:
+        port: int = found.getsockname()[1]
         return port

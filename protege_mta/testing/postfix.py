@@ -92,12 +92,16 @@ class Postfix:
         are refused with 5.1.2.
     :param certificate: PEM files of a chain and a key.  With them it insists on STARTTLS, from
         clients and servers; without, it does not speak TLS.
+    :param settings: more lines for main.cf(5).
     :ivar port: of its smtpd(8), on 127.0.0.1.
     :raise SkipTest: Postfix is not installed, or we are not root, whom master(8) wants to be.
     """
 
     def __init__(
-        self, routes: Mapping[str, int], certificate: tuple[Path, Path] | None = None
+        self,
+        routes: Mapping[str, int],
+        certificate: tuple[Path, Path] | None = None,
+        settings: str = "",
     ) -> None:
         program = shutil.which("postfix", path=_PATH)
         if program is None or not (_DAEMONS / "master").exists():
@@ -114,7 +118,7 @@ class Postfix:
         if certificate is not None:
             tls = _TLS.format(certificate=certificate[0], key=certificate[1])
         main = _MAIN.format(
-            tls=tls,
+            tls=tls + settings,
             folder=self.folder,
             commands=Path(program).parent,
             daemons=_DAEMONS,

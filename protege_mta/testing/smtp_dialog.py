@@ -52,7 +52,9 @@ class Client:
             listener="mx",
             tally=Tally(),
             clock=self.clock,
+            now=self.clock.seconds,
             new_session_id=lambda: "s1",
+            new_nonce=lambda: "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0",  # of RFC 7677, 3
         )
         self.transport = Wire()
         self.connection = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1025))

@@ -24,6 +24,7 @@ class ZoneResolver:
     :param text: the zone; needs no SOA where only this class reads it.
     :param origin: the zone's name; ``.`` makes every name exist or not.
     :param broken: names whose lookups fail with ``SERVFAIL``.
+    :ivar is_authentic: whether what is found comes with the AD bit.
     :ivar is_held: while true, answers wait for :meth:`release`.
     :ivar asked: every lookup, as ``(name, kind)``.
     """
@@ -32,6 +33,7 @@ class ZoneResolver:
         self._zone = dns.zone.from_text(text, origin, relativize=False, check_origin=False)
         self._broken = {to_name(name) for name in broken}
         self._held: list[tuple[Deferred[Answer], Answer]] = []
+        self.is_authentic = False
         self.is_held = False
         self.asked: list[tuple[str, Kind]] = []
 
@@ -67,7 +69,7 @@ class ZoneResolver:
                 return NoSuchRecord() if below else NoSuchName()
             found = node.get_rdataset(dns.rdataclass.IN, dns.rdatatype.from_text(kind))
             if found is not None:
-                return Found(records(found, kind))
+                return Found(records(found, kind), self.is_authentic)
             alias = node.get_rdataset(dns.rdataclass.IN, dns.rdatatype.CNAME)
             if alias is None:
                 return NoSuchRecord()

@@ -107,16 +107,18 @@ def inherited(environ: Mapping[str, str], pid: int) -> list[BoundSocket]:
 
 
 def matching(given: list[BoundSocket], name: str, address: str, port: int) -> BoundSocket | None:
-    """Take from ``given`` the socket for one listener: the one of its name, else of its address."""
-    for one in given:
-        if one.name == name:
-            given.remove(one)
-            return one
-    for one in given:
-        if port and one.socket.family != socket.AF_UNIX and one.address == (address, port):
-            given.remove(one)
-            return BoundSocket(name, one.socket)
+    """Take from ``given`` the socket for one listener: one of its name, else of its address; of
+    several of its name, for a unit names all of its sockets alike, the one of its address."""
+    there = [one for one in given if port and _is_at(one, address, port)]
+    named = [one for one in given if one.name == name]
+    for one in (*(one for one in named if one in there), *named, *there):
+        given.remove(one)
+        return BoundSocket(name, one.socket)
     return None
+
+
+def _is_at(bound: BoundSocket, address: str, port: int) -> bool:
+    return bound.socket.family != socket.AF_UNIX and bound.address == (address, port)
 
 
 def tell_systemd(environ: Mapping[str, str], state: str) -> None:

@@ -22,7 +22,7 @@ from ..model.outcome import Contact, Outcome, PermanentFailure, Scope, Transient
 from ..model.ports import Attempt, HopAbilities, Prepared
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
-from ..wire.client import our_reply
+from ..wire.client import UNMET, our_reply, unmet
 from ..wire.opening import Opening
 from ..wire.transaction import Transaction, judged
 from . import fast
@@ -33,6 +33,9 @@ from .tls_client import ClientTls
 
 UNIX: Final = "unix:"
 """Begins an address that is the path of a socket."""
+
+STRICT: Final = " REQUIRETLS"
+"""Ends the keys of connections that were verified for mail that requires TLS."""
 
 
 class Network(Interface):
@@ -96,6 +99,12 @@ class SmtpTransport:
             ca_file=settings.ca_file,
         )
         sources = [(text, ipaddress.ip_address(text).version) for text in settings.source_addresses]
+        # For mail that requires TLS (RFC 8689), whatever is enough for the rest.
+        self._strict_tls = (
+            self._tls
+            if self._tls.is_verifying
+            else ClientTls(is_verifying=True, ca_file=settings.ca_file)
+        )
         self._sources = {
             version: cycle([text for text, of in sources if of == version])
             for version in {of for _, of in sources}
@@ -143,6 +152,19 @@ class SmtpTransport:
         """Every address of every host, in the order to try."""
         return [Target(host, each) for host in attempt.site.hosts for each in host.addresses]
 
+    def unmet(self, attempt: Attempt) -> str:
+        """Why mail that requires TLS cannot go this way, as far as one knows before a connection
+        (RFC 8689, 4.2.1); empty where it may."""
+        settings, site = self.settings, attempt.site
+        if settings.protocol == "lmtp":
+            is_near = all(_is_near(one) for host in site.hosts for one in host.addresses)
+            return "" if is_near else "LMTP to another machine goes in clear"
+        if settings.tls == "none":
+            return "the next hop is spoken to without TLS"
+        if site.kind == "mx" and not site.is_authentic:
+            return "DNS does not prove which hosts are the domain's"
+        return ""
+
     def dial(self, delivery: _Delivery, target: Target) -> Reply | None:
         """Begin to connect; what became of it is for :class:`_Delivery`.
 
@@ -175,11 +197,15 @@ class SmtpTransport:
 
     def connection(self, delivery: _Delivery, target: Target, *, is_loopback: bool) -> Connection:
         """The protocol for a channel that has just come about."""
-        settings = self.settings
+        settings, is_strict = self.settings, delivery.is_strict
         tls = "none" if target.is_clear or target.address.startswith(UNIX) else settings.tls
+        if is_strict and tls == "opportunistic":
+            tls = "starttls"
+        client_tls = self._strict_tls if is_strict else self._tls
         opening = Opening(
             settings.ehlo_name,
             tls="required" if tls == "starttls" else "none" if tls == "implicit" else tls,
+            requires_tls=is_strict,
             credentials=settings.credentials,
             is_lmtp=settings.protocol == "lmtp",
             may_authenticate_in_clear=is_loopback,
@@ -191,9 +217,9 @@ class SmtpTransport:
             delivery,
             opening,
             settings.reply_s,
-            None if tls == "none" else self._tls.creator(target.host.name),
+            None if tls == "none" else client_tls.creator(target.host.name),
             is_implicit=tls == "implicit",
-            is_verified=self._tls.is_verifying,
+            is_verified=client_tls.is_verifying,
         )
 
 
@@ -228,6 +254,9 @@ class _Dialer(ClientFactory):
 class _Delivery:
     """One attempt on its way from connection to connection.
 
+    :ivar key: which connections it may use.
+    :ivar is_strict: whether they need verified TLS and REQUIRETLS (RFC 8689); others go on without.
+
     Each step is begun by the one before it and none waits here, so that the ordinary case costs no
     Deferred but :attr:`done`.
     """
@@ -235,23 +264,26 @@ class _Delivery:
     __slots__ = (
         "_attempt",
         "_failure",
-        "_has_spoken",
         "_is_reused",
         "_outcomes",
         "_pending",
         "_prepared",
         "_prepared_for",
         "_prohibited",
+        "_scope",
         "_target",
         "_targets",
         "_transport",
+        "_unmet",
         "done",
+        "is_strict",
         "key",
     )
 
     def __init__(self, transport: SmtpTransport, attempt: Attempt) -> None:
         self.done: Deferred[Sequence[tuple[int, Outcome]]] = Deferred()
         self.key = attempt.site.key
+        self.is_strict = False
         self._transport = transport
         self._attempt = attempt
         self._pending: Sequence[int] = attempt.recipients
@@ -260,12 +292,22 @@ class _Delivery:
         self._target: Target | None = None
         self._prohibited: list[str] = []
         self._failure: tuple[Reply, Contact] | None = None
-        self._has_spoken = False
+        self._scope = Scope.SITE  # of the failure
+        self._unmet: tuple[Reply, Contact] | None = None
         self._is_reused = False
         self._prepared: Prepared | None = None
         self._prepared_for: HopAbilities | None = None
 
     def start(self) -> None:
+        if self._attempt.content.message.envelope.requires_tls:
+            why = self._transport.unmet(self._attempt)
+            if why:
+                self.fail(PermanentFailure(Scope.MESSAGE, unmet(why)))
+                return
+            # Local mail servers are the end of the way: there is nothing more to require of them.
+            if self._transport.settings.protocol == "smtp":
+                self.is_strict = True
+                self.key += STRICT
         connection = self._transport.pool.take(self.key)
         if connection is None:
             self._next_target()
@@ -307,8 +349,10 @@ class _Delivery:
     def _give_up(self) -> None:
         if self._failure is not None:
             cause, contact = self._failure
-            scope = Scope.HOST if self._has_spoken else Scope.SITE
-            self.fail(TransientFailure(scope, cause, contact))
+            self.fail(TransientFailure(self._scope, cause, contact))
+        elif self._unmet is not None:
+            cause, contact = self._unmet
+            self.fail(PermanentFailure(Scope.MESSAGE, cause, contact))
         elif self._prohibited:
             text = f"address is prohibited: {', '.join(self._prohibited[:5])}"
             if self._attempt.site.kind == "mx":
@@ -322,16 +366,24 @@ class _Delivery:
     def unreached(self, target: Target, cause: Reply) -> None:
         self._transport.tally.connections_out_failed += 1
         self._failure = (cause, target.contact)
+        if self.is_strict and cause is TABLE["local-error"]:  # there is no verifying such a name
+            self._scope = Scope.MESSAGE
         self._next_target()
 
     def refused(self, connection: Connection, cause: Reply, *, is_tls: bool) -> None:
         target = self._target
         if is_tls:
             self._transport.tally.tls_failures_out += 1
-            if self._transport.settings.tls == "opportunistic" and target is not None:
+            is_optional = self._transport.settings.tls == "opportunistic" and not self.is_strict
+            if is_optional and target is not None:
                 clear = attrs.evolve(target, is_clear=True)
                 self._targets = chain([clear], self._targets or ())
-        self._failure = (cause, connection.contact)
+        if cause.enhanced == UNMET and self.is_strict:
+            self._unmet = (cause, connection.contact)
+        else:
+            self._failure = (cause, connection.contact)
+            if self.is_strict:  # other mail may well get through
+                self._scope = Scope.MESSAGE
         self._next_target()
 
     # --- transactions ---------------------------------------------------------------------------
@@ -413,10 +465,15 @@ class _Delivery:
             # It had died of boredom and we had not noticed.
             self._is_reused = False
         else:
-            self._has_spoken = True
+            self._scope = Scope.HOST
             self._failure = (cause, connection.contact)
         self._next_target()
 
     def _finish(self, connection: Connection | None) -> None:
         self._transport.ended(connection)
         self.done.callback(self._outcomes)
+
+
+def _is_near(address: str) -> bool:
+    """Whether what goes there never leaves the machine."""
+    return address.startswith(UNIX) or ipaddress.ip_address(address).is_loopback

@@ -25,14 +25,14 @@ from ..model.outcome import Contact, TlsFacts
 from ..model.ports import Content, Prepared
 from ..model.reply import TABLE, Reply
 from ..wire.abilities import Abilities
-from ..wire.client import Awaited, name_of, our_reply
+from ..wire.client import Awaited, name_of, our_reply, unmet
 from ..wire.dotstuff import Stuffer
 from ..wire.opening import Opened, Opening
 from ..wire.replies import ReplyParser
 from ..wire.transaction import END, WAIT, Transaction
 from .pool import Pool
 from .sweep import NEVER
-from .tls_client import facts_of, fault_of
+from .tls_client import facts_of, fault_of, is_distrust
 
 WHOLE_OCTETS: Final = 256 * 1024
 """Content up to this size is sent in one write; above, block by block."""
@@ -202,7 +202,11 @@ class Connection(Protocol):
         self._pool.lost(self)
         self.deadline = NEVER
         if self._is_shaking:
-            self._break(our_reply("4.7.5", f"TLS handshake failed: {fault_of(reason)}"))
+            opening, fault = self._opening, fault_of(reason)
+            if opening is not None and opening.requires_tls and is_distrust(reason):
+                self._break(unmet(f"the certificate is not to be trusted: {fault}"))
+            else:
+                self._break(our_reply("4.7.5", f"TLS handshake failed: {fault}"))
         else:
             self._break(LOST)
 

@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
-    IOpenSSLContextFactory,
+    IOpenSSLServerConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IPushProducer,
@@ -25,16 +25,19 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import connectionDone
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..model.account import ScramVerifier
 from ..model.envelope import Envelope, Recipient
-from ..model.ports import Door, Intake, MailCommand, Peer
+from ..model.ports import Door, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
 from ..wire.server import ServerMachine
 from ..wire.settings import ServerSettings
+from .channel_binding import channel_binding
 from .sweep import NEVER, Sweep
 from .tls_server import facts
 
@@ -49,7 +52,7 @@ class Channel(Protocol):
     def resumeProducing(self) -> None: ...
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
     def unregisterProducer(self) -> None: ...
-    def startTLS(self, contextFactory: IOpenSSLContextFactory) -> None: ...
+    def startTLS(self, contextFactory: IOpenSSLServerConnectionCreator) -> None: ...
     def getHandle(self) -> SSL.Connection: ...
 
 
@@ -58,8 +61,12 @@ class SmtpServerFactory:
     """What the connections of one listener share.
 
     :param listener: its name, for :attr:`Peer.listener`.
+    :param now: POSIX seconds.
+    :param new_nonce: texts for AUTH, as :meth:`~..wire.shell.Shell.nonce` says.
     :param is_tls_first: whether TLS begins with the first octet (RFC 8314); ``tls`` is needed then.
     :ivar settings: may be replaced; connections made later go by the new ones.
+    :ivar greet_delay_s: how long a client has to wait for the greeting, and must not speak before
+        it (RFC 5321, 3.1); 0 greets at once.  Not where TLS comes first.
     :ivar tls: the context for STARTTLS, None for none; may be replaced likewise.
     """
 
@@ -71,15 +78,22 @@ class SmtpServerFactory:
         listener: str,
         tally: Tally,
         clock: IReactorTime,
+        now: Callable[[], float],
         new_session_id: Callable[[], str],
-        tls: IOpenSSLContextFactory | None = None,
+        new_nonce: Callable[[], str],
+        tls: IOpenSSLServerConnectionCreator | None = None,
         is_tls_first: bool = False,
+        greet_delay_s: float = 0.0,
     ) -> None:
         self.settings = settings
+        self.greet_delay_s = greet_delay_s
+        self.clock = clock
         self.tls = tls
         self.door = door
+        self.new_nonce = new_nonce
         self.tally = tally
         self.sweep = Sweep(clock)
+        self.now = now
         self.is_tls_first = is_tls_first
         self.is_draining = False
         self._listener = listener
@@ -207,6 +221,8 @@ class SmtpConnection:
             machine.refuse(refusal)
         if not factory.is_tls_first:
             if refusal is None:
+                if factory.greet_delay_s:
+                    return self._greet_later()
                 machine.greet()
             self._run()
         elif refusal is None:
@@ -318,6 +334,26 @@ class SmtpConnection:
         self._is_open = refusal is None
         return refusal
 
+    def _greet_later(self) -> None:
+        """See whether the client can wait, as SMTP wants it; what it sends meanwhile is kept as
+        while a question is open."""
+        factory = self._factory
+        self._waiting = wait = deferLater(factory.clock, factory.greet_delay_s, lambda: None)
+        wait.addCallbacks(self._greet, lambda failure: failure.trap(CancelledError))
+
+    def _greet(self, result: object) -> None:
+        self._waiting = None
+        self._start_stage()
+        machine = self._machine
+        if machine.has_heard:
+            self._peer.offence = "talked-early"
+            machine.refuse(TABLE["talked-early"])
+        elif self._factory.is_draining:
+            machine.refuse(TABLE["shutting-down"])
+        else:
+            machine.greet()
+        self._run()
+
     def _run(self) -> None:
         """Let the machine go on with what is there, and write what it says."""
         if self._is_running:
@@ -345,6 +381,39 @@ class SmtpConnection:
             out.clear()
 
     # --- what the machine asks -------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self._factory.now()
+
+    def nonce(self) -> str:
+        return self._factory.new_nonce()
+
+    def scram(self, name: str) -> ScramVerifier | None:
+        try:
+            return self._door.scram(self._peer, name)
+        except Exception:
+            self._complain("the door had nothing to check a login by")
+            return None
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        if self._peer.tls is None:
+            return None
+        return channel_binding(self.transport.getHandle(), kind)
+
+    def ask_login(self, proof: Proof) -> Reply | None:
+        try:
+            answer = self._door.login(self._peer, proof)
+        except Exception:
+            self._complain("the door could not check a login")
+            return TABLE["login-later"]
+        if isinstance(answer, Reply):
+            return answer
+        return self._later(answer.addErrback(self._unchecked))
+
+    def _unchecked(self, failure: Failure) -> Reply:
+        if not self._is_cancelled(failure):
+            self._complain("the door could not check a login", failure)
+        return TABLE["login-later"]
 
     def ask_sender(self, mail: MailCommand) -> Reply | None:
         try:
@@ -419,7 +488,7 @@ class SmtpConnection:
         self._write_out()
         self._is_handshaking = True
         self._start_stage()
-        self.transport.startTLS(cast(IOpenSSLContextFactory, self._tls))
+        self.transport.startTLS(cast(IOpenSSLServerConnectionCreator, self._tls))
 
     def close(self) -> None:
         self._is_closing = True

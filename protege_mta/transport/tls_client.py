@@ -6,9 +6,10 @@ Contexts are built once, at the first use; after a change of the files another o
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
@@ -23,6 +24,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..model.outcome import TlsFacts
+
+CREATORS: Final = 100
+"""Most contexts for verified hosts that are kept."""
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -60,9 +64,12 @@ class ClientTls:
             if self._context is None:
                 self._context = CertificateOptions().getContext()
             return _Unverified(self._context, host)
-        # One context a host, for Twisted keeps it to itself; verified hosts are smarthosts: few.
+        # One context a host, for Twisted keeps it to itself; verified hosts are smarthosts, and MX
+        # hosts of mail that requires TLS: few.
         creator = self._creators.get(host)
         if creator is None:
+            if len(self._creators) >= CREATORS:
+                self._creators.clear()
             trust = self._trust()
             creator = self._creators[host] = optionsForClientTLS(host, trustRoot=trust)
         return creator
@@ -98,6 +105,14 @@ def fault_of(reason: Failure) -> str:
     else:
         text = type(error).__name__
     return "".join(letter if " " <= letter <= "~" else "?" for letter in text)[:200]
+
+
+def is_distrust(reason: Failure) -> bool:
+    """Whether a handshake failed over the peer's certificate: its chain, its age or its names."""
+    if reason.check(VerificationError) is not None:
+        return True
+    error = reason.value
+    return isinstance(error, SSL.Error) and "certificate verify failed" in fault_of(reason)
 
 
 def _is_name(host: str) -> bool:

@@ -26,6 +26,7 @@ class Abilities:
     has_starttls: bool = False
     has_chunking: bool = False
     has_enhanced_codes: bool = False
+    has_requiretls: bool = False
     auth: frozenset[str] = frozenset()
     hop: HopAbilities = attrs.field(init=False)
 
@@ -55,5 +56,6 @@ def parse(reply: Reply) -> Abilities:
         has_starttls="STARTTLS" in words,
         has_chunking="CHUNKING" in words,
         has_enhanced_codes="ENHANCEDSTATUSCODES" in words,
+        has_requiretls="REQUIRETLS" in words,
         auth=frozenset(words.get("AUTH", ())),
     )

@@ -41,8 +41,17 @@ NAMES: Final[dict[Awaited, str]] = {
 """For texts; the others are called after their command."""
 
 
+UNMET: Final = "5.7.30"
+"""The status code of :func:`unmet` (RFC 8689, 7)."""
+
+
 def name_of(awaited: Awaited) -> str:
     return NAMES.get(awaited) or f"the reply to {awaited.name}"
+
+
+def unmet(why: str) -> Reply:
+    """A cause for not sending on what requires TLS (RFC 8689, 4.2.1)."""
+    return Reply(550, UNMET, (f"REQUIRETLS support required: {why}",))
 
 
 def our_reply(enhanced: str, text: str) -> Reply:

@@ -1,4 +1,4 @@
-"""The arguments of commands (RFC 5321, 4.1.1; RFC 1870, 3030, 3461, 6152, 6531).
+"""The arguments of commands (RFC 5321, 4.1.1; RFC 1870, 3030, 3461, 4865, 6152, 6531, 8689).
 
 The grammar of the RFCs and no more; where a real client needs leniency, the docstring says so.
 Arguments come without CR, LF and other control characters: the caller has refused those.  What
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Final
 
 from ..model.address import NULL, Address, literal_of, parse
@@ -42,9 +43,16 @@ _PATH: Final = re.compile(
 )
 _PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u00a0-\U0010ffff]+))?\Z")
 _DIGITS: Final = re.compile(r"[0-9]{1,20}\Z", re.ASCII)
+_AUTH: Final = re.compile(rb"([A-Za-z0-9_-]{1,20})(?: ([!-~]+))?\Z")
 _CHUNK: Final = re.compile(rb"([0-9]{1,20})( [Ll][Aa][Ss][Tt])?\Z")
 _ORCPT: Final = re.compile(r"([A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+);(.+)\Z")
 _UTF8_XTEXT: Final = re.compile(r"(?:[!-*,-<>-\[\]-~\u00a0-\U0010ffff]|\\x\{[0-9A-F]{2,6}\})+\Z")
+_HOLD_FOR: Final = re.compile(r"[1-9][0-9]{0,8}\Z", re.ASCII)
+_DATE_TIME: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
+    r"(?:Z|[+-][0-9]{2}:[0-9]{2})\Z",
+    re.ASCII | re.IGNORECASE,
+)
 _NOTIFY: Final = {"SUCCESS": Notify.SUCCESS, "FAILURE": Notify.FAILURE, "DELAY": Notify.DELAY}
 
 _PLAIN: Final = MailCommand(Envelope(NULL, ()))
@@ -64,7 +72,11 @@ def helo_name(argument: bytes) -> str | None:
 
 
 def mail(argument: bytes) -> MailCommand | Reply:
-    """``FROM:<reverse-path> [parameters]``."""
+    """``FROM:<reverse-path> [parameters]``.
+
+    AUTH is read and not believed, which RFC 4954, 5, allows: who submitted a message elsewhere is
+    nothing to us.
+    """
     ordinary = _FROM.match(argument)
     if ordinary is not None:
         if not ordinary[1]:
@@ -77,8 +89,8 @@ def mail(argument: bytes) -> MailCommand | Reply:
     if path is None:
         return TABLE["bad-argument"]
     size = 0
-    body = ret = envid = ""
-    is_smtputf8 = False
+    body = ret = envid = future_release = ""
+    is_smtputf8 = requires_tls = False
     for keyword, value in _parameters(path["parameters"]):
         match keyword:
             case "SIZE" if _DIGITS.match(value):
@@ -91,7 +103,17 @@ def mail(argument: bytes) -> MailCommand | Reply:
                 ret = value.upper()
             case "ENVID" if len(value) <= ENVID_CHARACTERS and XTEXT.match(value):
                 envid = value
-            case "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "":
+            case "HOLDFOR" if _HOLD_FOR.match(value) and not future_release:
+                future_release = f"for;{value}"
+            case "HOLDUNTIL" if _posix_s(value) is not None and not future_release:
+                future_release = f"until;{value}"
+            case "REQUIRETLS" if not value:
+                requires_tls = True
+            case "AUTH" if value == "<>" or XTEXT.match(value):
+                pass
+            case "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH" | "":
+                return TABLE["bad-argument"]
+            case "HOLDFOR" | "HOLDUNTIL" | "REQUIRETLS":
                 return TABLE["bad-argument"]
             case _:
                 return TABLE["unknown-parameter"]
@@ -110,9 +132,27 @@ def mail(argument: bytes) -> MailCommand | Reply:
             is_smtputf8,
             "FULL" if ret == "FULL" else "HDRS" if ret == "HDRS" else "",
             envid,
+            0.0,
+            future_release,
+            requires_tls,
         ),
         size,
     )
+
+
+def release_at(future_release: str, now: float) -> float:
+    """When a message is released, POSIX seconds (RFC 4865).
+
+    :param future_release: see :attr:`~..model.envelope.Envelope.future_release`; not empty.
+    :param now: the present, POSIX seconds.
+    """
+    kind, _, text = future_release.partition(";")
+    if kind == "for":
+        return now + int(text)
+    at = _posix_s(text)
+    if at is None:
+        raise ValueError(f"no time of release: {future_release!r}")
+    return at
 
 
 def rcpt(argument: bytes, *, is_smtputf8: bool, hostname: str) -> Recipient | Reply:
@@ -157,6 +197,25 @@ def chunk(argument: bytes) -> tuple[int, bool] | None:
     """``chunk-size [LAST]`` of BDAT (RFC 3030, 2), or None."""
     match = _CHUNK.match(argument)
     return None if match is None else (int(match[1]), match[2] is not None)
+
+
+def _posix_s(text: str) -> float | None:
+    """A ``date-time`` (RFC 3339, 5.6), but for leap seconds; None where it is none."""
+    if not _DATE_TIME.match(text):
+        return None
+    try:
+        return datetime.fromisoformat(text.upper()).timestamp()
+    except ValueError:  # no such day, hour or offset
+        return None
+
+
+def auth(argument: bytes) -> tuple[str, bytes | None] | None:
+    """``mechanism [initial-response]`` of AUTH (RFC 4954, 8), or None.
+
+    The mechanism comes back in upper case, the response as it is on the wire.
+    """
+    match = _AUTH.match(argument)
+    return None if match is None else (match[1].decode("ascii").upper(), match[2])
 
 
 def _path(argument: bytes, keyword: str) -> dict[str, str] | None:

@@ -57,13 +57,16 @@ class LineReader:
         self._at = 0
         self.is_empty = not octets
 
-    def line(self) -> bytes | Literal[Oversize.LINE] | None:
-        """The next line without its CRLF; None while its end has not come."""
+    def line(self, greatest: int = COMMAND_LINE_OCTETS) -> bytes | Literal[Oversize.LINE] | None:
+        """The next line without its CRLF; None while its end has not come.
+
+        :param greatest: octets, the CRLF included; the same from a line's first octets to its last.
+        """
         at = self._at
         buffer = self._buffer
         end = buffer.find(b"\r\n", at)
         if end < 0:
-            if len(buffer) - at > COMMAND_LINE_OCTETS:
+            if len(buffer) - at > greatest:
                 # Forget it as it comes, but for a CR that may turn out to be half of its end.
                 self._is_skipping = True
                 self._buffer = b"\r" if buffer.endswith(b"\r") else b""
@@ -72,7 +75,7 @@ class LineReader:
             return None
         self._at = after = end + 2
         self.is_empty = after == len(buffer)
-        if self._is_skipping or after - at > COMMAND_LINE_OCTETS:
+        if self._is_skipping or after - at > greatest:
             self._is_skipping = False
             return TOO_LONG
         return buffer[at:end]

@@ -1,5 +1,5 @@
 """From the greeting to the first MAIL: EHLO, STARTTLS, AUTH (RFC 5321, 3.1 and 3.2; RFC 3207;
-RFC 4954; RFC 2033).
+RFC 4954; RFC 2033; RFC 8689).
 
 A sans-IO machine: a reply goes in, what to do next comes out.
 """
@@ -14,7 +14,7 @@ import attrs
 from ..model.reply import Reply
 from . import abilities, sasl_client
 from .abilities import Abilities
-from .client import Awaited, our_reply
+from .client import Awaited, our_reply, unmet
 from .sasl_client import Credentials, Exchange
 
 
@@ -32,6 +32,8 @@ class Opening:
 
     :ivar name: ours, for EHLO.
     :ivar tls: ``required`` refuses to go on in clear.
+    :ivar requires_tls: whether it has to offer REQUIRETLS, once encrypted; goes with a ``tls`` that
+        is ``required``, or with TLS from the start.
     :ivar may_authenticate_in_clear: only true of a peer on this machine.
     :ivar awaited: what the next reply answers.
     :ivar cause: why it was refused, once it was.
@@ -40,6 +42,7 @@ class Opening:
 
     name: str
     tls: Literal["none", "opportunistic", "required"] = "none"
+    requires_tls: bool = False
     credentials: Credentials | None = None
     is_lmtp: bool = False
     is_encrypted: bool = False
@@ -77,7 +80,8 @@ class Opening:
                     self.awaited = Awaited.TLS
                     return Opened.START_TLS
                 if self.tls == "required":
-                    return self._refuse(reply)
+                    is_unmet = self.requires_tls and kind == 5
+                    return self._refuse(unmet("STARTTLS is refused") if is_unmet else reply)
                 return self._authenticate()
             case Awaited.AUTH:
                 return self._authenticated(reply, kind)
@@ -105,8 +109,12 @@ class Opening:
             if self.abilities.has_starttls:
                 self.awaited = Awaited.STARTTLS
                 return b"STARTTLS\r\n"
+            if self.requires_tls:
+                return self._refuse(unmet("TLS is not offered"))
             if self.tls == "required":
                 return self._refuse(our_reply("4.7.4", "TLS is required, and not offered"))
+        if self.requires_tls and not self.abilities.has_requiretls:
+            return self._refuse(unmet("the next hop does not offer it"))
         return self._authenticate()
 
     def _authenticate(self) -> bytes | Opened:

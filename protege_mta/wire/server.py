@@ -1,7 +1,8 @@
 """An ESMTP session, the server's side, as a sans-IO machine.
 
 RFC 5321 with 1870 (SIZE), 2034 (ENHANCEDSTATUSCODES), 2920 (PIPELINING), 3030 (CHUNKING), 3207
-(STARTTLS), 3461 (DSN), 6152 (8BITMIME) and 6531 (SMTPUTF8).
+(STARTTLS), 3461 (DSN), 4865 (FUTURERELEASE), 4954 (AUTH), 6152 (8BITMIME), 6531 (SMTPUTF8) and 8689
+(REQUIRETLS).
 
 The shell feeds octets and calls :meth:`ServerMachine.run`, which uses them up and asks the
 :class:`~.shell.Shell` for what it cannot do itself.  Replies gather in ``out``, in order, to be
@@ -12,6 +13,10 @@ octet stream alone, however it was cut.
 
 A bare CR or LF ends nothing: in a command it is a syntax error, in content it is refused at the
 content's true end (RFC 5321, 2.3.8).
+
+AUTH ends a group, for its client has to wait for challenges.  One that does not is still understood
+by the stream alone: while an exchange is open the next line is its response, and once it has ended,
+well or badly, the next line is a command.
 """
 
 from __future__ import annotations
@@ -25,13 +30,14 @@ import attrs
 from ..model.address import NULL
 from ..model.envelope import Envelope, Recipient
 from ..model.outcome import TlsFacts
-from ..model.ports import MailCommand, Peer
+from ..model.ports import MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
 from . import commands, offers
 from .bdat import ChunkJoiner
 from .dotstuff import Unstuffer
 from .lines import TOO_LONG, LineReader, Oversize, has_bare_ends
+from .sasl import PLUS, RESPONSE_LINE_OCTETS, UNIQUE_BINDINGS, Exchange, Terms, challenge_line
 from .settings import ServerSettings
 from .shell import Shell
 
@@ -42,13 +48,14 @@ REPLIES: Final = 100
 """So many are put together before they are written: a client that sends commands and does not read
 is found out by then, however much it has sent."""
 
-Phase = Literal["connected", "greeted", "mail", "rcpt", "chunks", "failed"]
-"""How far the transaction has come: ``rcpt`` has an accepted recipient, ``chunks`` a first BDAT,
-``failed`` a refused one, after which only RSET helps (RFC 3030, 2)."""
+Phase = Literal["connected", "clear", "greeted", "mail", "rcpt", "chunks", "failed"]
+"""How far the transaction has come: ``clear`` is greeted on a channel that has to be encrypted
+first, ``rcpt`` has an accepted recipient, ``chunks`` a first BDAT, ``failed`` a refused one, after
+which only RSET helps (RFC 3030, 2)."""
 
-Mode = Literal["command", "data", "chunk", "ended", "handshake", "closing", "closed"]
+Mode = Literal["command", "data", "chunk", "ended", "login", "handshake", "closing", "closed"]
 """What comes next: a command line, content, octets of a chunk; the answer to complete content; a
-TLS handshake; the order to close the channel; nothing more."""
+response of AUTH; a TLS handshake; the order to close the channel; nothing more."""
 
 
 @attrs.frozen
@@ -63,7 +70,7 @@ class Rule:
     run: Callable[[ServerMachine, bytes], None]
     takes: Literal["nothing", "string", "argument"] = "argument"
     allowed_in: frozenset[Phase] = frozenset(
-        {"connected", "greeted", "mail", "rcpt", "chunks", "failed"}
+        {"connected", "clear", "greeted", "mail", "rcpt", "chunks", "failed"}
     )
 
 
@@ -83,6 +90,8 @@ class ServerMachine:
         "_bad_commands",
         "_block",
         "_chunk_left",
+        "_exchange",
+        "_failed_logins",
         "_flaw",
         "_has_intake",
         "_has_tls",
@@ -92,6 +101,7 @@ class ServerMachine:
         "_is_waiting",
         "_joiner",
         "_lines",
+        "_login_name",
         "_mail",
         "_mode",
         "_phase",
@@ -127,6 +137,9 @@ class ServerMachine:
         self._has_intake = False
         self._is_shutting_down = False
         self._bad_commands = 0
+        self._failed_logins = 0
+        self._exchange: Exchange | None = None  # in mode "login"
+        self._login_name = ""  # whose proof is being judged
         self._begin("connected")
 
     def _read_from(self, lines: LineReader) -> None:
@@ -192,6 +205,12 @@ class ServerMachine:
                     self._end_chunk()
             elif mode == "ended":
                 self._end_content()
+            elif mode == "login":
+                response = lines.line(RESPONSE_LINE_OCTETS)
+                if response is None:
+                    return
+                self.progress += 1
+                self._login_line(response)
             elif mode == "closing":
                 self._mode = "closed"
                 self._shell.close()
@@ -227,11 +246,17 @@ class ServerMachine:
         """The channel is gone.  Once; the shell is let go, lest the two hold each other for the
         garbage collector."""
         self._mode = "closed"
+        self._exchange = None
         del self._shell
 
     def shut_down(self) -> None:
         """Say 421 as soon as no transaction is under way; ``run()`` is due now."""
         self._is_shutting_down = True
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether there is something of the client's that was not looked at."""
+        return not self._lines.is_empty
 
     @property
     def is_in_content(self) -> bool:
@@ -263,7 +288,8 @@ class ServerMachine:
         ):
             return self._bad(TABLE["bad-argument"])
         if self._phase not in rule.allowed_in:
-            self.say(TABLE["bad-sequence"])
+            # RFC 3207, 4; out of the way of who is in sequence.
+            self.say(TABLE["tls-required" if self._phase == "clear" else "bad-sequence"])
             return
         rule.run(self, argument)
 
@@ -271,6 +297,7 @@ class ServerMachine:
         """Refuse what no sane client sends, and lose patience at some time."""
         self._bad_commands += 1
         if self._bad_commands > self._settings.bad_commands:
+            self.peer.offence = "too-many-errors"
             reply = TABLE["too-many-errors"]
         self.say(reply)
 
@@ -288,8 +315,21 @@ class ServerMachine:
             return self._bad(TABLE["bad-argument"])
         settings = self._settings
         self._tally.replies_in[2] += 1
-        may_start_tls = self._has_tls and self.peer.tls is None
-        self.out.append(offers.abilities(settings.hostname, settings.message_octets, may_start_tls))
+        is_encrypted = self.peer.tls is not None
+        mechanisms = self._mechanisms() if settings.mechanisms else ()
+        # What was offered in clear proves nothing, so that REQUIRETLS is not (RFC 8689, 2).
+        more: tuple[str, ...] = ("REQUIRETLS",) if is_encrypted else ()
+        if self._may_hold:
+            more += (offers.future_release(settings.future_release_s, self._shell.now()),)
+        self.out.append(
+            offers.abilities(
+                settings.hostname,
+                settings.message_octets,
+                self._has_tls and not is_encrypted,
+                mechanisms,
+                more,
+            )
+        )
         self._drop_intake()
 
     def _helo(self, argument: bytes) -> None:
@@ -304,7 +344,8 @@ class ServerMachine:
         if name is None:
             return False
         self.peer.helo, self.peer.is_esmtp = name, is_esmtp
-        self._begin("greeted")
+        is_clear = self._settings.is_submission and self.peer.tls is None
+        self._begin("clear" if is_clear else "greeted")
         return True
 
     def _starttls(self, argument: bytes) -> None:
@@ -315,16 +356,91 @@ class ServerMachine:
             return
         if not self._lines.is_empty:
             # They would be taken for what the encrypted channel said (RFC 3207, 6).
+            self.peer.offence = "octets-behind-starttls"
             self.say(TABLE["octets-behind-starttls"])
             return
         self.say(TABLE["start-tls"])
         self._mode = "handshake"
         self._shell.start_tls()
 
+    def _mechanisms(self) -> tuple[str, ...]:
+        """What AUTH takes on the channel as it is."""
+        mechanisms = self._settings.mechanisms
+        if self._settings.is_submission and self.peer.tls is None:
+            return ()
+        if PLUS in mechanisms and not any(map(self._shell.channel_binding, UNIQUE_BINDINGS)):
+            return tuple(each for each in mechanisms if each != PLUS)
+        return mechanisms
+
+    def _auth(self, argument: bytes) -> None:
+        settings, peer = self._settings, self.peer
+        if not settings.mechanisms:
+            return self._bad(TABLE["not-implemented"])
+        parts = commands.auth(argument)
+        if parts is None:
+            return self._bad(TABLE["bad-argument"])
+        if not peer.is_esmtp or peer.identity:
+            return self.say(TABLE["bad-sequence"])
+        if self._phase == "clear":
+            return self.say(TABLE["tls-before-login"])
+        if self._failed_logins >= settings.failed_logins:
+            return self.say(TABLE["too-many-errors"])
+        mechanism, initial = parts
+        offered = self._mechanisms()
+        if mechanism not in offered:
+            return self._bad(TABLE["unknown-mechanism"])
+        self._exchange = Exchange(
+            mechanism, initial, Terms(settings.hostname, self._shell, PLUS in offered)
+        )
+        self._mode = "login"
+        self._login_step(self._exchange.begin())
+
+    def _login_line(self, line: bytes | Oversize) -> None:
+        if self._exchange is None:
+            raise RuntimeError("a response, and no exchange is open")
+        self._login_step(self._exchange.respond(line))
+
+    def _login_step(self, step: bytes | Proof | Reply) -> None:
+        if isinstance(step, bytes):
+            self._tally.replies_in[3] += 1
+            self.out.append(challenge_line(step))
+            return
+        if isinstance(step, Reply):
+            return self._end_login(step)
+        self._login_name = step.name
+        reply = self._shell.ask_login(step)
+        if reply is None:
+            self._wait(self._judge_proof)
+        else:
+            self._judge_proof(reply)
+
+    def _judge_proof(self, reply: Reply) -> None:
+        if self._exchange is None:
+            raise RuntimeError("a proof was judged, and no exchange is open")
+        if 200 <= reply.code <= 299 and (last := self._exchange.accepted()) is not None:
+            self._login_step(last)
+        else:
+            self._end_login(reply)
+
+    def _end_login(self, reply: Reply) -> None:
+        self._exchange = None
+        self._mode = "command"
+        if 200 <= reply.code <= 299:
+            self.peer.identity = self._login_name
+        else:
+            self._failed_logins += 1
+        self.say(reply)
+
     def _mail_from(self, argument: bytes) -> None:
         mail = commands.mail(argument)
         if isinstance(mail, Reply):
             return self._bad(mail)
+        envelope = mail.envelope
+        if envelope.future_release or envelope.requires_tls:
+            terms = self._terms(envelope)
+            if isinstance(terms, Reply):
+                return self._bad(terms)
+            mail = MailCommand(terms, mail.size_octets)
         if mail.size_octets > self._settings.message_octets:
             return self.say(TABLE["message-too-big"])
         reply = self._shell.ask_sender(mail)
@@ -332,6 +448,27 @@ class ServerMachine:
             self._wait(partial(self._judge_sender, mail))
         else:
             self._judge_sender(mail, reply)
+
+    @property
+    def _may_hold(self) -> bool:
+        """FUTURERELEASE is for submission only (RFC 4865)."""
+        return self._settings.is_submission and self._settings.future_release_s > 0
+
+    def _terms(self, envelope: Envelope) -> Envelope | Reply:
+        """A future release and REQUIRETLS, as far as they are offered and can be granted."""
+        if envelope.requires_tls and self.peer.tls is None:
+            return TABLE["requiretls-in-clear" if self._has_tls else "unknown-parameter"]
+        if not envelope.future_release:
+            return envelope
+        if not self._may_hold:
+            return TABLE["unknown-parameter"]
+        now = self._shell.now()
+        hold_until = commands.release_at(envelope.future_release, now)
+        if hold_until <= now:
+            return TABLE["release-passed"]
+        if hold_until > now + self._settings.future_release_s:
+            return TABLE["release-too-late"]
+        return attrs.evolve(envelope, hold_until=hold_until)
 
     def _judge_sender(self, mail: MailCommand, reply: Reply) -> None:
         if 200 <= reply.code <= 299:
@@ -380,6 +517,9 @@ class ServerMachine:
                 envelope.is_smtputf8,
                 envelope.ret,
                 envelope.envid,
+                envelope.hold_until,
+                envelope.future_release,
+                envelope.requires_tls,
             )
         )
         self._has_intake = refusal is None
@@ -395,7 +535,7 @@ class ServerMachine:
         self.say(refusal or TABLE["send-message"])
 
     def _rset(self, argument: bytes) -> None:
-        self._begin("connected" if self._phase == "connected" else "greeted")
+        self._begin(self._phase if self._phase in _IDLE else "greeted")
         self.say(TABLE["ok"])
         self._drop_intake()
 
@@ -522,14 +662,16 @@ class ServerMachine:
 
 
 _NO_MAIL: Final = MailCommand(Envelope(NULL, ()))
-_IDLE: Final = frozenset({"connected", "greeted"})
+_IDLE: Final = frozenset({"connected", "clear", "greeted"})
 _GREETED: Final[frozenset[Phase]] = frozenset({"greeted"})
+_BEFORE_MAIL: Final[frozenset[Phase]] = frozenset({"clear", "greeted"})
 _IN_MAIL: Final[frozenset[Phase]] = frozenset({"mail", "rcpt"})
 
 VERBS: Final[Mapping[bytes, Rule]] = {
     b"EHLO": Rule(ServerMachine._ehlo),
     b"HELO": Rule(ServerMachine._helo),
-    b"STARTTLS": Rule(ServerMachine._starttls, "nothing", _GREETED),
+    b"STARTTLS": Rule(ServerMachine._starttls, "nothing", _BEFORE_MAIL),
+    b"AUTH": Rule(ServerMachine._auth, allowed_in=_BEFORE_MAIL),
     b"MAIL": Rule(ServerMachine._mail_from, allowed_in=_GREETED),
     b"RCPT": Rule(ServerMachine._rcpt_to, allowed_in=_IN_MAIL),
     b"DATA": Rule(ServerMachine._data_command, "nothing", _IN_MAIL),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ..model.account import ScramVerifier
 from ..model.envelope import Envelope, Recipient
-from ..model.ports import MailCommand
+from ..model.ports import MailCommand, Proof
 from ..model.reply import Reply
 
 
@@ -16,6 +17,28 @@ class Shell(Protocol):
     reply, or with None for "later": then the machine stands still until
     :meth:`~.server.ServerMachine.answer`.
     """
+
+    def now(self) -> float:
+        """POSIX seconds; asked for on submission listeners only, for a future release."""
+
+    def nonce(self) -> str:
+        """A text that nobody can foretell, another each time: letters, digits, ``-`` and ``_``."""
+
+    def scram(self, name: str) -> ScramVerifier | None:
+        """What to check a client's SCRAM proof by; never says whether there is such an account.
+
+        :return: None where that cannot be told now.
+        """
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        """What both ends of the TLS channel know and nobody between them (RFC 5929; RFC 9266).
+
+        :param kind: ``tls-exporter``, ``tls-unique`` or ``tls-server-end-point``.
+        :return: None where there is none of that kind.
+        """
+
+    def ask_login(self, proof: Proof) -> Reply | None:
+        """Question: is the client who it says?"""
 
     def ask_sender(self, mail: MailCommand) -> Reply | None:
         """Question: may this sender send?"""

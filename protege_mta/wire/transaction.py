@@ -1,4 +1,4 @@
-"""One mail transaction as its client sees it (RFC 5321, 3.3; RFC 2920; RFC 2033).
+"""One mail transaction as its client sees it (RFC 5321, 3.3; RFC 2920; RFC 2033; RFC 8689).
 
 A sans-IO machine: :meth:`Transaction.begin` and :meth:`Transaction.reply` give octets to send, or
 say that it is the content's turn, or that it is over.  Each recipient comes out exactly once: with
@@ -25,7 +25,7 @@ from ..model.outcome import (
 )
 from ..model.reply import Reply
 from .abilities import Abilities
-from .client import Awaited, our_reply
+from .client import Awaited, our_reply, unmet
 
 GROUP: Final = 100
 """Most commands of one pipelined write."""
@@ -198,6 +198,8 @@ class Transaction:
             return Reply(552, "5.3.4", ("message exceeds the size limit of the next hop",))
         if not self.abilities.has_smtputf8 and not self.envelope.sender.isascii():
             return Reply(553, "5.6.7", ("the next hop does not take SMTPUTF8 addresses",))
+        if self.envelope.requires_tls and not (self.is_lmtp or self.abilities.has_requiretls):
+            return unmet("the next hop does not offer it")
         return None
 
     def _is_sendable(self, index: int) -> bool:
@@ -238,6 +240,8 @@ class Transaction:
                 line += f" RET={envelope.ret}"
             if envelope.envid:
                 line += f" ENVID={envelope.envid}"
+        if envelope.requires_tls and abilities.has_requiretls:
+            line += " REQUIRETLS"
         return line + "\r\n"
 
     def _is_plain(self) -> bool:

@@ -23,6 +23,8 @@ LAG_S: Final = 0.5
 """What the kernel has of a message that was cut by a kill, the sink may take after it."""
 
 Line = dict[str, Any]
+Stall = tuple[float, float]
+"""Its beginning and its end, POSIX seconds."""
 
 
 @attrs.define
@@ -56,19 +58,24 @@ class Account:
 
 
 def settle(
-    sent: Mapping[str, Sent], taken: Sequence[Line], events: Sequence[Line], kills: Sequence[float]
+    sent: Mapping[str, Sent],
+    taken: Sequence[Line],
+    events: Sequence[Line],
+    kills: Sequence[float],
+    stalls: Sequence[Stall] = (),
 ) -> Account:
     """Compare.
 
     :param taken: the sink's record.
     :param events: the whole event log.
     :param kills: when the service was killed, POSIX seconds.
+    :param stalls: when the sink did not run; what it had just taken it said afterwards.
     """
     account = Account()
     account.promised = sum(one.is_promised for one in sent.values())
     account.unpromised = len(sent) - account.promised
     fates = _fates(account, sent, events)
-    reached, bounces = _deliveries(account, sent, taken, kills)
+    reached, bounces = _deliveries(account, sent, taken, kills, stalls)
     for key, one in sent.items():
         ends = fates.get(key, {})
         if one.is_promised:
@@ -120,7 +127,11 @@ def _fates(
 
 
 def _deliveries(
-    account: Account, sent: Mapping[str, Sent], taken: Sequence[Line], kills: Sequence[float]
+    account: Account,
+    sent: Mapping[str, Sent],
+    taken: Sequence[Line],
+    kills: Sequence[float],
+    stalls: Sequence[Stall],
 ) -> tuple[Set[tuple[str, str]], dict[str, set[str]]]:
     """Nothing altered, nothing invented, nothing twice without a reason.
 
@@ -133,6 +144,10 @@ def _deliveries(
 
     def killed(after: float) -> float:
         return next((at for at in kills if at >= after), inf)
+
+    def told(at: float) -> float:
+        """When the service was told at the latest, if it was, of what the sink took then."""
+        return next((end for began, end in stalls if began - LAG_S <= at <= end), at)
 
     for line in taken:
         key = line["key"]
@@ -160,9 +175,9 @@ def _deliveries(
         for first, second in pairwise(story):
             if first["is_cut"]:
                 account.cut_duplicates += 1
-            elif (late_s := killed(first["at"] - LAG_S) - first["at"]) <= LATE_S:
+            elif (at := killed(first["at"] - LAG_S)) <= told(first["at"]) + LATE_S:
                 account.kill_duplicates += 1
-                account.latest_s = max(account.latest_s, late_s)
+                account.latest_s = max(account.latest_s, at - told(first["at"]))
             else:
                 faults.append(
                     f"{what} was delivered to {recipient} at {first['at']} and {second['at']}, "

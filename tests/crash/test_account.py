@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from .account import Account, settle
+from .account import Account, Stall, settle
 from .load import Sent
 
 ID = "01m7yh4yrbwc09aedtfk000001"
@@ -61,8 +61,9 @@ class AccountTests(SynchronousTestCase):
         *lines: dict[str, Any],
         events: list[dict[str, Any]] = EVENTS,
         kills: tuple[float, ...] = (),
+        stalls: tuple[Stall, ...] = (),
     ) -> Account:
-        return settle(self.sent, lines, events, kills)
+        return settle(self.sent, lines, events, kills, stalls)
 
     def finds(self, text: str, account: Account) -> None:
         self.assertTrue(any(text in fault for fault in account.faults), account.faults)
@@ -98,6 +99,22 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual((killed.faults, killed.kill_duplicates), ([], 1))
         cut = self.account(taken(100.0, is_cut=True), BOUNCE, again)
         self.assertEqual((cut.faults, cut.cut_duplicates), ([], 1))
+
+    def test_a_sink_that_stood_still(self) -> None:
+        """What it had just taken it could not say, so that a kill in the meantime is a reason; one
+        long after is none."""
+        again = taken(112.0)
+        stalls = ((100.1, 110.0),)
+        killed = self.account(DELIVERY, BOUNCE, again, kills=(105.0,), stalls=stalls)
+        self.assertEqual((killed.faults, killed.kill_duplicates), ([], 1))
+        for kills, others in (
+            ((), stalls),
+            ((111.5,), stalls),
+            ((105.0,), ((101.0, 110.0),)),
+            ((105.0,), ((90.0, 99.0),)),
+        ):
+            account = self.account(DELIVERY, BOUNCE, again, kills=kills, stalls=others)
+            self.finds("with nothing in between", account)
 
     def test_two_fates(self) -> None:
         twice = [*EVENTS, event("expired", "to@far.test", f"{ID}.0.2")]

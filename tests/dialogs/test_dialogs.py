@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.testing.doors import FakeDoor
@@ -12,7 +13,11 @@ from protege_mta.testing.smtp_dialog import Client
 from protege_mta.wire.settings import ServerSettings
 
 FOLDER = Path(__file__).parent
-SETTINGS = ServerSettings("mx.test", message_octets=1000, recipients=3, bad_commands=5)
+ORDINARY = ServerSettings("mx.test", message_octets=1000, recipients=3, bad_commands=5)
+
+AUTH = attrs.evolve(ORDINARY, mechanisms=("SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN"))
+SETTINGS = {"auth": AUTH, "submission": attrs.evolve(AUTH, is_submission=True)}
+"""By the word that a dialogue's name begins with."""
 
 Cut = Callable[[bytes], Iterator[bytes]]
 
@@ -33,7 +38,7 @@ def escaped(text: str) -> bytes:
 class DialogTests(SynchronousTestCase):
     def replay(self, path: Path, cut: Cut) -> None:
         door = FakeDoor()
-        client = Client(door, SETTINGS)
+        client = Client(door, SETTINGS.get(path.name.split("-")[0], ORDINARY))
         group = b""
         heard = client.hear()
         taken = 0

@@ -57,13 +57,15 @@ class ActivationTests(SynchronousTestCase):
         self.notices.bind(str(self.service.folder / "notices"))
         self.notices.settimeout(30)
 
-    def started(self, names: str, *, smtp: int, http: int, ports: list[int]) -> None:
+    def started(
+        self, names: str, *, smtp: int, http: int, ports: list[int], tables: str = ""
+    ) -> None:
         """Have systemd's program listen, and start the service with the first connection.
 
         :param names: those of the sockets, joined by colons.
         :param ports: those of the sockets; ``smtp`` and ``http`` are those of the configuration.
         """
-        self.service.configure(top=TOP.format(smtp=smtp, http=http))
+        self.service.configure(tables, top=TOP.format(smtp=smtp, http=http))
         listen = [word for port in ports for word in ("-l", f"127.0.0.1:{port}")]
         notify = f"NOTIFY_SOCKET={self.notices.getsockname()}"
         twistd = [PROGRAM.with_name("twistd"), "--nodaemon", "--pidfile=", "protege-mta"]
@@ -129,6 +131,21 @@ class ActivationTests(SynchronousTestCase):
         self.started("connection", smtp=smtp, http=http, ports=[smtp])
         self.assertEqual(self.given_ports(), {"mx": smtp, "http": http})
         self.healthy(http)
+
+    def test_all_of_one_name(self) -> None:
+        """As from one unit, in whatever order: the one of the listener's name and address, and for
+        other listeners those of their addresses."""
+        smtp, http = self.ports
+        submission = free_port()
+        self.started(
+            "mx:mx",
+            smtp=smtp,
+            http=http,
+            ports=[smtp, submission],
+            tables=f'[[listener]]\nkind = "submission"\nport = {submission}\n',
+        )
+        self.assertEqual(self.given_ports(), {"mx": smtp, "submission": submission, "http": http})
+        self.assertNotIn("no listener", self.service.log())
 
     def test_left_over(self) -> None:
         """A socket that belongs to no listener is closed, and the log tells."""

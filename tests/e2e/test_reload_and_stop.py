@@ -21,7 +21,7 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.cli.certificate import self_signed
+from protege_mta.transport.self_signed import self_signed
 
 from .service import PROGRAM, TOP, Service, send, until
 
@@ -62,7 +62,7 @@ class ReloadTests(SynchronousTestCase):
 
     def write_certificate(self) -> str:
         """Put a new one in place.  :return: its fingerprint."""
-        certificate, key = self_signed("mx.local.test", datetime.now(UTC))
+        certificate, key = self_signed(["mx.local.test"], datetime.now(UTC))
         (self.service.folder / "cert.pem").write_bytes(certificate)
         (self.service.folder / "key.pem").write_bytes(key)
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.decode())).hexdigest()

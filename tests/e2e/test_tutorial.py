@@ -34,6 +34,10 @@ kind = "smtp"
 port = {smtp}
 
 [[listener]]
+kind = "submission"
+port = {submission}
+
+[[listener]]
 kind = "http"
 port = {http}
 
@@ -53,12 +57,16 @@ class TutorialTests(SynchronousTestCase):
         needs("curl")
         server = NameServer(NOTHING, ".")
         self.addCleanup(server.stop)
-        ports = {name: free_port() for name in ("2525", "8026", "2526", "8027")}
+        ports = {
+            name: free_port() for name in ("2525", "2587", "8026", "2526", "8027", "2588", "2466")
+        }
         self.text = TUTORIAL.read_text("utf-8")
         for written, free in ports.items():
             self.text = self.text.replace(written, str(free))
         dns = f"{server.address}:{server.port}"
-        top = FIRST.format(smtp=ports["2525"], http=ports["8026"], dns=dns)
+        top = FIRST.format(
+            smtp=ports["2525"], submission=ports["2587"], http=ports["8026"], dns=dns
+        )
         self.first = Service(top=top)
         self.addCleanup(self.first.close)
         self.second = Service()
@@ -111,8 +119,26 @@ class TutorialTests(SynchronousTestCase):
                 self.configure_second()
                 self.first.terminate()
                 self.second.start()
-        sent, read, empty, told, failed, report, why, figures, made, deferred, retried = said
-        self.assertEqual((sent, failed), ("", ""))
+        (
+            sent,
+            read,
+            empty,
+            told,
+            added,
+            logged_in,
+            mine,
+            failed,
+            report,
+            why,
+            figures,
+            made,
+            deferred,
+            retried,
+        ) = said
+        self.assertEqual((sent, logged_in, failed), ("", "", ""))
+        self.assertIn("agent", added)
+        self.assertIn("with ESMTPSA id", mine)
+        self.assertIn("\nMessage-ID: <", mine)
         self.assertIn("Subject: First\n\nHello.\n", read)
         self.assertEqual(len(empty.splitlines()), 1)
         self.assertIn('{"event":"delivered"', told)

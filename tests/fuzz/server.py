@@ -27,7 +27,13 @@ from protege_mta.wire.transaction import Transaction
 
 from .target import Target, chunks, has_bare_line_end, nothing_logged
 
-SETTINGS: Final = ServerSettings("mx.test", message_octets=200, recipients=2, bad_commands=6)
+SETTINGS: Final = ServerSettings(
+    "mx.test",
+    message_octets=200,
+    recipients=2,
+    bad_commands=6,
+    mechanisms=("SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN"),
+)
 KEPT: Final = Reply(250, "2.0.0", ("kept it",))
 ABLE: Final = Abilities(
     has_pipelining=True,
@@ -48,6 +54,8 @@ WORDS: Final = (
     b" SIZE=", b" BODY=8BITMIME", b" SMTPUTF8", b" NOTIFY=", b"NEVER", b"SUCCESS,DELAY,FAILURE",
     b" ORCPT=rfc822;", b"utf-8;", b"\\x{F6}", b" RET=HDRS", b" ENVID=", b"+2B", b"<>", b"<", b">", b"@",
     b'"', b"\\", b"[IPv6:::1]", b"[192.0.2.1]", b"<@x.example:a@b.example>", b"postmaster", b"x" * 300,
+    b"AUTH PLAIN", b" AHVzZXIAcGVuY2ls", b"AUTH LOGIN\r\n", b"dXNlcg==\r\n", b"cGVuY2ls\r\n", b"*\r\n",
+    b"AUTH CRAM-MD5\r\n", b"AUTH SCRAM-SHA-256 biwsbj11c2VyLHI9eA==\r\n", b" AUTH=<>",
 )  # fmt: skip
 
 
@@ -100,6 +108,8 @@ def stream(data: bytes) -> None:
         said_in_pieces, other = _played(pieces)
     assert said_in_pieces == said, "chunks are seen in the replies"
     assert _fates(other) == _fates(door), "chunks are seen in the messages"
+    assert other.proofs == door.proofs, "chunks are seen in the logins"
+    assert (b"\r\n235 " in said) == bool(door.peers[0].identity), "an identity without 235"
     codes = reply_codes(said)
     assert 451 not in codes, "trouble where there is none"
     assert 421 not in codes[:-1], "something was said after 421"
@@ -264,6 +274,8 @@ STREAM: Final = Target(
         b"\x00" + START + b"DATA\r\nx\r\n.\r\n" + MAIL + RCPT + b"BDAT 3 LAST\r\na\r\nNOOP\r\n",
         b"\x41DATA\r\na\n.\nMAIL FROM:<x@y.example>\r\n.\r\n",
         b"\x02HELO c\r\nSTARTTLS\r\nVRFY x\r\n\r\n",
+        b"\x06" + EHLO + b"AUTH LOGIN\r\ndXNlcg==\r\ncGVuY2ls\r\n" + MAIL + RCPT,
+        b"\x06" + EHLO + b"AUTH PLAIN\r\n*\r\nAUTH PLAIN AHVzZXIAcGVuY2ls\r\n" + MAIL,
     ],
     WORDS,
 )

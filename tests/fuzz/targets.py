@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import client, content, disk, journal, local, names, server
+from . import auth, client, content, disk, journal, local, names, proxy, server
 from .target import Target
 
 TARGETS: Final[dict[str, Target]] = {
@@ -14,6 +14,8 @@ TARGETS: Final[dict[str, Target]] = {
         server.COMMAND,
         server.BDAT,
         server.ADDRESS,
+        proxy.HEADER,
+        auth.SASL,
         client.REPLIES,
         names.MESSAGE,
         disk.SEGMENTS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import (
@@ -20,7 +21,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.ssl import CertificateOptions, KeyPair, PrivateCertificate
 from twisted.trial.unittest import TestCase
 
-from protege_mta.model.outcome import Delivered, Outcome, TransientFailure
+from protege_mta.model.hop import Host
+from protege_mta.model.outcome import Delivered, Outcome, PermanentFailure, TransientFailure
 from protege_mta.model.tally import Tally
 from protege_mta.testing.attempts import make_attempt
 from protege_mta.testing.authority import Authority
@@ -30,6 +32,7 @@ from protege_mta.transport.relay import Network, SmtpTransport
 from protege_mta.wire.sasl_client import Credentials
 
 OFFER = b"250-host.test\r\n250-PIPELINING\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n"
+STRICT = b"250-host.test\r\n250-PIPELINING\r\n250 REQUIRETLS\r\n"
 INSIDE = b"250-host.test\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\n"
 GO = b"220 go ahead\r\n"
 
@@ -166,3 +169,96 @@ class HandshakeTests(TestCase):
         self.assertIsNone(outcome.contact.tls)
         self.assertEqual(self.script.commands.count("CONNECT"), 2)
         self.assertEqual(self.tally.tls_failures_out, 1)
+
+
+class RequireTlsTests(TestCase):
+    """Mail that requires TLS (RFC 8689, 4.2.1)."""
+
+    def setUp(self) -> None:
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        self.authority = Authority(folder)
+        strange = folder / "strange"
+        strange.mkdir()
+        self.stranger = Authority(strange)
+        self.transport = SmtpTransport(
+            cast(Network, _reactor),
+            ClientSettings("me.test", ca_file=str(self.authority.ca_file)),
+            clock=cast(IReactorTime, _reactor),
+            tally=Tally(),
+            is_prohibited=lambda address, port: False,
+        )
+        self.addCleanup(self.transport.close)
+
+    def serve(
+        self, name: str, inside: bytes = STRICT, authority: Authority | None = None
+    ) -> tuple[Script, int]:
+        """A host whose certificate bears this name."""
+        script = Script(
+            answers={"EHLO": [OFFER, inside, OFFER, inside], "STARTTLS": GO},
+            tls=options((authority or self.authority).issue(name)),
+        )
+        listener = cast(IReactorTCP, _reactor)
+        port = listener.listenTCP(0, ScriptedFactory(script), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return script, cast(IPv4Address, port.getHost()).port
+
+    async def deliver(self, *hosts: tuple[str, int], **options: Any) -> Outcome:
+        options.setdefault("requires_tls", True)
+        attempt = make_attempt(("mx.test", ["127.0.0.1"]), is_authentic=True, **options)
+        site = attrs.evolve(
+            attempt.site, hosts=tuple(Host(name, ("127.0.0.1",), port) for name, port in hosts)
+        )
+        [(_, outcome)] = await self.transport.deliver(attrs.evolve(attempt, site=site))
+        return outcome
+
+    async def test_verified_and_passed_on(self) -> None:
+        """Where other mail would take whatever certificate; one connection serves several."""
+        script, port = self.serve("mx.test")
+        for _ in range(2):
+            outcome = await self.deliver(("mx.test", port))
+            assert isinstance(outcome, Delivered)
+            assert outcome.contact.tls is not None
+            self.assertTrue(outcome.contact.tls.is_verified)
+        self.assertEqual(script.commands.count("MAIL FROM:<a@a.test> REQUIRETLS"), 2)
+        self.assertEqual(script.commands.count("CONNECT"), 1)
+
+    async def test_other_mail_keeps_to_itself(self) -> None:
+        script, port = self.serve("mx.test")
+        for requires_tls in (False, True, False, True):
+            outcome = await self.deliver(("mx.test", port), requires_tls=requires_tls)
+            assert isinstance(outcome, Delivered)
+            assert outcome.contact.tls is not None
+            self.assertEqual(outcome.contact.tls.is_verified, requires_tls)
+        self.assertEqual(script.commands.count("CONNECT"), 2)
+        self.assertEqual(script.commands.count("MAIL FROM:<a@a.test> REQUIRETLS"), 2)
+
+    async def test_another_host_can(self) -> None:
+        bad, bad_port = self.serve("other.test")
+        old, old_port = self.serve("mx2.test", inside=INSIDE)
+        _, good_port = self.serve("mx3.test")
+        outcome = await self.deliver(
+            ("mx1.test", bad_port), ("mx2.test", old_port), ("mx3.test", good_port)
+        )
+        assert isinstance(outcome, Delivered)
+        self.assertEqual(outcome.contact.host, "mx3.test")
+        for script in (bad, old):
+            self.assertEqual([one for one in script.commands if one.startswith("MAIL")], [])
+
+    async def test_nobody_can(self) -> None:
+        """Not even who is asked again in clear, and not with what DNS or a stranger vouches for."""
+        old, old_port = self.serve("mx2.test", inside=INSIDE)
+        bad, bad_port = self.serve("other.test")
+        strange, strange_port = self.serve("mx1.test", authority=self.stranger)
+        for host, why in (
+            (("mx1.test", bad_port), "the certificate is not to be trusted: VerificationError"),
+            (("mx1.test", strange_port), "certificate verify failed"),
+            (("mx2.test", old_port), "the next hop does not offer it"),
+        ):
+            outcome = await self.deliver(host)
+            assert isinstance(outcome, PermanentFailure)
+            self.assertEqual((outcome.cause.code, outcome.cause.enhanced), (550, "5.7.30"))
+            self.assertIn(why, outcome.cause.text)
+        for script in (old, bad, strange):
+            self.assertEqual(script.commands.count("CONNECT"), 1)
+            self.assertEqual([one for one in script.commands if one.startswith("MAIL")], [])

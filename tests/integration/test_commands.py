@@ -28,7 +28,7 @@ WAIT_S = 60
 class CommandsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
-        ports = ("--smtp-port", "0", "--http-port", "0")
+        ports = [f"--{name}-port=0" for name in ("smtp", "submission", "submissions", "http")]
         self.ran("init", str(self.folder), "--address", "127.0.0.1", *ports)
         self.config = self.folder / "protege-mta.toml"
         smarthost = 'smarthost = { host = "127.0.0.1", port = 1, tls = "none" }'

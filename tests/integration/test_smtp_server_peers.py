@@ -6,9 +6,11 @@ smtplib, or a bare socket in a thread  -- loopback -->  SmtpServerFactory, FakeD
 from __future__ import annotations
 
 import contextlib
+import secrets
 import smtplib
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from select import select
@@ -30,7 +32,12 @@ from protege_mta.testing.doors import FakeDoor
 from protege_mta.transport import fast
 from protege_mta.transport.listening import bind
 from protege_mta.transport.smtp_server import SmtpServerFactory
-from protege_mta.transport.tls_server import ServerContext, server_context
+from protege_mta.transport.tls_server import (
+    KeyPair,
+    ServerContext,
+    TlsFiles,
+    server_contexts,
+)
 from protege_mta.wire.settings import ServerSettings
 
 BODY = b"Subject: x\r\n\r\n" + b".a dot and more\r\n" * 20_000
@@ -66,7 +73,8 @@ class Case(TestCase):
         folder.mkdir()
         authority = Authority(folder)
         self.trusting = ssl.create_default_context(cafile=str(authority.ca_file))
-        return server_context(*authority.issue("127.0.0.1"))
+        files = TlsFiles((KeyPair(*authority.issue("127.0.0.1")),))
+        return server_contexts(files).public
 
     async def serve(
         self, talk: Callable[[int], Result], tls: ServerContext | None = None, **options: Any
@@ -78,7 +86,9 @@ class Case(TestCase):
             listener="mx",
             tally=self.tally,
             clock=cast(IReactorTime, _reactor),
+            now=time.time,
             new_session_id=lambda: "s1",
+            new_nonce=lambda: secrets.token_urlsafe(18),
             tls=tls,
             **options,
         )

@@ -85,7 +85,11 @@ class Fleet:
     :ivar told: how often each recipient's message was said to be delivered.
     :ivar may_double: recipients of whom that may have been lost since.
     :ivar in_hand: recipients of the attempts at work.
+    :ivar releases: when messages may be tried that their senders have put off, without those that
+        a person wants now.
     """
+
+    now: Callable[[], float]
 
     rng: random.Random
     moods: dict[str, Mood] = attrs.field(factory=dict)
@@ -95,8 +99,11 @@ class Fleet:
     told: Counter[Key] = attrs.field(factory=Counter)
     may_double: set[Key] = attrs.field(factory=set)
     in_hand: Counter[Key] = attrs.field(factory=Counter)
+    releases: dict[QueueId, float] = attrs.field(factory=dict)
 
     def deliver(self, attempt: Attempt) -> Deferred[Sequence[tuple[int, Outcome]]]:
+        release = self.releases.get(attempt.content.message.id, 0.0)
+        assert release <= self.now(), "tried before its release"
         for index in attempt.recipients:
             key = (attempt.content.message.id, index)
             assert not self.in_hand[key], "tried twice at once"
@@ -157,7 +164,7 @@ class FlowMachine(RuleBasedStateMachine):
         self.clock = Clock()
         self.clock.advance(START)
         self.rng = random.Random(0)
-        self.fleet = Fleet(self.rng)
+        self.fleet = Fleet(self.clock.seconds, self.rng)
         self.locations: dict[str, Transient | PermanentFailure] = {}
         self.accepted: dict[QueueId, Envelope] = {}
         self.lines: list[dict[str, Any]] = []
@@ -183,7 +190,13 @@ class FlowMachine(RuleBasedStateMachine):
         bounces = Bounces(events, hostname="us.test", now=now, first_s=lambda: RETRY.first_s)
         ledger = Ledger(self.spool, events, bounces)
         dispatcher = Dispatcher(
-            self.spool, events, ledger, transports={"mx": self.fleet}, now=now, rng=self.rng
+            self.spool,
+            events,
+            ledger,
+            transports={"mx": self.fleet},
+            locate=self.locate,
+            now=now,
+            rng=self.rng,
         )
         dispatcher.route_by(lambda address: NextHop("mx", domain_of(address)))
         dispatcher.retry = RETRY
@@ -246,14 +259,17 @@ class FlowMachine(RuleBasedStateMachine):
             max_size=4,
         ),
         sender=st.sampled_from(["a@a.test", "a@a.test", "b@b.test", ""]),
+        hold_s=st.sampled_from([0, 0, 0, 0.5, 100, 3000, 9000]),
     )
-    def send(self, recipients: list[tuple[str, Notify]], sender: str) -> None:
+    def send(self, recipients: list[tuple[str, Notify]], sender: str, hold_s: float) -> None:
+        hold_until = self.clock.seconds() + hold_s if hold_s else 0.0
         envelope = Envelope(
             Address(sender),
             tuple(
                 Recipient(Address(f"r{n}@{domain}"), notify)
                 for n, (domain, notify) in enumerate(recipients)
             ),
+            hold_until=hold_until,
         )
         arriving = self.acceptance.begin(envelope, Origin("smtp"), lambda id, at: b"X: y\r\n")
         if isinstance(arriving, Reply):
@@ -265,6 +281,7 @@ class FlowMachine(RuleBasedStateMachine):
         said: list[Reply] = []
         # It may be delivered before the sender hears of it.
         self.accepted[arriving.id] = envelope
+        self.fleet.releases[arriving.id] = hold_until
         arriving.finish().addCallback(said.append)
         (reply,) = said
         if reply.code != 250:
@@ -297,12 +314,16 @@ class FlowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.spool.ids())
     @rule(
         which=st.integers(0, 20),
-        what=st.sampled_from(["hold", "hold", "release", "retry", "remove", "bounce"]),
+        what=st.sampled_from(
+            ["hold", "hold", "release", "retry", "retry_released", "remove", "bounce"]
+        ),
     )
     def meddle(self, which: int, what: str) -> None:
-        ids = self.spool.ids()
+        id = self.spool.ids()[which % len(self.spool.ids())]
+        if what == "retry":
+            self.fleet.releases.pop(id, None)
         hand: Callable[[Recovered], Deferred[bool]] = getattr(self.desk, what)
-        self.spool.statuses(ids[which % len(ids)]).addCallback(hand).addErrback(self._trouble)
+        self.spool.statuses(id).addCallback(hand).addErrback(self._trouble)
 
     def _trouble(self, failure: Failure) -> None:
         if isinstance(failure.value, FirstError):
@@ -379,6 +400,14 @@ class FlowMachine(RuleBasedStateMachine):
         if not self.had_trouble:
             for id in self.spool.ids():
                 assert self.scheduler.entries(id), f"{id} is not on the schedule"
+
+    @invariant()
+    def nobody_is_old_before_his_release(self) -> None:
+        for line in self.lines:
+            envelope = self.accepted.get(line["message_id"], _ALONE)
+            if line["event"] == "expired" and envelope.hold_until:
+                age_s = RETRY.max_age_s if envelope.sender else RETRY.bounce_max_age_s
+                assert line["queued_s"] >= age_s, line
 
     @invariant()
     def one_timer(self) -> None:

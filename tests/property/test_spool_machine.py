@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -17,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.batch import Append, Batch, End, Operation, Update
+from protege_mta.model.envelope import Message
 from protege_mta.model.ids import QueueId
 from protege_mta.model.status import RecipientStatus
 from protege_mta.testing.contracts import DUE, Lines, append
@@ -43,13 +45,14 @@ def result(answer: Deferred[Any]) -> Any:
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """:ivar model: each message's content and statuses."""
+    """:ivar model: each message's content and statuses.  :ivar messages: what else there is of it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.disk = CrashFiles()
         self.journal = Lines()
         self.model: dict[QueueId, tuple[bytes, list[RecipientStatus | None]]] = {}
+        self.messages: dict[QueueId, Message] = {}
         self.start()
 
     def start(self) -> None:
@@ -61,6 +64,7 @@ class SpoolMachine(RuleBasedStateMachine):
         assert {it.message.id: list(it.statuses) for it in found} == {
             id: statuses for id, (_, statuses) in self.model.items()
         }
+        assert all(it.message == self.messages[it.message.id] for it in found)
         assert self.spool.stats().corrupt == 0
 
     def commit(self, *operations: Operation, is_lazy: bool = False) -> None:
@@ -69,13 +73,28 @@ class SpoolMachine(RuleBasedStateMachine):
     def choose(self, data: st.DataObject) -> QueueId:
         return data.draw(st.sampled_from(sorted(self.model)))
 
-    @rule(content=CONTENTS, recipients=st.integers(1, 5))
-    def appended(self, content: bytes, recipients: int) -> None:
+    @rule(
+        content=CONTENTS,
+        recipients=st.integers(1, 5),
+        hold_until=st.just(0.0) | st.floats(0, 4e9),
+        requires_tls=st.booleans(),
+    )
+    def appended(
+        self, content: bytes, recipients: int, hold_until: float, requires_tls: bool
+    ) -> None:
         incoming = self.spool.receive()
         incoming.write(content)
-        one = append(content, recipients)
-        self.commit(Append(one.message, result(incoming.sealed()), DUE))
-        self.model[one.message.id] = (content, [DUE] * recipients)
+        message = append(content, recipients).message
+        envelope = attrs.evolve(
+            message.envelope,
+            hold_until=hold_until,
+            future_release="for;60" if hold_until else "",
+            requires_tls=requires_tls,
+        )
+        message = attrs.evolve(message, envelope=envelope)
+        self.commit(Append(message, result(incoming.sealed()), DUE))
+        self.model[message.id] = (content, [DUE] * recipients)
+        self.messages[message.id] = message
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), recipients=RECIPIENTS, status=STATUSES)

@@ -34,6 +34,9 @@ def main() -> int:
         subjects.append(Subject("killed", is_killed=True, seed=seed))
         _live(subjects, length_s)
         accounts = {subject.name: str(subject.settled()) for subject in subjects}
+        for subject in subjects:
+            if subject.faults:
+                subject.keep(RESULTS / subject.name)
     finally:
         for subject in subjects:
             subject.close()

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from ..crash.account import Account, lines_of, settle
+from ..crash.account import Account, Stall, lines_of, settle
 from ..crash.killed import TABLES
 from ..crash.load import Load, Sent
 from ..e2e.service import Service
@@ -55,6 +55,7 @@ class Subject:
         self._sink_port = 0
         self._sent: dict[str, Sent] = {}
         self._kills: list[float] = []
+        self._stalls: list[Stall] = []
         self._life = threading.Lock()  # nobody looks at a service that is being started or ended
         self._began = time.monotonic()
         self.samples: list[Sample] = []
@@ -115,14 +116,19 @@ class Subject:
         """The next host dies, or hangs, and comes back after a while."""
         if self._rng.random() < 0.3:
             sink = self._running_sink()
+            began = time.time()
             sink.send_signal(signal.SIGSTOP)
-            end = partial(sink.send_signal, signal.SIGCONT)
+            end = partial(self._go_on, sink, began)
         else:
             self._kills.append(time.time())
             self._close_sink()
             end = partial(self._open_sink)
         self._outage_end = threading.Timer(self._rng.uniform(*OUTAGE_S), end)
         self._outage_end.start()
+
+    def _go_on(self, sink: subprocess.Popen[str], began: float) -> None:
+        sink.send_signal(signal.SIGCONT)
+        self._stalls.append((began, time.time()))
 
     def look(self) -> None:
         """Take a sample, unless it is not up just now."""
@@ -150,10 +156,23 @@ class Subject:
             self.faults.append(f"{self.name}: the queue does not drain")
         self.service.terminate()
         events = lines_of(self.service.folder / "state" / "events.jsonl")
-        account = settle(self._sent, lines_of(self._record), events, self._kills)
+        taken = lines_of(self._record)
+        account = settle(self._sent, taken, events, self._kills, self._stalls)
         self.faults += [f"{self.name}: {fault}" for fault in account.faults]
         self.faults += [f"{self.name}: {path}" for path in self.service.folder.rglob("corrupt/*")]
         return account
+
+    def keep(self, folder: Path) -> None:
+        """Put what is to be looked at after a fault into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (
+            self._record,
+            self.service.folder / "state" / "events.jsonl",
+            self.service.folder / "log",
+        ):
+            shutil.copy(path, folder / path.name)
+        story = {"kills": self._kills, "stalls": self._stalls}
+        (folder / "story.json").write_text(json.dumps(story))
 
     def _queued(self) -> int:
         status = json.loads(self.service.cli("status", "--json").stdout)

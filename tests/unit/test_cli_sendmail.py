@@ -16,7 +16,7 @@ from protege_mta.cli.sendmail_options import Asked, NoSuchOption, parsed
 from .console import Ran, run, service, submission
 
 USER = pwd.getpwuid(os.getuid()).pw_name
-WHOLE = b"From: a@local.test\nDate: now\nMessage-ID: <1@local.test>\n\nHello.\n"
+WHOLE = b"From: a@local.test\nDate: Thu, 1 Jan 1970 00:00:00 +0000\nMessage-ID: <1@local.test>\n\nHello.\n"
 
 
 class OptionTests(SynchronousTestCase):
@@ -177,7 +177,7 @@ class SendmailTests(SynchronousTestCase):
             {
                 "sender": "a@local.test",
                 "recipients": ["b@b.test", "root@mx.local.test"],
-                "size_octets": 69,
+                "size_octets": 96,
                 "notify": "FAILURE",
                 "ret": "FULL",
                 "envid": "e1",

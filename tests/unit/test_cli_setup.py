@@ -8,17 +8,14 @@ import socket
 import stat
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
 import dns.zone
-from cryptography import x509
 from twisted.python.procutils import which
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from protege_mta.cli.certificate import self_signed
 from protege_mta.cli.run import facts_of, first_message
 from protege_mta.cli.terminal import duration, harmless, size, until
 from protege_mta.cli.unit import PACKAGED, in_folder
@@ -85,8 +82,33 @@ class InitTests(SynchronousTestCase):
                 ("_dmarc.local.test", "TXT"),
             ],
         )
-        listener = load(Path(said["config"])).listeners[0]
-        self.assertEqual((listener.address, listener.port), ("::1", 2525))
+        settings = load(Path(said["config"]))
+        self.assertEqual(
+            [(each.kind, each.address, each.port) for each in settings.listeners],
+            [
+                ("smtp", "::1", 2525),
+                ("submission", "::1", 2587),
+                ("submissions", "::1", 2465),
+                ("http", "127.0.0.1", 8026),
+            ],
+        )
+
+    def test_ports(self) -> None:
+        """Those that clients try; others for who may not have them, or as told."""
+        for number, (arguments, expected) in enumerate(
+            (
+                ((), [25, 587, 465, 8026]),
+                (("--smtp-port", "2526"), [2526, 2587, 2465, 8026]),
+                (
+                    ("--smtp-port", "2526", "--submission-port", "1", "--submissions-port", "2"),
+                    [2526, 1, 2, 8026],
+                ),
+            )
+        ):
+            folder = self.folder / str(number)
+            run("init", str(folder), *arguments)
+            settings = load(folder / "protege-mta.toml")
+            self.assertEqual([each.port for each in settings.listeners], expected)
 
     def test_mistakes(self) -> None:
         for arguments in (["--domain", "a b"], ["--address", "here"], ["--mode", "relay"]):
@@ -114,18 +136,6 @@ class InitTests(SynchronousTestCase):
         ran = run("init", str(self.folder / "below"))
         self.assertEqual(ran.code, 73)
         self.assertIn("Not a directory", ran.err)
-
-
-class CertificateTests(SynchronousTestCase):
-    def test_certificate(self) -> None:
-        """P-256, for the host's name, even where that is too long for a common name."""
-        name = ".".join(["a" * 60, "b" * 60, "test"])
-        pem, key = self_signed(name, datetime(2026, 1, 1, tzinfo=UTC))
-        certificate = x509.load_pem_x509_certificate(pem)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        self.assertEqual(names.get_values_for_type(x509.DNSName), [name])
-        self.assertEqual(certificate.not_valid_before_utc.isoformat(), "2025-12-31T23:00:00+00:00")
-        self.assertTrue(key.startswith(b"-----BEGIN PRIVATE KEY-----"))
 
 
 class CheckConfigTests(SynchronousTestCase):
@@ -238,13 +248,15 @@ class RunTests(SynchronousTestCase):
     def test_welcome(self) -> None:
         """Where everything is, with the ports that it really has, and a first message."""
         settings = embedded(Path("/srv/data"))
-        ports = {"smtp": 4025, "http": 4080}
+        ports = {"smtp": 4025, "submission": 4587, "http": 4080}
         self.assertEqual(
             list(facts_of(settings, ports)),
             [
                 ("configuration", "none: the embedded default"),
                 ("smtp", "127.0.0.1:4025"),
+                ("submission", "127.0.0.1:4587"),
                 ("http", "http://127.0.0.1:4080"),
+                ("certificate", "self-signed: /srv/data/tls/cert.pem"),
                 ("data", "/srv/data"),
                 ("localhost.test", "/srv/data/mail/{domain}/{local_part}"),
                 ("events", "/srv/data/events.jsonl"),
@@ -277,7 +289,7 @@ class RunTests(SynchronousTestCase):
                 check=False,
                 timeout=60,
             )
-        self.assertEqual((ran.returncode, ran.stdout), (69, ""))
+        self.assertEqual((ran.returncode, ran.stdout), (69, ""), ran.stderr)
         self.assertIn(f"protege-mta: listener smtp: cannot bind 127.0.0.1 port {port}", ran.stderr)
         self.assertFalse((folder / "state").exists())
 

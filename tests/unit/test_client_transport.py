@@ -688,6 +688,102 @@ class TlsPolicyTests(TransportTestCase):
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
 
+class RequireTlsTests(TransportTestCase):
+    """Mail that requires TLS (RFC 8689, 4.2.1), as far as it comes without a handshake."""
+
+    OFFER = b"250-host.test\r\n250-REQUIRETLS\r\n250 STARTTLS\r\n"
+    CLEAR = b"250-host.test\r\n250 REQUIRETLS\r\n"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.make(tls="opportunistic")
+
+    def strict(self, *hosts: tuple[str, list[str]], **options: Any) -> Attempt:
+        options.setdefault("is_authentic", True)
+        return make_attempt(*hosts, requires_tls=True, **options)
+
+    def refused(self, attempt: Attempt, why: str, contact: Contact | None = None) -> None:
+        reply = Reply(550, "5.7.30", (f"REQUIRETLS support required: {why}",))
+        failure = PermanentFailure(Scope.MESSAGE, reply, contact)
+        self.assertEqual(self.outcome(attempt), failure)
+
+    def test_nobody_is_called_where_it_cannot_be(self) -> None:
+        self.serve(EHLO=self.OFFER)
+        no_proof = "DNS does not prove which hosts are the domain's"
+        self.refused(self.strict(ONE, is_authentic=False), no_proof)
+        self.make(tls="none")
+        no_tls = "the next hop is spoken to without TLS"
+        self.refused(self.strict(ONE, kind="smarthost"), no_tls)
+        self.assertEqual(self.net.dialled, [])
+
+    def test_a_host_without_tls(self) -> None:
+        """The others are asked; nothing of the message is said to any."""
+        scripts = [self.serve(A, EHLO=self.CLEAR), self.serve(B, EHLO=b"502 what?\r\n")]
+        contact = Contact("mx2.b.test", B)
+        self.refused(self.strict(ONE, TWO), "TLS is not offered", contact)
+        said = [line for script in scripts for line in script.commands]
+        self.assertEqual([line for line in said if line.startswith("MAIL")], [])
+
+    def test_a_host_that_refuses_tls(self) -> None:
+        self.serve(EHLO=self.OFFER, STARTTLS=b"502 5.5.1 no\r\n")
+        contact = Contact("mx1.b.test", A)
+        self.refused(self.strict(ONE), "STARTTLS is refused", contact)
+
+    def test_what_may_be_better_later(self) -> None:
+        """It is tried again, and other mail of the site does not wait for it."""
+        for verb, answer in (
+            ("STARTTLS", b"454 4.7.0 later\r\n"),
+            ("STARTTLS", b"220 go\r\n" + HANG_UP),
+            ("CONNECT", b"421 4.3.2 later\r\n"),
+        ):
+            self.make(tls="opportunistic")
+            script = self.serve(A, script=Script(answers={"EHLO": self.OFFER, verb: answer}))
+            self.serve(B)
+            outcome = self.outcome(self.strict(ONE, TWO))
+            assert isinstance(outcome, TransientFailure)
+            self.assertEqual(outcome.scope, Scope.MESSAGE)
+            self.assertEqual(script.commands.count("CONNECT"), 1)
+
+    def test_a_host_that_is_not_there(self) -> None:
+        """It may be the one that can; nobody knows before it answers."""
+        self.serve(B)
+        outcome = self.outcome(self.strict(ONE, TWO))
+        assert isinstance(outcome, TransientFailure)
+        self.assertEqual(outcome.scope, Scope.SITE)
+
+    def test_what_is_open_is_not_good_enough(self) -> None:
+        """A connection that carried other mail is passed by, and stays for more of that."""
+        script = self.serve(EHLO=[self.CLEAR, b"250 host.test\r\n"])
+        self.assertIsInstance(self.outcome(make_attempt(ONE)), Delivered)
+        self.refused(self.strict(ONE), "TLS is not offered", Contact("mx1.b.test", A))
+        self.assertEqual(script.commands.count("CONNECT"), 2)
+        self.assertIsInstance(self.outcome(make_attempt(ONE)), Delivered)
+        self.assertEqual(script.commands.count("CONNECT"), 2)
+
+    def test_a_name_that_no_certificate_bears(self) -> None:
+        """Our trouble with it is not the site's."""
+        self.serve(EHLO=self.OFFER)
+        outcome = self.outcome(self.strict(("mx_1.b.test", [A])))
+        assert isinstance(outcome, TransientFailure)
+        self.assertEqual((outcome.scope, outcome.cause), (Scope.MESSAGE, TABLE["local-error"]))
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    def test_a_local_mail_server(self) -> None:
+        """The way ends there; but not on another machine, where the last part of it is in clear."""
+        self.make(protocol="lmtp", tls="none")
+        self.net.serve("/run/lmtp", Script(is_lmtp=True), 0)
+        socket = self.strict(("unix:/run/lmtp", ["unix:/run/lmtp"]), kind="lmtp")
+        self.assertIsInstance(self.outcome(socket), Delivered)
+        for address in ("127.0.0.1", "::1"):
+            self.make(protocol="lmtp", tls="none")
+            script = self.serve(address, script=Script(is_lmtp=True))
+            attempt = self.strict(("localhost", [address]), kind="lmtp", is_authentic=False)
+            self.assertIsInstance(self.outcome(attempt), Delivered)
+            self.assertIn("MAIL FROM:<a@a.test>", script.commands)
+        afar = self.strict(("lmtp.test", ["127.0.0.1", A]), kind="lmtp")
+        self.refused(afar, "LMTP to another machine goes in clear")
+
+
 class LmtpTests(TransportTestCase):
     def setUp(self) -> None:
         super().setUp()

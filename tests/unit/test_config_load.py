@@ -25,7 +25,10 @@ from protege_mta.config.model import (
     Settings,
     Smarthost,
     SmtpListener,
+    SubmissionListener,
+    SubmissionsListener,
     Tls,
+    TlsCertificate,
     Workers,
 )
 from protege_mta.config.networks import PROHIBITED_NETWORKS
@@ -50,6 +53,15 @@ port = 2525
 relay_hosts = ["192.0.2.0/24", "2001:db8::1"]
 
 [[listener]]
+kind = "submission"
+address = "::"
+relay_hosts = ["192.0.2.1"]
+hide_client = true
+
+[[listener]]
+kind = "submissions"
+
+[[listener]]
 kind = "http"
 port = 0
 
@@ -57,6 +69,8 @@ port = 0
 certificate = "tls/cert.pem"
 private_key = "tls/key.pem"
 min_version = "1.3"
+certificates = [{ certificate = "tls/cert.pem", private_key = "tls/key.pem" }]
+client_ca_file = "tls/cert.pem"
 
 [domains."Local.test"]
 deliver = "maildir"
@@ -148,12 +162,26 @@ class LoadTests(SynchronousTestCase):
                             ipaddress.ip_network("2001:db8::1/128"),
                         ),
                     ),
+                    SubmissionListener(
+                        name="submission",
+                        address="::",
+                        port=587,
+                        relay_hosts=(ipaddress.ip_network("192.0.2.1/32"),),
+                        hide_client=True,
+                    ),
+                    SubmissionsListener(name="submissions", address="127.0.0.1", port=465),
                     HttpListener(name="http", port=0),
                 ),
                 tls=Tls(
                     certificate=at / "tls/cert.pem",
                     private_key=at / "tls/key.pem",
                     min_version="1.3",
+                    certificates=(
+                        TlsCertificate(
+                            certificate=at / "tls/cert.pem", private_key=at / "tls/key.pem"
+                        ),
+                    ),
+                    client_ca_file=at / "tls/cert.pem",
                 ),
                 domains={
                     "local.test": MaildirDomain(
@@ -241,11 +269,35 @@ class LoadTests(SynchronousTestCase):
             name = "smtp-2"
             port = 3
             [[listener]]
+            kind = "submissions"
+            [[listener]]
+            kind = "submission"
+            port = 4
+            [[listener]]
+            kind = "submission"
+            [[listener]]
             kind = "http"
             """
         )
         names = [listener.name for listener in settings.listeners]
-        self.assertEqual(names, ["smtp", "smtp-3", "smtp-2", "http"])
+        self.assertEqual(
+            names,
+            ["smtp", "smtp-3", "smtp-2", "submissions", "submission", "submission-2", "http"],
+        )
+
+    def test_self_signed(self) -> None:
+        """Submission is never without TLS; who receives mail only, may be."""
+        tls = '[tls]\ncertificate = "tls/cert.pem"\nprivate_key = "tls/key.pem"\n'
+        for kind, more, expected in (
+            ("smtp", "", False),
+            ("http", "", False),
+            ("submission", "", True),
+            ("submissions", "", True),
+            ("submission", tls, False),
+        ):
+            settings = self.load(f'[[listener]]\nkind = "{kind}"\n{more}')
+            self.assertEqual(settings.is_self_signed, expected)
+        self.assertEqual(settings.self_signed_folder, self.folder / "state/tls")
 
     def test_same_port_elsewhere(self) -> None:
         """One port on two addresses is two ports, and any free port is never taken."""
@@ -355,7 +407,11 @@ class EmbeddedTests(SynchronousTestCase):
         settings = embedded(Path("/srv/protege-mta-data"))
         self.assertEqual(
             [(each.kind, each.name, each.address, each.port) for each in settings.listeners],
-            [("smtp", "smtp", "127.0.0.1", 2525), ("http", "http", "127.0.0.1", 8026)],
+            [
+                ("smtp", "smtp", "127.0.0.1", 2525),
+                ("submission", "submission", "127.0.0.1", 2587),
+                ("http", "http", "127.0.0.1", 8026),
+            ],
         )
         self.assertEqual(
             settings.domains,

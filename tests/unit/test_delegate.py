@@ -11,7 +11,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.address import Address
-from protege_mta.model.envelope import Notify, Recipient
+from protege_mta.model.envelope import Envelope, Notify, Recipient
 from protege_mta.model.outcome import (
     Contact,
     Delivered,
@@ -129,6 +129,22 @@ class DeliveryTests(DelegateTestCase):
         done = self.transport.deliver(make_attempt(recipients=["a@b.test", "b@b.test", "c@b.test"]))
         self.fate(*outcomes)
         self.assertEqual(self.successResultOf(done), list(enumerate(outcomes)))
+
+    def test_what_its_sender_demands_travels(self) -> None:
+        """Mail that requires TLS is such to the child too, and so is the proof of its hosts."""
+        self.begin()
+        envelope = Envelope(
+            Address("a@a.test"),
+            (Recipient(Address("b@b.test")),),
+            hold_until=1000.5,
+            future_release="for;60",
+            requires_tls=True,
+        )
+        attempt = make_attempt(("mx.b.test", ["192.0.2.1"]), envelope=envelope, is_authentic=True)
+        self.transport.deliver(attempt)
+        [job] = self.child.jobs
+        self.assertEqual((job.site, job.message), (attempt.site, attempt.content.message))
+        self.assertTrue(job.site.is_authentic and job.message.envelope.requires_tls)
 
     def test_only_the_recipients_of_the_attempt_travel(self) -> None:
         """Each keeps its own number in the message."""

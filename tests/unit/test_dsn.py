@@ -160,6 +160,17 @@ class FailureTests(SynchronousTestCase):
             ],
         )
 
+    def test_future_release(self) -> None:
+        """The sender's own words (RFC 4865)."""
+        about = queued()
+        envelope = attrs.evolve(about.envelope, future_release="until;2030-01-01T00:00:00Z")
+        about = attrs.evolve(about, envelope=envelope)
+        octets = composed("failure", about, b"", Report(BO, "failed", NO_SUCH_USER))
+        _, (_, status, _) = parsed(octets)
+        self.assertEqual(
+            dict(groups(status)[0])["Future-Release-Request"], "until;2030-01-01T00:00:00Z"
+        )
+
     def test_explanation(self) -> None:
         _, (explanation, _, _) = parsed(failure())
         self.assertEqual(
@@ -280,6 +291,15 @@ class ReturnedTests(SynchronousTestCase):
     def test_whole_where_asked_for(self) -> None:
         octets = message("ordinary")
         self.assertEqual(self.returned(octets, ret="FULL"), ("message/rfc822", "7bit", octets))
+
+    def test_never_whole_where_tls_is_required(self) -> None:
+        """RFC 8689, 5."""
+        octets = b"Subject: x\r\n\r\nsecret\r\n"
+        about = queued(octets=octets, ret="FULL")
+        about = attrs.evolve(about, envelope=attrs.evolve(about.envelope, requires_tls=True))
+        report = Report(BO, "failed", NO_SUCH_USER)
+        self.assertNotIn(b"secret", composed("failure", about, octets, report))
+        self.assertIn(b"Subject: x", composed("failure", about, octets, report))
 
     def test_whole_with_eight_bits(self) -> None:
         octets = message("mixed-eight-bit").replace(b"\0", b"0")

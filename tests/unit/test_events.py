@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import provider
 
 from protege_mta.model.address import NULL, Address
 from protege_mta.model.envelope import Envelope, Message, Origin, Recipient
@@ -161,6 +163,37 @@ class EventLinesTests(SynchronousTestCase):
         self.assertEqual(first["recipient"], "y@y.test")
         self.assertEqual(first["reply"]["code"], 550)
         self.assertEqual(self.counts.rejections, {550: 2})
+        self.assertEqual(self.counts.reasons, {"no-relaying": 2})
+
+    def test_a_connection_that_is_rejected_has_no_sender(self) -> None:
+        """An empty one would be the null reverse-path."""
+        peer = Peer("203.0.113.9", 40000, "mx", session_id="s1")
+        self.lines.rejected(peer, None, "", TABLE["shut-out"])
+        self.lines.rejected(peer, "", "y@y.test", Reply(550, "5.7.1", ("listed in x.test",)))
+        first, second = (self.read(line) for line in self.appended)
+        self.assertNotIn("sender", first)
+        self.assertEqual(second["sender"], "")
+        self.assertEqual(self.counts.reasons, {"shut-out": 1, "other": 1})
+
+    def test_a_rejection_is_a_line_of_the_log_too(self) -> None:
+        """What the client wrote stands behind all that it did not, and cannot end the line."""
+        peer = Peer("203.0.113.9", 40000, "mx", session_id="s1")
+        said: list[str] = []
+
+        @provider(ILogObserver)
+        def observe(event: LogEvent) -> None:
+            said.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.lines.rejected(peer, "x@x.test", '"peer=a"\u2028@y.test', TABLE["no-relaying"])
+        self.assertEqual(
+            said,
+            [
+                "rejected session_id=s1 peer=203.0.113.9 reply=550 5.7.1 relaying denied: "
+                "'x@x.test' to '\"peer=a\"\\u2028@y.test'"
+            ],
+        )
 
     def test_octets_that_are_not_text(self) -> None:
         """A peer's stray octets spoil neither the line nor the delivery."""

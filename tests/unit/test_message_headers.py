@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.message.headers import (
     Glance,
     decoded,
+    encoded_words,
     from_domain,
     glance,
     header_end,
@@ -119,6 +120,12 @@ class DecodedTests(SynchronousTestCase):
     def test_codecs_that_are_no_charsets_are_not_tried(self) -> None:
         for charset in (b"idna", b"punycode", b"unicode_escape", b"rot13", b"zlib", b"undefined"):
             self.assertEqual(decoded(b"=?%b?q?abc=5C-?=" % charset), "abc\\-")
+
+    def test_words_by_themselves(self) -> None:
+        self.assertEqual(
+            encoded_words(b'a =?utf-8?q?b=40?= "=?x-none?q?c?=" =?utf-8?q?d'),
+            (b'a  "" =?utf-8?q?d', ["b@", None]),
+        )
 
     def test_smuggled_line_end(self) -> None:
         self.assertEqual(decoded(b"=?utf-8?q?a=0D=0ABcc:_eve?="), "a Bcc: eve")

@@ -77,6 +77,16 @@ class ReceivedTests(SynchronousTestCase):
             b"\tTue, 14 Nov 2023 22:13:20 +0000\r\n",
         )
 
+    def test_hidden_client(self) -> None:
+        """Whose address is nobody's business: the FROM clause, which has to be there, says less."""
+        octets = received(hostname="mx.test", id=ID, at=AT, protocol="ESMTPSA", helo="mx.test")
+        self.assertEqual(
+            octets,
+            b"Received: from mx.test\r\n"
+            b"\tby mx.test with ESMTPSA id 01hf7yat00abcdefghjkmnpqrs;\r\n"
+            b"\tTue, 14 Nov 2023 22:13:20 +0000\r\n",
+        )
+
     def first_line(self, helo: str, peer_address: str) -> bytes:
         octets = received(
             hostname="mx.test", id=ID, at=AT, protocol="SMTP", helo=helo, peer_address=peer_address

@@ -39,6 +39,7 @@ class MetricsTests(SynchronousTestCase):
             depth=lambda: Depth({"deferred": 7, "held": 0}, 90.5),
             stats=lambda: STATS,
             lag_s=lambda: 0.002,
+            certificates=lambda: {("mx.test", "rsa"): 1.8e9, ("mx.test", "ecdsa"): 1.9e9},
         )
 
     def families(self) -> dict[str, Metric]:
@@ -69,6 +70,12 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(self.value("spool_content_octets"), 12_288)
         self.assertEqual(self.value("spool_failed"), 0)
         self.assertEqual(self.value("reactor_lag_seconds"), 0.002)
+
+    def test_certificates(self) -> None:
+        """Those of one name and different keys end at different times."""
+        for algorithm, at in (("rsa", 1.8e9), ("ecdsa", 1.9e9)):
+            labels = {"name": "mx.test", "algorithm": algorithm}
+            self.assertEqual(self.value("certificate_expires_at", labels), at)
 
     def test_commits(self) -> None:
         self.metrics.committed(0.004, 16)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.address import Address
 from protege_mta.model.envelope import Recipient
-from protege_mta.model.ports import Peer
+from protege_mta.model.ports import Door, PasswordProof, Peer
 from protege_mta.model.reply import TABLE
+from protege_mta.policy.door import SmtpDoor
 from protege_mta.policy.limits import Limits, LimitSettings
 from protege_mta.policy.relaying import Mailboxes, Relaying
 
@@ -87,6 +89,23 @@ class RelayingTests(SynchronousTestCase):
             self.answers(peer("203.0.113.1", identity="bot"), "a@elsewhere.test"), ["recipient-ok"]
         )
 
+    def test_u_labels(self) -> None:
+        """One of our own domains is our own in either form."""
+        relaying = Relaying(
+            {"xn--bcher-kva.test": Mailboxes(frozenset({"agent"}))}, {}, Address("agent@any.test")
+        )
+        for address, name in {
+            "agent@bücher.test": "recipient-ok",
+            "x@BÜCHER.test": "no-such-user",
+            "x@xn--bcher-kva.test": "no-such-user",
+            "x@büch.test": "no-relaying",
+        }.items():
+            self.assertEqual(relaying.judge(peer(), Address(address)), TABLE[name], address)
+        self.assertEqual(
+            relaying.redirected(Recipient(Address("postmaster@bücher.test"))).address,
+            "agent@any.test",
+        )
+
     def test_postmaster_without_a_mailbox_is_redirected(self) -> None:
         self.assertEqual(
             [
@@ -95,6 +114,19 @@ class RelayingTests(SynchronousTestCase):
             ],
             ["admin@any.test", "postmaster@any.test", "agent@local.test"],
         )
+
+
+class SmtpDoorTests(SynchronousTestCase):
+    """What the public door has no key to."""
+
+    def test_nobody_logs_in(self) -> None:
+        """AUTH is not offered; where it is said all the same, it is no command."""
+        nothing: Any = None
+        door: Door = SmtpDoor(RelayingTests.relaying, nothing, nothing, nothing, tarpit=nothing)
+        self.assertEqual(
+            door.login(peer(), PasswordProof("bot", "secret")), TABLE["not-implemented"]
+        )
+        self.assertRaises(RuntimeError, door.scram, peer(), "bot")
 
 
 class LimitsTests(SynchronousTestCase):

@@ -208,8 +208,21 @@ class RecordTests(Case):
     def test_implicit_mx(self) -> None:
         self.assertEqual(
             self.site("implicit.test"),
-            Site("mx:implicit.test", "mx", (Host("implicit.test", ("192.0.2.4",), 2525),)),
+            Site(
+                "mx:implicit.test",
+                "mx",
+                (Host("implicit.test", ("192.0.2.4",), 2525),),
+                is_authentic=True,
+            ),
         )
+
+    def test_who_can_have_named_the_hosts(self) -> None:
+        """MX records need DNSSEC; a host that bears the domain's own name does not."""
+        self.assertFalse(self.site("ordered.test").is_authentic)
+        self.assertTrue(self.site("implicit.test").is_authentic)
+        self.resolver.is_authentic = True
+        self.assertTrue(self.site("ordered.test").is_authentic)
+        self.assertFalse(self.site("[192.0.2.7]").is_authentic)
 
     def test_no_such_domain(self) -> None:
         self.assertEqual(

@@ -57,6 +57,7 @@ class FlowCase(SynchronousTestCase):
         self.clock.advance(START)
         self.transport = ScriptedTransport()
         self.missing: dict[str, PermanentFailure | TransientFailure] = {}
+        self.authentic: set[str] = set()
         self.lines: list[bytes] = []
         self.spool = MemorySpool(journal=self)
         self.spool.acquire()
@@ -79,6 +80,7 @@ class FlowCase(SynchronousTestCase):
             events,
             self.ledger,
             transports={"mx": self.transport},
+            locate=self.locate,
             now=now,
             rng=rng,
         )
@@ -110,7 +112,10 @@ class FlowCase(SynchronousTestCase):
         self.desk = Desk(self.spool, self.ledger, now, self.scheduler)
 
     def locate(self, hop: NextHop) -> Deferred[Site | TransientFailure | PermanentFailure]:
-        return succeed(self.missing.get(hop.name) or Site(f"mx:{hop.name}", "mx"))
+        missing = self.missing.get(hop.name)
+        return succeed(
+            missing or Site(f"mx:{hop.name}", "mx", is_authentic=hop.name in self.authentic)
+        )
 
     def restart(self) -> None:
         """The process dies; another one finds the spool."""
@@ -125,12 +130,18 @@ class FlowCase(SynchronousTestCase):
         *recipients: str | Recipient,
         sender: str = "a@a.test",
         content: bytes = b"Message-ID: <1@a.test>\r\nSubject: Hi\r\n\r\nHello.\r\n",
+        hold_s: float = 0.0,
+        requires_tls: bool = False,
     ) -> QueueId:
+        """:param hold_s: for how long the sender would have it held."""
         envelope = Envelope(
             Address(sender),
             tuple(
                 one if isinstance(one, Recipient) else Recipient(Address(one)) for one in recipients
             ),
+            hold_until=self.clock.seconds() + hold_s if hold_s else 0.0,
+            future_release=f"for;{hold_s:.0f}" if hold_s else "",
+            requires_tls=requires_tls,
         )
         arriving = self.acceptance.begin(envelope, Origin("smtp"), lambda id, at: b"X: y\r\n")
         assert isinstance(arriving, Arriving)
@@ -262,6 +273,185 @@ class DeliveryTests(FlowCase):
         broken.errback(RuntimeError("bug"))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(self.events(id)[-1], ("deferred", "b@b.test"))
+
+
+class FutureReleaseTests(FlowCase):
+    """What a sender would have sent later (RFC 4865)."""
+
+    DAY_S = 86_400.0
+
+    def attempts_after(self, seconds: float) -> int:
+        self.turn(seconds)
+        return len(self.transport.attempts)
+
+    def test_not_before_its_time(self) -> None:
+        id = self.send("b@b.test", "c@c.test", hold_s=1000)
+        self.assertEqual(
+            self.events(id),
+            [
+                ("received", "b@b.test"),
+                ("received", "c@c.test"),
+                ("scheduled", "b@b.test"),
+                ("scheduled", "c@c.test"),
+            ],
+        )
+        self.assertEqual(self.told[2]["next_attempt_at"], "2023-11-14T22:30:00.000Z")
+        self.assertEqual(self.attempts_after(990), 0)
+        self.assertEqual(self.attempts_after(20), 2)
+        self.assertEqual([e["event"] for e in self.told[4:]], ["delivered", "delivered"])
+        self.assertEqual(
+            sorted(e["id"][-3:] for e in self.told), ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
+        )
+        self.assertLess(self.told[-1]["queued_s"], 20)
+
+    def test_not_before_its_time_whatever_dies(self) -> None:
+        self.send("b@b.test", hold_s=1000)
+        for _ in range(4):
+            self.assertEqual(self.attempts_after(200), 0)
+            self.restart()
+        self.successResultOf(self.dispatcher.leave())
+        self.restart()
+        self.assertEqual(self.attempts_after(190), 0)
+        self.assertEqual(self.attempts_after(20), 1)
+
+    def test_a_crash_behind_its_time(self) -> None:
+        """It waits, as what has just come in does: it may be what brought us down."""
+        self.send("b@b.test", hold_s=1000)
+        self.successResultOf(self.scheduler.stop())
+        self.clock.advance(1001)
+        self.restart()
+        self.assertEqual(self.attempts_after(290), 0)
+        self.assertEqual(self.attempts_after(20), 1)
+
+    def test_an_orderly_end_behind_its_time(self) -> None:
+        self.send("b@b.test", hold_s=1000)
+        self.turn(990)
+        self.successResultOf(self.scheduler.stop())
+        self.clock.advance(30)
+        self.successResultOf(self.dispatcher.leave())
+        self.restart()
+        self.assertEqual(self.attempts_after(2), 1)
+
+    def test_its_age_counts_from_its_release(self) -> None:
+        """Warnings and the end come as if it had come in then."""
+        self.transport.script.extend({0: GREYLISTED} for _ in range(100))
+        id = self.send("b@b.test", hold_s=10 * self.DAY_S)
+        self.turn(10 * self.DAY_S + 3500)
+        self.assertNotIn(("delayed", "b@b.test"), self.events(id))
+        self.turn(400)
+        self.assertIn(("delayed", "b@b.test"), self.events(id))
+        self.turn(self.DAY_S - 4500)
+        self.assertNotIn(("expired", "b@b.test"), self.events(id))
+        self.turn(700)
+        self.assertIn(("expired", "b@b.test"), self.events(id))
+        report = next(one for one in self.transport.sent if b"Action: failed" in one)
+        self.assertIn(b"\r\nFuture-Release-Request: for;864000\r\n", report)
+
+    def test_its_age_counts_from_its_release_after_a_restart(self) -> None:
+        self.send("b@b.test", hold_s=10 * self.DAY_S)
+        self.turn(5 * self.DAY_S)
+        self.restart()
+        [entry] = self.scheduler.entries(self.spool.ids()[0])
+        release = START + 10 * self.DAY_S
+        self.assertEqual(
+            (entry.due_at, entry.expires_at, entry.warn_at),
+            (release, release + RETRY.max_age_s, release + 3600),
+        )
+
+    def test_a_release_that_has_passed_by_the_end_of_the_data(self) -> None:
+        id = self.send("b@b.test", hold_s=-1)
+        self.assertEqual(self.events(id)[-1][0], "delivered")
+
+    def test_it_does_not_make_the_queue_old(self) -> None:
+        self.send("b@b.test", hold_s=1000)
+        self.assertEqual(self.scheduler.depth().oldest_arrived_at, 0.0)
+        self.transport.script.append({0: GREYLISTED})
+        self.turn(100)
+        self.send("b@b.test")
+        self.assertEqual(self.scheduler.depth().oldest_arrived_at, START + 100)
+
+    def test_what_people_see(self) -> None:
+        id = self.send("b@b.test", hold_s=1000)
+        found = self.successResultOf(self.spool.statuses(id))
+        alone = Desk(self.spool, self.ledger, self.clock.seconds, None)
+        for here in (self.desk, alone):
+            row = here.row(found)
+            self.assertEqual(row["state"], "scheduled")
+            self.assertEqual(row["recipients"][0]["next_attempt_at"], START + 1000)
+        [standing] = self.desk.standing(found)
+        self.assertEqual(standing["why"], "scheduled for 2023-11-14 22:30:00Z")
+
+    def test_people_may_be_quicker(self) -> None:
+        """Who names the message; not who tries all that waits, nor another routing."""
+        id = self.send("b@b.test", hold_s=1000)
+        found = self.successResultOf(self.spool.statuses(id))
+        self.assertFalse(self.successResultOf(self.desk.retry_released(found)))
+        slices = self.desk.retry_all()
+        assert slices is not None
+        self.assertEqual(sum(slices), 0)
+        self.assertEqual(self.attempts_after(1), 0)
+        self.assertTrue(self.successResultOf(self.desk.retry(found)))
+        self.assertEqual(self.attempts_after(1), 1)
+
+    def test_held_and_released(self) -> None:
+        """A person's hand on it does not make it earlier."""
+        id = self.send("b@b.test", hold_s=1000)
+        for _ in range(2):
+            found = self.successResultOf(self.spool.statuses(id))
+            self.successResultOf(self.desk.hold(found))
+            self.assertEqual(self.attempts_after(100), 0)
+            self.assertTrue(self.successResultOf(self.desk.release(found)))
+            self.assertEqual(self.attempts_after(100), 0)
+            self.restart()
+        self.assertEqual(self.attempts_after(590), 0)
+        self.assertEqual(self.attempts_after(20), 1)
+
+
+class RequireTlsTests(FlowCase):
+    """Mail that requires TLS (RFC 8689)."""
+
+    def test_what_its_own_domain_says_counts(self) -> None:
+        """Two domains of one site, one of them without proof."""
+        for authentic in ({"b.test"}, set[str]()):
+            self.authentic = authentic
+            self.send("b@b.test", requires_tls=True)
+        self.assertEqual([one.site.is_authentic for one in self.transport.attempts], [True, False])
+
+    def test_a_lookup_that_fails_by_then(self) -> None:
+        self.transport.script.append({0: GREYLISTED})
+        id = self.send("b@b.test", requires_tls=True)
+        asked: list[NextHop] = []
+        no_dns = TransientFailure(Scope.SITE, TABLE["dns-failed"])
+
+        def locate(hop: NextHop) -> Deferred[Site | TransientFailure | PermanentFailure]:
+            asked.append(hop)
+            return succeed(no_dns)
+
+        self.patch(self.dispatcher, "_locate", locate)
+        self.turn(310)
+        self.assertEqual(len(asked), 1)
+        self.assertEqual(self.events(id)[-1], ("deferred", "b@b.test"))
+        self.assertEqual(self.told[-1]["reply"]["enhanced"], "4.4.3")
+
+    def test_a_lookup_that_breaks(self) -> None:
+        self.patch(self.dispatcher, "_locate", lambda hop: 1 / 0)
+        id = self.send("b@b.test", requires_tls=True)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.events(id), [("received", "b@b.test")])
+        self.patch(self.dispatcher, "_locate", self.locate)
+        self.turn(310)
+        self.assertEqual(self.events(id)[-1], ("delivered", "b@b.test"))
+
+    def test_a_bounce_requires_what_its_parent_did(self) -> None:
+        """Its body stays here (RFC 8689, 5)."""
+        self.transport.script.append({0: UNKNOWN})
+        self.send("b@b.test", requires_tls=True)
+        envelope = self.transport.attempts[-1].content.message.envelope
+        self.assertEqual((envelope.sender, envelope.requires_tls), (NULL, True))
+        self.transport.script.append({0: UNKNOWN})
+        self.send("b@b.test")
+        envelope = self.transport.attempts[-1].content.message.envelope
+        self.assertEqual((envelope.sender, envelope.requires_tls), (NULL, False))
 
 
 class RoutingTests(FlowCase):

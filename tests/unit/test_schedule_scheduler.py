@@ -628,6 +628,26 @@ class PeopleTests(SynchronousTestCase):
         self.assertEqual([entry.id for entry in shop.scheduler.retry(QueueId("m"))], ["m"])
         self.assertEqual(shop.started, [(10.0, "m")])
 
+    def test_what_waits_for_its_release(self) -> None:
+        """It is tried before by who means it, and by nobody else."""
+        shop = Workshop(settings())
+        entry = shop.entry("m", due_in_s=600.0)
+        entry.arrived_at = entry.due_at
+        shop.scheduler.add(entry)
+        self.assertEqual(shop.scheduler.retry_released(QueueId("m")), [])
+        shop.scheduler.hold(QueueId("m"))
+        shop.pass_s(10.0)
+        self.assertEqual(shop.scheduler.release(QueueId("m")), [entry])
+        shop.pass_s(589.0)
+        self.assertEqual(shop.started, [])
+        shop.pass_s(2.0)
+        self.assertEqual(shop.names(), ["m"])
+        later = shop.entry("n", due_in_s=600.0)
+        later.arrived_at = later.due_at
+        shop.scheduler.add(later)
+        self.assertEqual(shop.scheduler.retry(QueueId("n")), [later])
+        self.assertEqual(shop.names(), ["m", "n"])
+
     def test_retry_lifts_the_back_off(self) -> None:
         """The message asked for is the probe, whoever else waits."""
         shop = Workshop(settings(initial=1))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from protege_mta.model.ports import PasswordProof, Proof
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.testing.doors import FakeDoor, FakeIntake
 from protege_mta.testing.smtp_dialog import Client, reply_codes
@@ -173,6 +175,111 @@ class QuestionTests(Case):
             self.assertEqual(reply_codes(client.hear()), [421])
             self.assertTrue(client.transport.disconnecting)
             self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+
+class LoginTests(Case):
+    PLAIN = b"AUTH PLAIN AHVzZXIAcGVuY2ls\r\n"  # user, pencil
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.settings = ServerSettings("mx.test", mechanisms=("SCRAM-SHA-256", "PLAIN", "LOGIN"))
+        self.greeted()
+
+    def greeted(self) -> None:
+        self.client = Client(self.door, self.settings)
+        self.client.say(b"EHLO c.example\r\n")
+
+    @property
+    def identity(self) -> str:
+        return self.door.peers[-1].identity
+
+    def test_the_door_sees_who_it_is_from_then_on(self) -> None:
+        self.assertEqual(self.client.codes(self.PLAIN), [235])
+        self.assertEqual(self.door.proofs, [PasswordProof("user", "pencil")])
+        self.assertEqual(self.identity, "user")
+
+    def test_a_login_is_answered_when_the_door_has_made_up_its_mind(self) -> None:
+        answer: Deferred[Reply] = Deferred()
+        self.door.on_login = lambda proof: answer
+        self.assertEqual(self.client.say(self.PLAIN + b"NOOP\r\n"), b"")
+        self.assertEqual(self.identity, "")
+        answer.callback(TABLE["logged-in"])
+        self.assertEqual(reply_codes(self.client.hear()), [235, 250])
+        self.assertEqual(self.identity, "user")
+
+    def test_a_broken_door_lets_nobody_in_and_is_not_the_clients_fault(self) -> None:
+        for self.door.on_login in (raising, lambda proof: fail(RuntimeError("later"))):
+            self.assertEqual(self.client.say(self.PLAIN), TABLE["login-later"].octets())
+            self.assertEqual(self.identity, "")
+        answer: Deferred[Reply] = Deferred()
+        self.door.on_login = lambda proof: answer
+        self.client.say(self.PLAIN)
+        answer.errback(RuntimeError("later"))
+        self.assertEqual(self.client.hear(), TABLE["login-later"].octets())
+        self.assertEqual(self.identity, "")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 3)
+
+    def test_nor_does_one_that_has_nothing_to_check_by(self) -> None:
+        with mock.patch.object(self.door, "scram", raising):
+            said = self.client.say(b"AUTH SCRAM-SHA-256 biwsbj11c2VyLHI9eA==\r\n")
+        self.assertEqual(said, TABLE["login-later"].octets())
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_nor_one_that_answers_with_nothing(self) -> None:
+        bad: Any = lambda proof: None  # noqa: E731
+        self.door.on_login = bad
+        self.assertEqual(self.client.codes(self.PLAIN), [421])
+        self.assertEqual(self.identity, "")
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    def test_a_hang_up_cancels_the_question(self) -> None:
+        cancelled: list[Deferred[Reply]] = []
+        answer: Deferred[Reply] = Deferred(cancelled.append)
+        self.door.on_login = lambda proof: answer
+        self.client.say(self.PLAIN)
+        self.hang_up()
+        self.assertEqual(cancelled, [answer])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_a_client_that_falls_silent_in_an_exchange_is_sent_away(self) -> None:
+        self.client.say(b"AUTH LOGIN\r\n")
+        self.client.clock.pump([5.0] * 62)
+        self.assertEqual(self.client.hear(), TABLE["idle-too-long"].octets())
+
+    def test_an_open_exchange_does_not_wait_for_the_garbage_collector(self) -> None:
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.client.say(b"AUTH SCRAM-SHA-256 biwsbj11c2VyLHI9eA==\r\n")
+        self.client.transport.unregisterProducer()  # the fake's own hold on it
+        self.hang_up()
+        gone = weakref.ref(self.client.connection)
+        del self.client
+        self.assertIsNone(gone())
+
+    def test_no_secret_is_logged_whatever_breaks(self) -> None:
+        """Neither a password nor what could be turned into one, whole or in Base64."""
+        records: list[LogEvent] = []
+        observer = cast(ILogObserver, records.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        answers: list[Callable[[Proof], Any]] = [
+            raising,
+            lambda proof: fail(RuntimeError(f"{proof!r}")),
+            lambda proof: None,
+            lambda proof: TABLE["login-failed"],
+            lambda proof: TABLE["logged-in"],
+        ]
+        for self.door.on_login in answers:
+            for octets in (self.PLAIN, b"AUTH LOGIN dXNlcg==\r\ncGVuY2ls\r\ncGVuY2ls\r\n"):
+                self.greeted()
+                self.client.say(octets)
+                self.assertNotIn("pencil", repr(self.door.peers[-1]))
+        self.assertGreaterEqual(len(records), 6)
+        for event in records:
+            text = eventAsText(event, includeTraceback=True) + repr(event)
+            for secret in ("pencil", "cGVuY2ls", "AHVzZXIAcGVuY2ls"):
+                self.assertNotIn(secret, text)
+        self.flushLoggedErrors()
 
 
 class ContentTests(Case):

@@ -89,6 +89,40 @@ class OpeningTests(SynchronousTestCase):
         self.assertIs(self.play(opening, GREETING, offer("AUTH PLAIN"))[-1], Opened.REFUSED)
         self.assertEqual(str(opening.cause), "451 4.7.4 TLS is required, and not offered")
 
+    def test_what_mail_that_requires_tls_needs(self) -> None:
+        """RFC 8689, 4.2.1: TLS, and REQUIRETLS as it is offered in there; in clear it is nothing."""
+        go, rest = Reply(220, "", ("go",)), (b"EHLO me.test\r\n", b"STARTTLS\r\n")
+        for inside, step in ((("REQUIRETLS",), Opened.READY), ((), Opened.REFUSED)):
+            opening = Opening("me.test", tls="required", requires_tls=True)
+            outside = offer("STARTTLS", "REQUIRETLS")
+            self.assertEqual(self.play(opening, GREETING, outside, go), [*rest, Opened.START_TLS])
+            opening.secured()
+            self.assertEqual(self.play(opening, offer(*inside)), [step])
+        self.assertEqual(
+            str(opening.cause),
+            "550 5.7.30 REQUIRETLS support required: the next hop does not offer it",
+        )
+
+    def test_what_is_missing_where_tls_is_required(self) -> None:
+        later = Reply(454, "4.7.0", ("later",))
+        for replies, cause in (
+            ([offer("REQUIRETLS")], "550 5.7.30 REQUIRETLS support required: TLS is not offered"),
+            ([NO, offer()], "550 5.7.30 REQUIRETLS support required: TLS is not offered"),
+            (
+                [offer("STARTTLS"), NO],
+                "550 5.7.30 REQUIRETLS support required: STARTTLS is refused",
+            ),
+            ([offer("STARTTLS"), later], str(later)),
+        ):
+            opening = Opening("me.test", tls="required", requires_tls=True, credentials=ME)
+            self.assertIs(self.play(opening, GREETING, *replies)[-1], Opened.REFUSED)
+            self.assertEqual(str(opening.cause), cause)
+
+    def test_implicit_where_tls_is_required(self) -> None:
+        opening = Opening("me.test", requires_tls=True)
+        opening.secured()
+        self.assertIs(self.play(opening, GREETING, offer("REQUIRETLS"))[-1], Opened.READY)
+
     def test_implicit(self) -> None:
         """The handshake comes before the greeting, and STARTTLS is not asked for in it."""
         opening = Opening("me.test", tls="opportunistic")

@@ -227,6 +227,18 @@ class UnsendableTests(SynchronousTestCase):
         )
         self.assertEqual(transaction.begin(), b"MAIL FROM:<a@a.test> SIZE=100\r\n")
 
+    def test_tls_required_of_who_does_not_know_it(self) -> None:
+        """RFC 8689, 4.2.1; whoever opened this connection should have seen it before."""
+        envelope = attrs.evolve(envelope_to("b@b.test"), requires_tls=True)
+        [(_, outcome)] = self.outcomes(envelope, PIPELINED)
+        assert isinstance(outcome, PermanentFailure)
+        self.assertEqual(outcome.cause.enhanced, "5.7.30")
+        abilities = attrs.evolve(PIPELINED, has_requiretls=True)
+        transaction = Transaction(envelope, (0,), abilities, 100, MX)
+        first = transaction.begin()
+        assert isinstance(first, bytes)
+        self.assertTrue(first.startswith(b"MAIL FROM:<a@a.test> REQUIRETLS\r\n"))
+
     def test_addresses_beyond_ascii(self) -> None:
         reply = Reply(553, "5.6.7", ("the next hop does not take SMTPUTF8 addresses",))
         self.assertEqual(

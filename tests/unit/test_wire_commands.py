@@ -60,6 +60,26 @@ class MailTests(SynchronousTestCase):
             MailCommand(Envelope(Address("a@b.example"), (), "8BITMIME", True, "FULL", "Q+3D"), 7),
         )
 
+    def test_a_future_release(self) -> None:
+        for text, at in (
+            ("HOLDFOR=3600", 4600.0),
+            ("HOLDUNTIL=1970-01-01T01:00:00Z", 3600.0),
+            ("HOLDUNTIL=1970-01-01t01:00:00.5z", 3600.5),
+            ("holduntil=1970-01-01T02:30:00+01:30", 3600.0),
+        ):
+            mail = commands.mail(b"FROM:<a@b.example> " + text.encode())
+            assert isinstance(mail, MailCommand)
+            asked = mail.envelope.future_release
+            self.assertEqual(asked, f"{text[4:].lower().split('=')[0]};{text.split('=')[1]}")
+            self.assertEqual(mail.envelope.hold_until, 0.0)
+            self.assertEqual(commands.release_at(asked, 1000.0), at)
+
+    def test_tls_all_the_way(self) -> None:
+        self.assertEqual(
+            commands.mail(b"FROM:<a@b.example> requiretls"),
+            MailCommand(Envelope(Address("a@b.example"), (), requires_tls=True)),
+        )
+
     def test_the_longest_envid(self) -> None:
         self.assertIsInstance(commands.mail(b"FROM:<> ENVID=" + b"x" * 100), MailCommand)
         self.assertEqual(commands.mail(b"FROM:<> ENVID=" + b"x" * 101), TABLE["bad-argument"])

@@ -1,0 +1,247 @@
+"""What the submission listeners may do: RFC 6409, and what an account is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from ..message import headers
+from ..message.mailboxes import mailboxes, names_somebody
+from ..message.repair import repaired
+from ..message.trace import date
+from ..model.account import Account, ScramVerifier
+from ..model.address import NULL, Address
+from ..model.envelope import Envelope, Origin, Recipient
+from ..model.ports import Accounts, Events, Intake, MailCommand, Peer, Proof
+from ..model.reply import TABLE, Reply
+from .addresses import addresses
+from .door import Begin
+from .header_first import HeaderFirst
+from .limits import Limits
+from .relaying import Relaying
+from .usage import Reservation, Usage
+
+_CLAIMS: Final = (
+    (b"from", True),
+    (b"sender", True),
+    (b"resent-from", False),
+    (b"resent-sender", False),
+)
+"""Fields that say who somebody is, and whether there may be but one (RFC 5322, 3.6)."""
+
+
+class Logins(Protocol):
+    """Checks what clients say with AUTH, as the methods of a :class:`~..model.ports.Door` do, and
+    tells of what it refuses."""
+
+    def scram(self, peer: Peer, name: str) -> ScramVerifier: ...
+
+    def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]: ...
+
+
+@attrs.define(eq=False)
+class _Transaction:
+    """What is known between MAIL and the end of the content.
+
+    :ivar account: None for a peer that may send for where it comes from; it has no reservation.
+    """
+
+    account: Account | None
+    reservation: Reservation | None
+    recipients: set[Address] = attrs.field(factory=set)
+
+
+class SubmissionDoor:
+    """Answers for every listener of kind ``submission`` and ``submissions``.
+
+    The place that a transaction holds in its account's limits is free again when the message is
+    refused or broken off, and, since nobody is told of RSET, at the connection's next MAIL or end
+    at the latest.
+
+    :param now: POSIX seconds, for Date.
+    :param new_message_id: makes a Message-ID, with its angle brackets.
+    :ivar relaying: replaced as a whole when the configuration is read again.
+    """
+
+    def __init__(
+        self,
+        relaying: Relaying,
+        limits: Limits,
+        events: Events,
+        begin: Begin,
+        *,
+        accounts: Accounts,
+        logins: Logins,
+        usage: Usage,
+        now: Callable[[], float],
+        new_message_id: Callable[[], str],
+    ) -> None:
+        self.relaying = relaying
+        self._limits = limits
+        self._events = events
+        self._begin = begin
+        self._accounts = accounts
+        self._logins = logins
+        self._usage = usage
+        self._now = now
+        self._new_message_id = new_message_id
+        self._transactions: dict[Peer, _Transaction] = {}
+
+    def opened(self, peer: Peer) -> Reply | None:
+        return self._limits.opened(peer)
+
+    def closed(self, peer: Peer) -> None:
+        self._limits.closed(peer)
+        self._forget(peer)
+
+    def scram(self, peer: Peer, name: str) -> ScramVerifier:
+        return self._logins.scram(peer, name)
+
+    def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]:
+        return self._logins.login(peer, proof)
+
+    def sender(self, peer: Peer, mail: MailCommand) -> Reply:
+        self._forget(peer)
+        sender = mail.envelope.sender
+        reply = self._judge_sender(peer, sender)
+        return self._told(peer, sender, "", reply)
+
+    def recipient(self, peer: Peer, mail: MailCommand, recipient: Recipient) -> Reply:
+        reply = self._judge_recipient(peer, recipient.address)
+        return self._told(peer, mail.envelope.sender, recipient.address, reply)
+
+    def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
+        transaction = self._transactions[peer]
+        account = transaction.account
+        origin = Origin(
+            "submission",
+            peer.identity,
+            peer.address,
+            may_sign=True,
+            tenant=account.tenant if account is not None else "",
+        )
+        intake = self._begin(peer, self.relaying.readdressed(envelope), origin)
+        if isinstance(intake, Reply):  # DATA may be said again
+            return self._told(peer, envelope.sender, "", intake)
+        del self._transactions[peer]
+        return HeaderFirst(
+            intake,
+            partial(self._complete, account, envelope.sender),
+            partial(self._ended, peer, envelope.sender, transaction.reservation),
+        )
+
+    # --- judgement -------------------------------------------------------------------------------
+
+    def _judge_sender(self, peer: Peer, sender: Address) -> Reply:
+        account = reservation = None
+        if peer.identity:
+            account = self._accounts.get(peer.identity)  # it may be gone since AUTH
+            if account is None:
+                return TABLE["login-required"]
+            if not _may_send_as(account, sender):
+                return TABLE["sender-not-allowed"]
+        elif not self.relaying.may_relay(peer):
+            return TABLE["login-required"]
+        refusal = self._limits.message(peer)
+        if refusal is not None:
+            return refusal
+        if account is not None:
+            reservation = self._usage.begin(account)
+            if reservation is None:
+                return TABLE["rate-limited"]
+        self._transactions[peer] = _Transaction(account, reservation)
+        return TABLE["sender-ok"]
+
+    def _judge_recipient(self, peer: Peer, address: Address) -> Reply:
+        reply = self._limits.recipient(peer) or self.relaying.judge(peer, address)
+        transaction = self._transactions[peer]
+        account, reservation = transaction.account, transaction.reservation
+        if reply.code >= 400 or account is None or reservation is None:
+            return reply
+        if account.allowed_to and address not in addresses(account.allowed_to):
+            return TABLE["recipient-not-allowed"]
+        if account.denied_to and address in addresses(account.denied_to):
+            return TABLE["recipient-not-allowed"]
+        if address in transaction.recipients:  # one copy, however often it is named
+            return reply
+        most = account.limits.recipients
+        if most and len(transaction.recipients) >= most:
+            return TABLE["too-many-recipients"]
+        if not reservation.add_recipient():
+            return TABLE["rate-limited"]
+        transaction.recipients.add(address)
+        return reply
+
+    def _complete(self, account: Account | None, sender: Address, fields: bytes) -> bytes | Reply:
+        """The header section as it is queued, or why the message is not."""
+        if account is not None and not _may_claim(account, fields):
+            return TABLE["from-not-allowed"]
+        authors = headers.values(fields, b"from")
+        if not authors and sender == NULL:
+            return TABLE["no-author"]
+        if len(authors) > 1 or not all(map(names_somebody, authors)):
+            return TABLE["bad-author"]
+        return repaired(
+            fields,
+            date=date(int(self._now())),
+            author=sender,
+            message_id=self._new_message_id(),
+        )
+
+    # --- accounting ------------------------------------------------------------------------------
+
+    def _ended(
+        self, peer: Peer, sender: Address, reservation: Reservation | None, reply: Reply | None
+    ) -> None:
+        if reservation is not None:
+            if reply is not None and reply.code < 300:
+                reservation.settle()
+            else:
+                reservation.release()
+        if reply is not None:
+            self._told(peer, sender, "", reply)
+
+    def _forget(self, peer: Peer) -> None:
+        transaction = self._transactions.pop(peer, None)
+        if transaction is not None and transaction.reservation is not None:
+            transaction.reservation.release()
+
+    def _told(self, peer: Peer, sender: str, recipient: str, reply: Reply) -> Reply:
+        if reply.code >= 400:
+            self._events.rejected(peer, sender, recipient, reply)
+        return reply
+
+
+def _may_send_as(account: Account, sender: Address) -> bool:
+    """Whether the reverse-path is the account's.
+
+    The null one is anybody's: programs that read mail send reports about it (RFC 5321, 4.5.5; RFC
+    8098, 3).  Their From is held to the rule all the same.
+    """
+    allowed_from = account.allowed_from
+    return not allowed_from or sender == NULL or sender in addresses(allowed_from)
+
+
+def _may_claim(account: Account, fields: bytes) -> bool:
+    """Whether no reader can find an author or a sender that is not the account's.
+
+    A header section without any is well: From is made of the reverse-path.
+    """
+    if not account.allowed_from:
+        return True
+    if not headers.is_well_formed(fields):
+        return False
+    allowed = addresses(account.allowed_from)
+    for name, is_single in _CLAIMS:
+        values = headers.values(fields, name)
+        if is_single and len(values) > 1:
+            return False
+        for value in values:
+            found = mailboxes(value)
+            if found is None or not all(address in allowed for address in found):
+                return False
+    return True

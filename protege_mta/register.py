@@ -1,0 +1,136 @@
+"""The register of submission accounts as the service has it open: who there is, who checks what
+they say, and what they have sent."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .config.model import Login
+from .model.account import Usage as Row
+from .model.ports import Events, StateFailed
+from .model.tally import Tally
+from .policy import login
+from .policy.guessing import LoginSettings
+from .policy.login import Logins
+from .policy.usage import Usage
+from .state.accounts import StoredAccounts
+from .state.database import Database
+from .state.usage import StoredUsage
+from .transport.crew import Crew
+
+LOOK_S: Final = 0.5
+"""How often accounts are looked at that nobody has asked for."""
+
+SAVE_S: Final = 10.0
+"""How often counts are kept; a crash forgets what was sent since."""
+
+
+class Register:
+    """:param changed: called when :attr:`takes_cram_md5` is another one.
+    :ivar takes_cram_md5: whether any account has what CRAM-MD5 needs.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        state_dir: Path,
+        events: Events,
+        tally: Tally,
+        settings: Login,
+        changed: Callable[[], None],
+    ) -> None:
+        self._crew = Crew(login.AT_ONCE, reactor.callFromThread, "hasher")
+        self._database = Database(
+            state_dir, in_reactor=reactor.callFromThread, monotonic=time.monotonic
+        )
+        self._stored_usage = StoredUsage(self._database)
+        self._changed = changed
+        self._saved: list[Row] = []
+        self.accounts = StoredAccounts(self._database)
+        self.usage = Usage(time.time)
+        self.logins = Logins(
+            self.accounts,
+            events,
+            tally,
+            _login_settings(settings),
+            renew=self.accounts.renew,
+            clock=reactor,
+            now=time.monotonic,
+            in_thread=self._crew,
+            random_octets=secrets.token_bytes,
+            made_up_key=b"",  # until it has been read
+        )
+        self.takes_cram_md5 = False
+        self._calls = [LoopingCall(self._look), LoopingCall(self._save)]
+        for call in self._calls:
+            call.clock = reactor
+
+    def configure(self, settings: Login) -> None:
+        """Put other settings into force."""
+        self.logins.configure(_login_settings(settings))
+
+    def start(self) -> None:
+        """Read what is there; blocks.  :raise StateFailed:"""
+        self._database.open()
+        self.accounts.load()
+        self.logins.made_up_key = self._database.secret("scram", secrets.token_bytes(32))
+        self.usage.restore(self._stored_usage.load())
+        self._saved = self._rows()
+        for call, each_s in zip(self._calls, (LOOK_S, SAVE_S), strict=True):
+            call.start(each_s).addErrback(self._broken)
+
+    async def stop(self) -> None:
+        """Keep the counts, and close."""
+        running = [call for call in self._calls if call.running]
+        for call in running:
+            call.stop()
+        if running:
+            await self._save()
+        self._crew.stop()
+        await self._database.close()
+
+    def _look(self) -> None:
+        try:
+            takes = self.accounts.takes_cram_md5()
+        except StateFailed:
+            return  # a login will say so
+        if takes != self.takes_cram_md5:
+            self.takes_cram_md5 = takes
+            self._changed()
+
+    def _save(self) -> Deferred[None]:
+        rows = self._rows()
+        if rows == self._saved:
+            return succeed(None)
+        self._saved = rows
+        return self._stored_usage.save(rows).addErrback(self._not_saved)
+
+    def _rows(self) -> list[Row]:
+        return [Row(*row) for row in self.usage.rows()]
+
+    def _not_saved(self, failure: Failure) -> None:
+        self._saved = []
+        self.log.error("what accounts have sent is not kept: {why}", why=failure.getErrorMessage())
+
+    def _broken(self, failure: Failure) -> None:
+        self.log.failure("the register is not looked after", failure)
+
+
+def _login_settings(settings: Login) -> LoginSettings:
+    return LoginSettings(
+        delay_s=settings.delay_s,
+        failures=settings.failures,
+        window_s=settings.window_s,
+        lock_s=settings.lock_s,
+    )

@@ -1,0 +1,1 @@
+"""State beside the spool: one SQLite file, which this process and others read and write."""

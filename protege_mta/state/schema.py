@@ -1,0 +1,43 @@
+"""The tables of ``state.sqlite``, as the statements that lead from each version to the next."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_ACCOUNTS: Final = (
+    # AUTOINCREMENT gives no number twice, be it that of an account long removed; a change replaces
+    # the row, so that its revision is a new one.
+    """CREATE TABLE account (
+        revision INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        password_hash TEXT NOT NULL,
+        scram_salt BLOB,
+        scram_iterations INTEGER,
+        scram_stored_key BLOB,
+        scram_server_key BLOB,
+        cram_secret TEXT,
+        allowed_from TEXT NOT NULL,
+        allowed_to TEXT NOT NULL,
+        denied_to TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        recipients INTEGER NOT NULL,
+        messages_per_hour INTEGER NOT NULL,
+        messages_per_day INTEGER NOT NULL,
+        recipients_per_hour INTEGER NOT NULL,
+        recipients_per_day INTEGER NOT NULL,
+        created_at REAL NOT NULL
+    )""",
+    """CREATE TABLE usage (
+        name TEXT NOT NULL,
+        window_start INTEGER NOT NULL,
+        window_s INTEGER NOT NULL,
+        messages INTEGER NOT NULL,
+        recipients INTEGER NOT NULL,
+        PRIMARY KEY (name, window_s, window_start)
+    ) WITHOUT ROWID""",
+    # Keys that no configuration names, made once by chance.
+    "CREATE TABLE secret (name TEXT PRIMARY KEY, octets BLOB NOT NULL) WITHOUT ROWID",
+)
+
+VERSIONS: Final[tuple[tuple[str, ...], ...]] = (_ACCOUNTS,)
+"""What makes version 1 of an empty file, version 2 of version 1, and so on; only ever added to."""

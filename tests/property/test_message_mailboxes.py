@@ -1,0 +1,67 @@
+"""Where we see no doubt, other readers see what we see."""
+
+from __future__ import annotations
+
+from email.headerregistry import HeaderRegistry
+from email.utils import getaddresses
+from typing import Any
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from protege_mta.message.mailboxes import mailboxes, names_somebody
+
+PIECES = st.sampled_from(
+    ["ada", "@", "x.test", "<", ">", "a@x.test", "<b@y.test>", ",", ", ", " ", "(", ")", '"', "\\", ";",
+     ":", ".", "=?utf-8?q?", "=40", "=3C", "?=", "\0", "\n", "ä", "[", "]", "\u2028", "J. D."]
+)  # fmt: skip
+VALUES = st.lists(PIECES, max_size=10).map("".join)
+
+NAMES = st.sampled_from(
+    [
+        "",
+        "Ada ",
+        "Ada (a b) ",
+        "(a) ",
+        "A. L. ",
+        '"a@y.test, B" ',
+        '"\\"" ',
+        "=?utf-8?q?=C3=A4?= ",
+        "ä ",
+    ]
+)
+COMMENTS = st.sampled_from(["", " (Ada)", " (a b) "])
+ADDRESSES = st.sampled_from(["a@x.test", "b.c+d@y.test", "o'n@z.test", '"e f"@x.test'])
+LIKELY = st.lists(
+    st.one_of(
+        st.tuples(NAMES, ADDRESSES, COMMENTS).map(lambda t: f"{t[0]}<{t[1]}>{t[2]}"),
+        st.tuples(ADDRESSES, COMMENTS).map("".join),
+    ),
+    min_size=1,
+    max_size=3,
+).map(", ".join)
+
+
+class MailboxesTests(SynchronousTestCase):
+    @settings(max_examples=500, deadline=None)
+    @given(value=VALUES | LIKELY)
+    def test_readers_agree(self, value: str) -> None:
+        """Two readers of the standard library, which err in ways of their own."""
+        found = mailboxes(value.encode())
+        assume(found is not None)
+        self.assertEqual([each for _, each in getaddresses([value]) if each], found)
+        header: Any = HeaderRegistry()("from", value)
+        self.assertEqual([each.addr_spec for each in header.addresses], found)
+
+    @settings(max_examples=300, deadline=None)
+    @given(value=LIKELY)
+    def test_what_people_write_is_read(self, value: str) -> None:
+        self.assertTrue(mailboxes(value.encode()))
+        self.assertTrue(names_somebody(value.encode()))
+
+    @settings(max_examples=300, deadline=None)
+    @given(octets=st.binary(max_size=40))
+    def test_nothing_raises(self, octets: bytes) -> None:
+        mailboxes(octets)
+        names_somebody(octets)
