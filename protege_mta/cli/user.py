@@ -31,12 +31,13 @@ LEAST_CHARACTERS: Final = 8
 
 _LISTS: Final = {
     "allowed_from": "Addresses and domains that it may send as, with commas between them; all "
-    "unless given. A domain stands for its addresses, .example.org for those of its subdomains too.",
+    "unless given. A domain stands for its addresses, .example.org for those of its subdomains.",
     "allowed_to": "The same for recipients.",
     "denied_to": "Recipients it may not send to, whatever --allowed-to says.",
 }
 _LIMITS: Final = {
-    "recipients": "Recipients of one message; 0 = no limit of its own, as in what follows.",
+    "connections": "Connections at a time; 0 = no limit of its own, as in what follows.",
+    "recipients": "Recipients of one message.",
     "messages_per_hour": "Messages in an hour.",
     "messages_per_day": "Messages in a day.",
     "recipients_per_hour": "Recipients in an hour.",
@@ -82,7 +83,7 @@ def _patterns(
         one = pattern(text)
         if one is None:
             raise click.BadParameter(
-                f"wanted an address or a domain (example.org, or .example.org with its "
+                f"wanted an address or a domain (example.org, or .example.org for its "
                 f"subdomains), got {text!r}"
             )
         found[one] = None

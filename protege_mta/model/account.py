@@ -83,9 +83,11 @@ class ScramVerifier:
 class AccountLimits:
     """How much an account may send; 0 means no limit of its own.
 
+    :ivar connections: at a time, of those that have sent something.
     :ivar recipients: of one message.
     """
 
+    connections: int = attrs.field(default=0, validator=validators.ge(0))
     recipients: int = attrs.field(default=0, validator=validators.ge(0))
     messages_per_hour: int = attrs.field(default=0, validator=validators.ge(0))
     messages_per_day: int = attrs.field(default=0, validator=validators.ge(0))
@@ -103,7 +105,7 @@ class Account:
     :ivar cram_secret: the password itself, which CRAM-MD5 cannot do without (RFC 2195); None, as it
         is unless asked for, where CRAM-MD5 is not for this account.
     :ivar allowed_from: lower-case addresses, and domains written ``example.org``, ``.example.org``
-        for its subdomains too; empty for no restriction.  They hold for the reverse-path and for
+        for those of its subdomains; empty for no restriction.  They hold for the reverse-path and for
         every address of From and Sender.
     :ivar allowed_to: likewise for recipients; empty for all.
     :ivar denied_to: recipients refused whatever ``allowed_to`` says.

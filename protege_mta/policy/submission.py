@@ -90,6 +90,7 @@ class SubmissionDoor:
         self._now = now
         self._new_message_id = new_message_id
         self._transactions: dict[Peer, _Transaction] = {}
+        self._sending: dict[str, set[Peer]] = {}  # who has said MAIL, by account
 
     def opened(self, peer: Peer) -> Reply | None:
         return self._limits.opened(peer)
@@ -97,6 +98,11 @@ class SubmissionDoor:
     def closed(self, peer: Peer) -> None:
         self._limits.closed(peer)
         self._forget(peer)
+        sending = self._sending.get(peer.identity)
+        if sending is not None:
+            sending.discard(peer)
+            if not sending:
+                del self._sending[peer.identity]
 
     def scram(self, peer: Peer, name: str) -> ScramVerifier:
         return self._logins.scram(peer, name)
@@ -142,6 +148,8 @@ class SubmissionDoor:
             account = self._accounts.get(peer.identity)  # it may be gone since AUTH
             if account is None:
                 return TABLE["login-required"]
+            if not self._may_connect(account, peer):
+                return TABLE["too-many-connections"]
             if not _may_send_as(account, sender):
                 return TABLE["sender-not-allowed"]
         elif not self.relaying.may_relay(peer):
@@ -155,6 +163,14 @@ class SubmissionDoor:
                 return TABLE["rate-limited"]
         self._transactions[peer] = _Transaction(account, reservation)
         return TABLE["sender-ok"]
+
+    def _may_connect(self, account: Account, peer: Peer) -> bool:
+        sending = self._sending.setdefault(account.name, set())
+        most = account.limits.connections
+        if most and len(sending) >= most and peer not in sending:
+            return False
+        sending.add(peer)
+        return True
 
     def _judge_recipient(self, peer: Peer, address: Address) -> Reply:
         reply = self._limits.recipient(peer) or self.relaying.judge(peer, address)

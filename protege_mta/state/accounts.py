@@ -19,7 +19,7 @@ _COLUMNS: Final = (
     *("name", "password_hash"),
     *("scram_salt", "scram_iterations", "scram_stored_key", "scram_server_key"),
     *("cram_secret", "allowed_from", "allowed_to", "denied_to", "tenant"),
-    *("recipients", "messages_per_hour", "messages_per_day"),
+    *("connections", "recipients", "messages_per_hour", "messages_per_day"),
     *("recipients_per_hour", "recipients_per_day", "created_at"),
 )
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)}, revision FROM account"
@@ -84,11 +84,12 @@ def _account(row: tuple[Any, ...]) -> Account:
             denied_to=_words(denied_to),
             tenant=tenant,
             limits=AccountLimits(
-                recipients=limits[0],
-                messages_per_hour=limits[1],
-                messages_per_day=limits[2],
-                recipients_per_hour=limits[3],
-                recipients_per_day=limits[4],
+                connections=limits[0],
+                recipients=limits[1],
+                messages_per_hour=limits[2],
+                messages_per_day=limits[3],
+                recipients_per_hour=limits[4],
+                recipients_per_day=limits[5],
             ),
             created_at=row[-2],
             revision=row[-1],

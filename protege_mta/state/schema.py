@@ -20,6 +20,7 @@ _ACCOUNTS: Final = (
         allowed_to TEXT NOT NULL,
         denied_to TEXT NOT NULL,
         tenant TEXT NOT NULL,
+        connections INTEGER NOT NULL,
         recipients INTEGER NOT NULL,
         messages_per_hour INTEGER NOT NULL,
         messages_per_day INTEGER NOT NULL,

@@ -20,6 +20,7 @@ from protege_mta.state.database import NAME, connect
 from .console import Ran, run
 
 LIMITS: Final = (
+    "connections",
     "recipients",
     "messages_per_hour",
     "messages_per_day",
@@ -101,7 +102,16 @@ class UserTests(SynchronousTestCase):
     def test_everything(self) -> None:
         options = (
             *("--allowed-to", "B\u00fccher.example", "--denied-to", "ceo@example.com"),
-            *("--tenant", "t", "--recipients", "1", "--messages-per-hour", "2"),
+            *(
+                "--tenant",
+                "t",
+                "--connections",
+                "6",
+                "--recipients",
+                "1",
+                "--messages-per-hour",
+                "2",
+            ),
             *("--messages-per-day", "3", "--recipients-per-hour", "4"),
             *("--recipients-per-day", "5", "--cram-md5", "--json"),
         )
@@ -116,7 +126,7 @@ class UserTests(SynchronousTestCase):
                 "allowed_to": ["xn--bcher-kva.example"],
                 "denied_to": ["ceo@example.com"],
                 "tenant": "t",
-                "limits": dict(zip(LIMITS, (1, 2, 3, 4, 5), strict=True)),
+                "limits": dict(zip(LIMITS, (6, 1, 2, 3, 4, 5), strict=True)),
                 "cram_md5": True,
             },
         )

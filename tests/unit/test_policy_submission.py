@@ -510,6 +510,18 @@ class LimitTests(Case):
         self.now += 82800
         self.assertEqual(self.send(), "ok")
 
+    def test_connections_at_a_time(self) -> None:
+        """Those that have sent something; one that is over makes room."""
+        self.limit(connections=2)
+        peers = [self.session() for _ in range(3)]
+        for peer in peers:
+            self.door.opened(peer)
+        said = [self.send(peer=peer) for peer in peers]
+        self.assertEqual(said, ["ok", "ok", "too-many-connections"])
+        self.assertEqual(self.send(peer=peers[0]), "ok")
+        self.door.closed(peers[0])
+        self.assertEqual(self.send(peer=peers[2]), "ok")
+
     def test_recipients_an_hour(self) -> None:
         """Those that fit are sent to."""
         self.limit(recipients_per_hour=3)
@@ -522,6 +534,13 @@ class LimitTests(Case):
         self.assertEqual(self.send(), "ok")
         self.now += 4000
         self.assertEqual(self.send(), "rate-limited")
+
+    def test_recipients_of_one_address(self) -> None:
+        """Whatever the account."""
+        self.limits.settings = LimitSettings(recipients_per_ip_per_minute=1)
+        self.mail("bot@ours.test")
+        said = self.rcpt("a@else.test", "b@else.test")
+        self.assertEqual(said, ["recipient-ok", "recipients-limited"])
 
     def test_each_account_for_itself(self) -> None:
         self.limit(messages_per_hour=1)

@@ -37,6 +37,7 @@ FULL = Account(
     denied_to=("b\u00f6b@example.com",),
     tenant="t",
     limits=AccountLimits(
+        connections=6,
         recipients=1,
         messages_per_hour=2,
         messages_per_day=3,
