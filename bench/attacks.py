@@ -16,7 +16,7 @@ import attrs
 from . import configurations
 from .bench import Bench
 from .figures import Latency, latency, matched, megabytes
-from .machine import free_port, raise_descriptors, require, wait_for
+from .machine import free_port, raise_descriptors, require
 from .paced import TAIL_S, TimingSink, send_paced
 from .processes import Peak, cpu_s
 from .report import Sheet, steps
@@ -70,7 +70,6 @@ def run(bench: Bench, plan: Plan) -> None:
         TimingSink(sink_port, bench.folder, {"127.0.0.1": "good"}) as hop,
         running(server),
     ):
-        wait_for(submissions_port)
         send_paced(server.port, per_s=plan.per_s, seconds=1.0, prefix="w")
         progress.next("the healthy client alone")
         phases["none"] = _phase(plan, server, hop, "a", {})
