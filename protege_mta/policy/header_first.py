@@ -7,6 +7,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..message.repair import HeaderReader
 from ..model.ports import Intake
@@ -61,7 +62,7 @@ class HeaderFirst:
             fate = self._intake.finish()
         else:
             fate = waiting.addCallback(lambda _: self._intake.finish())
-        return fate.addCallback(self._tell)
+        return fate.addCallbacks(self._tell, self._fail)
 
     def abort(self) -> None:
         if self._flaw is None:
@@ -89,3 +90,7 @@ class HeaderFirst:
     def _tell(self, reply: Reply) -> Reply:
         self._ended(reply)
         return reply
+
+    def _fail(self, failure: Failure) -> Failure:
+        self._ended(None)
+        return failure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.address import NULL
@@ -96,3 +96,10 @@ class HeaderFirstTests(SynchronousTestCase):
         self.assertEqual(self.finish(), TABLE["local-error"])
         self.assertEqual((self.behind.ended, self.ends), ("aborted", [TABLE["local-error"]]))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_a_fate_that_fails(self) -> None:
+        """Whoever counts is told that it is over."""
+        self.behind.fate = fail(RuntimeError("a bug"))
+        self.intake.write(b"A: b\r\n\r\n")
+        self.failureResultOf(self.intake.finish(), RuntimeError)
+        self.assertEqual(self.ends, [None])
