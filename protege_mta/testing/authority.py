@@ -1,4 +1,4 @@
-"""A certificate authority for tests, with P-256 keys, valid for a day."""
+"""A certificate authority for tests, valid for a day."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
@@ -28,9 +28,16 @@ class Authority:
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, *names: str) -> tuple[Path, Path]:
-        """A certificate and its key for host names and IP addresses, as two PEM files."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(self, *names: str, rsa_bits: int = 0) -> tuple[Path, Path]:
+        """A certificate and its key for host names and IP addresses, as two PEM files.
+
+        :param rsa_bits: for an RSA key in place of one on P-256.
+        """
+        key = (
+            rsa.generate_private_key(65537, rsa_bits)
+            if rsa_bits
+            else ec.generate_private_key(ec.SECP256R1())
+        )
         builder = _builder(_name(names[0]), self._name, key.public_key())
         alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
         issued = builder.add_extension(alternatives, critical=False).sign(
@@ -54,7 +61,7 @@ def _name(text: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
