@@ -14,7 +14,19 @@ from typing import Any, Final
 import attrs
 import click
 
-from . import attacks, big, deferred, destinations, idle, latency, profile, publish, relay, slow
+from . import (
+    attacks,
+    big,
+    deferred,
+    destinations,
+    idle,
+    latency,
+    profile,
+    publish,
+    relay,
+    slow,
+    tls,
+)
 from .bench import bench
 from .report import terminal
 
@@ -28,6 +40,7 @@ QUICK: Final[dict[str, Any]] = {
     "latency": latency.Plan(rounds=1, messages=200, seconds=2),
     "attacks": attacks.Plan(per_s=50, seconds=3),
     "profile": profile.Plan(rounds=1, messages=100),
+    "tls": tls.Plan(rounds=1, messages=100, connections=100),
 }
 """To see that everything works; the figures mean nothing."""
 
@@ -41,6 +54,7 @@ SCENARIOS: Final[dict[str, Any]] = {
     "latency": latency,
     "attacks": attacks,
     "profile": profile,
+    "tls": tls,
 }
 """Each a module with a ``Plan`` and a ``run``."""
 
@@ -197,6 +211,16 @@ def _attacks(choice: Choice, /, **given: Any) -> None:
 def _profile(choice: Choice, /, **given: Any) -> None:
     """Where the time of a message goes."""
     choice.run("profile", profile.Plan(**given))
+
+
+@main.command("tls")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=2500, show_default=True, help="A turn.")
+@click.option("--connections", type=click.IntRange(100), default=2000, show_default=True)
+@click.pass_obj
+def _tls(choice: Choice, /, **given: Any) -> None:
+    """Relay rates over STARTTLS, and handshakes."""
+    choice.run("tls", tls.Plan(**given))
 
 
 @main.command("all")

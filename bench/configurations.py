@@ -78,6 +78,13 @@ name = "{kind}"
 private_key = "{kind}.pem"
 """
 
+TLS: Final = """\
+[tls]
+certificate = "{certificate}"
+private_key = "{private_key}"
+"""
+"""STARTTLS for whoever wants it, TLS 1.2 or later, sessions taken up by their tickets."""
+
 POSTFIX_MAIN: Final = """\
 compatibility_level = 3.6
 queue_directory = {root}/spool
@@ -100,7 +107,6 @@ mynetworks = 127.0.0.0/8
 smtpd_relay_restrictions = permit_mynetworks, reject
 relayhost = [127.0.0.1]:{sink_port}
 smtp_tls_security_level = none
-smtpd_tls_security_level = none
 message_size_limit = 104857600
 mailbox_size_limit = 0
 smtpd_client_connection_count_limit = 0
@@ -121,6 +127,13 @@ POSTFIX_MILTER: Final = """\
 smtpd_milters = unix:{socket}
 milter_default_action = tempfail
 """
+
+POSTFIX_TLS: Final = """\
+smtpd_tls_security_level = may
+smtpd_tls_chain_files = {private_key}, {certificate}
+smtpd_tls_protocols = >=TLSv1.2
+"""
+"""The same; tickets need no ``smtpd_tls_session_cache_database``."""
 
 POSTFIX_MASTER: Final = """\
 127.0.0.1:{port} inet n - n - - smtpd

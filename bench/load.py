@@ -7,7 +7,7 @@ import fcntl
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
@@ -135,15 +135,14 @@ def source(port: int, cell: Cell, messages: int) -> Iterator[subprocess.Popen[by
     command = [run_path("smtp-source"), "-s", str(cell.sessions), "-m", str(messages)]
     command += ["-l", str(cell.size_octets), "-f", "sender@client.test", "-t", "rcpt@dest.test"]
     command += ["-M", "client.test", *(["-d"] if cell.is_reusing else []), f"127.0.0.1:{port}"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 def send(server: Server, cell: Cell, messages: int, limit_s: float = 600.0) -> float:
@@ -163,15 +162,26 @@ def send(server: Server, cell: Cell, messages: int, limit_s: float = 600.0) -> f
     return time.perf_counter() - began
 
 
-def measure(server: Server, sink: Sink, cell: Cell, messages: int, limit_s: float = 240.0) -> Run:
+Source = Callable[[int, Cell, int], contextlib.AbstractContextManager[subprocess.Popen[bytes]]]
+"""Sends to a port so many messages of a kind, from when it is entered."""
+
+
+def measure(
+    server: Server,
+    sink: Sink,
+    cell: Cell,
+    messages: int,
+    limit_s: float = 240.0,
+    load: Source = source,
+) -> Run:
     """Send so many messages, and wait until the sink has them.
 
     :raise RuntimeError: the load tool failed, or they did not all arrive in time.
     """
     already, cpu_before = sink.count(), cpu_s(server.roots)
     accepted_s = relayed_s = 0.0
-    began = time.perf_counter()
-    with source(server.port, cell, messages) as process:
+    with load(server.port, cell, messages) as process:
+        began = time.perf_counter()
         while not (accepted_s and relayed_s):
             time.sleep(0.002)
             now = time.perf_counter() - began
@@ -185,7 +195,7 @@ def measure(server: Server, sink: Sink, cell: Cell, messages: int, limit_s: floa
                 arrived = sink.count() - already
                 raise RuntimeError(
                     f"{server.name}, {cell}: {arrived} of {messages} arrived in {now:.0f} s;"
-                    f" smtp-source says {complaint.decode().strip()!r}, the server in {server.log}:"
+                    f" the load tool says {complaint.decode().strip()!r}, the server in {server.log}:"
                     f"\n{_last_lines(server)}"
                 )
     used, size = cpu_s(server.roots) - cpu_before, memory(server.roots)

@@ -23,7 +23,7 @@ from protege_mta.dkim import keys
 from . import configurations
 from .bench import Bench
 from .figures import Spread, spread
-from .load import Cell, Sink, send, sinking, source
+from .load import Cell, Sink, Source, send, sinking, source
 from .machine import free_port, require
 from .processes import own_cpu_s, tree
 from .report import Sheet, steps
@@ -100,7 +100,7 @@ def run(bench: Bench, plan: Plan) -> None:
             for cell in cells:
                 progress.next(f"{server.name}: {cell}")
                 messages = plan.messages // (2 if cell in BIG else 1)
-                parts[f"{server.name}: {cell.short}"] = _parts(server, cell, messages, sink)
+                parts[f"{server.name}: {cell.short}"] = parts_of(server, cell, messages, sink)
         for cell, number in itertools.product(SMALL, range(plan.rounds)):
             progress.next(f"round {number + 1}, two beside one: {cell}")
             found = rates.setdefault(cell.each, defaultdict(list))
@@ -111,7 +111,7 @@ def run(bench: Bench, plan: Plan) -> None:
             ):
                 found[name].append(_together(together, cell, plan.messages, sink))
     signature_ms = _signature_ms()
-    sheets = [_parts_sheet(name, found) for name, found in parts.items()]
+    sheets = [parts_sheet(name, found) for name, found in parts.items()]
     spreads = {
         each: {name: spread(values) for name, values in found.items()}
         for each, found in rates.items()
@@ -156,16 +156,27 @@ def _together(servers: Sequence[Server], cell: Cell, messages: int, sink: Sink) 
     return each * len(servers) / (time.perf_counter() - began)
 
 
-def _parts(server: Server, cell: Cell, messages: int, sink: Sink) -> dict[str, Time]:
-    """Who takes how much of one message."""
+def parts_of(
+    server: Server,
+    cell: Cell,
+    messages: int,
+    sink: Sink,
+    load: Source = source,
+    name: str = "smtp-source",
+) -> dict[str, Time]:
+    """Who takes how much of one message.
+
+    :param name: of what sends it.
+    """
     before = {**_looked(server), **_threads(sink.pid, "smtp-sink")}
     already = sink.count()
-    with source(server.port, cell, messages) as process:
-        of_source: dict[int, tuple[str, Time]] = {}
+    with load(server.port, cell, messages) as process:
+        of_source = begun = _threads(process.pid, name)
         while process.poll() is None:
-            of_source = _threads(process.pid, "smtp-source") or of_source
+            of_source = _threads(process.pid, name) or of_source
             time.sleep(0.005)
     sink.wait(already + messages, 240.0)
+    before.update(begun)  # what it took to start is no message's
     after = {**_looked(server), **_threads(sink.pid, "smtp-sink"), **of_source}
     found: dict[str, Time] = defaultdict(Time)
     for thread, (part, now) in after.items():
@@ -222,7 +233,7 @@ def _comm(pid: int) -> str:
         return "gone"
 
 
-def _parts_sheet(title: str, parts: Mapping[str, Time]) -> Sheet:
+def parts_sheet(title: str, parts: Mapping[str, Time]) -> Sheet:
     total = Time()
     for one in parts.values():
         total = total.plus(one)

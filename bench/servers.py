@@ -56,6 +56,7 @@ class Ours:
 
     :param configuration: with its ``port`` filled in by us, and ``dkim`` behind it.
     :param signing: kinds of keys, each of which adds a signature.
+    :param pair: a certificate and its key, for STARTTLS.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Ours:
         template: str = configurations.RELAY,
         *,
         signing: Sequence[Kind] = (),
+        pair: tuple[Path, Path] | None = None,
         connections: int = 500,
         **values: object,
     ) -> None:
@@ -76,6 +78,9 @@ class Ours:
             pem = keys.generate_ed25519() if kind == "ed25519" else keys.generate_rsa(2048)
             (folder / f"{kind}.pem").write_bytes(pem)
             text += configurations.SELECTOR.format(kind=kind)
+        if pair is not None:
+            certificate, private_key = pair
+            text += configurations.TLS.format(certificate=certificate, private_key=private_key)
         self.configuration = text
         self.config = folder / "protege-mta.toml"
         self.config.write_text(text)
@@ -112,9 +117,17 @@ class Postfix:
     """A private Postfix, tuned; needs root and Debian's package.
 
     :param is_signing: whether OpenDKIM signs, as a milter.
+    :param pair: a certificate and its key, for STARTTLS.
     """
 
-    def __init__(self, folder: Path, sink_port: int, *, is_signing: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sink_port: int,
+        *,
+        is_signing: bool = False,
+        pair: tuple[Path, Path] | None = None,
+    ) -> None:
         self.name = "Postfix + OpenDKIM" if is_signing else "Postfix"
         self.port = free_port()
         self._root = folder
@@ -128,6 +141,11 @@ class Postfix:
             commands=Path(run_path("postfix")).parent,
             daemons=DAEMONS,
         )
+        if pair is not None:
+            certificate, private_key = pair
+            main += configurations.POSTFIX_TLS.format(
+                certificate=certificate, private_key=private_key
+            )
         self._milter = Milter(folder / "milter") if is_signing else None
         self.configuration = main
         if self._milter is not None:

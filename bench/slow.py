@@ -24,6 +24,7 @@ from .paced import TAIL_S, TimingSink, send_paced
 from .processes import memory
 from .report import Sheet, steps
 from .servers import Ours, running, wait_quiet
+from .tls_client import is_whole
 
 COMMANDS: Final = b"EHLO slow.test\r\n" * 64
 """Each has a long reply."""
@@ -196,13 +197,7 @@ def _talk(channel: socket.socket, command: bytes) -> None:
     """:raise RuntimeError: it was refused."""
     channel.sendall(command)
     reply = channel.recv(4096)
-    while reply and not _is_whole(reply):
+    while reply and not is_whole(reply):
         reply += channel.recv(4096)
     if reply[:1] not in (b"2", b"3"):
         raise RuntimeError(f"{command!r} was answered {reply!r}")
-
-
-def _is_whole(reply: bytes) -> bool:
-    """Whether its last line is there, the one without a hyphen."""
-    lines = reply.split(b"\r\n")
-    return len(lines) > 1 and lines[-1] == b"" and lines[-2][3:4] != b"-"

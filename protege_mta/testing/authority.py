@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from ..transport.tls_server import KeyPair, ServerContext, TlsFiles, server_contexts
+
 
 class Authority:
     """Issues certificates into a folder.
@@ -58,6 +60,10 @@ class Authority:
             )
         )
         return certificate, private_key
+
+    def context(self, *names: str) -> ServerContext:
+        """What a listener shows that has one certificate for these names."""
+        return server_contexts(TlsFiles((KeyPair(*self.issue(*names)),))).public
 
 
 def _name(text: str) -> x509.Name:

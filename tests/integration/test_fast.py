@@ -1,20 +1,24 @@
 """Early writing and lean dispatch, over real sockets: nothing is lost, nothing stays behind.
 
-a peer, in a thread  <-- loopback -->  our transports
+a peer, in a thread  <-- loopback, in the clear or over TLS -->  our transports
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
+    IHandshakeListener,
     IListeningPort,
     IPullProducer,
+    IPushProducer,
     IReactorCore,
     IReactorTCP,
     IReactorTime,
@@ -25,21 +29,30 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from protege_mta.transport import fast
+from protege_mta.testing.authority import Authority
+from protege_mta.transport import fast, fast_tls
 from protege_mta.transport.listening import bind
+from protege_mta.transport.tls_server import ServerContext
 
 BIG = b"0123456789abcdef" * 500_000
 WAIT_S = 20.0
 
 
+@implementer(IHandshakeListener)
 class Speaker(Protocol):
     """Says what a test has it say when it is connected, and when it is spoken to."""
 
-    def __init__(self, case: FastTests) -> None:
+    def __init__(self, case: Case) -> None:
         self.case = case
         self.lost: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
+        if self.case.context is None:
+            self.handshakeCompleted()
+        else:
+            cast(Any, self.transport).startTLS(self.case.context)
+
+    def handshakeCompleted(self) -> None:
         self.case.made.callback(self)
         self.case.first(self)
 
@@ -54,8 +67,9 @@ def nothing(speaker: Speaker, *data: bytes) -> None:
     """Say nothing."""
 
 
-class FastTests(TestCase):
+class Case(TestCase):
     timeout = 60
+    context: ServerContext | None = None
 
     def setUp(self) -> None:
         self.made: Deferred[Speaker] = Deferred()
@@ -76,11 +90,17 @@ class FastTests(TestCase):
         self.addCleanup(port.stopListening)
         return cast(int, cast(Any, port.getHost()).port)
 
+    def peer(self, port: int) -> socket.socket:
+        """A connection to our port, as a peer has it."""
+        return socket.create_connection(("127.0.0.1", port), WAIT_S)
+
     async def ended(self) -> Speaker:
         speaker = await self.made
         await speaker.lost
         return speaker
 
+
+class FastTests(Case):
     async def test_everything_arrives_before_the_end(self) -> None:
         """However much it is, and however slowly the peer reads."""
 
@@ -93,7 +113,7 @@ class FastTests(TestCase):
         port = self.listen()
 
         def read() -> bytes:
-            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+            with self.peer(port) as channel:
                 heard = b""
                 while piece := channel.recv(100_000):
                     heard += piece
@@ -112,7 +132,7 @@ class FastTests(TestCase):
         port = self.listen()
 
         def talk() -> list[bytes]:
-            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+            with self.peer(port) as channel:
                 heard = []
                 for _ in range(3):
                     channel.sendall(b"abc")
@@ -127,12 +147,75 @@ class FastTests(TestCase):
         port = self.listen()
 
         def talk() -> bytes:
-            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+            with self.peer(port) as channel:
                 channel.sendall(b"bye")
                 return channel.recv(1000)
 
         self.assertEqual(await deferToThread(talk), b"")
         await self.ended()
+
+    async def test_a_peer_that_is_gone(self) -> None:
+        """What is written to it in the turn in which its end shows breaks nothing else."""
+        self.then = lambda speaker, data: cast(Any, speaker.transport).write(BIG)
+        port = self.listen()
+
+        def talk() -> None:
+            with self.peer(port) as channel:
+                channel.sendall(b"hello")
+
+        await deferToThread(talk)
+        await self.ended()
+
+    async def test_who_does_not_read_is_waited_for(self) -> None:
+        """A producer is paused before much is kept for its peer, and goes on when it has room."""
+        total, at_once = 5_000_000, 0
+
+        @implementer(IPushProducer)
+        class Eager:
+            def __init__(self, transport: Any) -> None:
+                self.transport = transport
+                self.written = 0
+                self.is_paused = False
+
+            def pauseProducing(self) -> None:
+                self.is_paused = True
+
+            def resumeProducing(self) -> None:
+                nonlocal at_once
+                self.is_paused, before = False, self.written
+                while self.written < total and not self.is_paused:
+                    self.transport.write(b"x" * 10_000)
+                    self.written += 10_000
+                at_once = max(at_once, self.written - before)
+                if self.written == total:
+                    self.transport.unregisterProducer()
+                    self.transport.loseConnection()
+
+            def stopProducing(self) -> None: ...
+
+        def say(speaker: Speaker) -> None:
+            producer = Eager(cast(Any, speaker.transport))
+            producer.transport.registerProducer(producer, True)
+            producer.resumeProducing()
+
+        self.first = say
+        port = self.listen()
+
+        def read() -> int:
+            with self.peer(port) as channel:
+                got = 0
+                while piece := channel.recv(100_000):
+                    got += len(piece)
+                return got
+
+        self.assertEqual(await deferToThread(read), total)
+        await self.ended()
+        self.assertLess(at_once, 200_000)
+
+
+class PlainTests(Case):
+    """What TLS does otherwise: it reads on until the peer has taken leave, and has Twisted's
+    cooperator ask who is asked for more."""
 
     async def test_nothing_is_read_behind_the_end(self) -> None:
         heard: list[bytes] = []
@@ -146,7 +229,7 @@ class FastTests(TestCase):
         port = self.listen()
 
         def talk() -> None:
-            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+            with self.peer(port) as channel:
                 channel.sendall(b"first")
                 channel.recv(100)
                 channel.sendall(b"second")
@@ -192,7 +275,7 @@ class FastTests(TestCase):
         port = self.listen()
 
         def read() -> int:
-            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
+            with self.peer(port) as channel:
                 got = 0
                 while piece := channel.recv(1 << 20):
                     got += len(piece)
@@ -201,18 +284,6 @@ class FastTests(TestCase):
         self.assertEqual(await deferToThread(read), 200_000)
         await self.ended()
         self.assertGreaterEqual(turns, 50)
-
-    async def test_a_peer_that_is_gone(self) -> None:
-        """What is written to it in the turn in which its end shows breaks nothing else."""
-        self.then = lambda speaker, data: cast(Any, speaker.transport).write(BIG)
-        port = self.listen()
-
-        def talk() -> None:
-            with socket.create_connection(("127.0.0.1", port), WAIT_S) as channel:
-                channel.sendall(b"hello")
-
-        await deferToThread(talk)
-        await self.ended()
 
     async def test_a_connection_is_there_before_the_peer_speaks(self) -> None:
         """Who connects learns of it from the network, not from the first octets."""
@@ -228,3 +299,19 @@ class FastTests(TestCase):
                 channel.settimeout(WAIT_S)
                 self.assertEqual(await deferToThread(channel.recv, 100), b"hello")
             await speaker.lost
+
+
+class FastTlsTests(FastTests):
+    """The same over TLS."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.assertTrue(fast_tls.HAS_SEAMS)
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        authority = Authority(folder)
+        self.trusting = ssl.create_default_context(cafile=str(authority.ca_file))
+        self.context = authority.context("127.0.0.1")
+
+    def peer(self, port: int) -> socket.socket:
+        return self.trusting.wrap_socket(super().peer(port), server_hostname="127.0.0.1")

@@ -31,7 +31,6 @@ from protege_mta.testing.authority import Authority
 from protege_mta.testing.doors import FakeDoor
 from protege_mta.transport.listening import bind
 from protege_mta.transport.smtp_server import SmtpServerFactory
-from protege_mta.transport.tls_server import KeyPair, TlsFiles, server_contexts
 from protege_mta.wire.settings import ServerSettings
 
 MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN")
@@ -60,8 +59,7 @@ class Case(TestCase):
         folder.mkdir()
         authority = Authority(folder)
         self.ca_file = authority.ca_file.absolute()
-        pair = KeyPair(*authority.issue("localhost", "127.0.0.1"))
-        self.tls = server_contexts(TlsFiles((pair,))).submission
+        self.tls = authority.context("localhost", "127.0.0.1")
 
     async def serve(self, talk: Callable[[int], Result], **options: Any) -> Result:
         """What ``talk`` has to tell after it has spoken, in a thread, to our port."""

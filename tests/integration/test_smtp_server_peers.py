@@ -6,10 +6,12 @@ smtplib, or a bare socket in a thread  -- loopback -->  SmtpServerFactory, FakeD
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import smtplib
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +31,7 @@ from protege_mta.model.reply import Reply
 from protege_mta.model.tally import Tally
 from protege_mta.testing.authority import Authority
 from protege_mta.testing.doors import FakeDoor
-from protege_mta.transport import fast
+from protege_mta.transport import fast, fast_tls
 from protege_mta.transport.listening import bind
 from protege_mta.transport.smtp_server import SmtpServerFactory
 from protege_mta.transport.tls_server import (
@@ -39,6 +41,8 @@ from protege_mta.transport.tls_server import (
     server_contexts,
 )
 from protege_mta.wire.settings import ServerSettings
+
+from ..e2e.service import needs
 
 BODY = b"Subject: x\r\n\r\n" + b".a dot and more\r\n" * 20_000
 
@@ -50,12 +54,15 @@ class Case(TestCase):
 
     timeout = 30
     is_fast = True
+    is_fast_tls = True
 
     def setUp(self) -> None:
         self.door = FakeDoor()
         self.tally = Tally()
         self.peers: list[Peer] = []
         self.door.on_opened = self.peers.append
+        if not self.is_fast_tls:
+            self.patch(fast_tls, "HAS_SEAMS", False)
         if self.is_fast:
             self.assertTrue(fast._HAS_SEAMS)
             self.assertTrue(fast.install(cast(IReactorCore, _reactor)))
@@ -217,6 +224,41 @@ class TlsTests(Case):
             heard.endswith(b"421 4.7.0 octets behind STARTTLS, closing channel\r\n"), heard
         )
 
+    async def test_new_keys_are_agreed_on_between_two_commands(self) -> None:
+        """With a record that holds no content and asks for an answer (RFC 8446, 4.6.3)."""
+        openssl = needs("openssl")
+        dialog = [
+            (b"NOOP\n", b"250 2.0.0 "),
+            (b"K\n", b">>> TLS 1.3, Handshake [length 0005], KeyUpdate"),
+            (b"NOOP\n", b"<<< TLS 1.3, Handshake [length 0005], KeyUpdate"),
+            (b"", b"250 2.0.0 "),
+        ]
+
+        def talk(port: int) -> None:
+            where = ["-starttls", "smtp", "-connect", f"127.0.0.1:{port}"]
+            screen, terminal = os.openpty()  # or it would keep what it has to tell
+            with (
+                os.fdopen(screen, "rb", 0) as told,
+                subprocess.Popen(
+                    [openssl, "s_client", *where, "-tls1_3", "-crlf", "-msg"],
+                    stdin=subprocess.PIPE,
+                    stdout=terminal,
+                    stderr=subprocess.DEVNULL,
+                ) as client,
+            ):
+                os.close(terminal)
+                assert client.stdin is not None
+                try:
+                    for say, awaited in dialog:
+                        client.stdin.write(say)
+                        client.stdin.flush()
+                        while not (line := told.readline()).startswith(awaited):
+                            self.assertNotEqual(line, b"")
+                finally:
+                    client.kill()
+
+        await self.serve(talk, self.context())
+
     async def test_a_handshake_that_fails_is_counted_and_no_error(self) -> None:
         def talk(port: int) -> bytes:
             return converse(port, b"EHLO x\r\n", b"STARTTLS\r\n", b"this is no handshake\r\n" * 10)
@@ -238,3 +280,9 @@ class StockTlsTests(TlsTests):
     """The same where only Twisted's stock classes serve."""
 
     is_fast = False
+
+
+class StockTlsOverOurTcpTests(TlsTests):
+    """The same where Twisted's TLS has changed, and its TCP has not."""
+
+    is_fast_tls = False

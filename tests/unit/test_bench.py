@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import attrs
 import click
 from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase
@@ -27,6 +28,8 @@ from bench.figures import (
 from bench.load import Cell
 from bench.profile import Time
 from bench.report import Sheet, show
+from bench.tls import Shake, is_as_meant
+from bench.tls_client import CONNECT, HANDSHAKE, Load, Report, Work, is_whole, steps
 
 
 class ProfileTests(SynchronousTestCase):
@@ -134,6 +137,51 @@ class PlanTests(SynchronousTestCase):
         """Each destination has an MX host with an address of its own."""
         self.assertIn("d1.test. MX 10 mx.d1.test.\nmx.d1.test. A 127.1.0.2\n", zone(2))
         self.assertEqual(len({address(number) for number in range(1000)}), 1000)
+
+
+class TlsClientTests(SynchronousTestCase):
+    """What the load client says; tests/integration has it speak."""
+
+    def said(self, load: Load) -> list[bytes]:
+        """The verbs of a session that does all of it alone, and what stands for other acts."""
+        acts = {CONNECT: b"connect", HANDSHAKE: b"handshake"}
+        return [acts.get(one) or one[:4] for one, _ in steps(load, Work(load.count))]
+
+    def test_many_messages_a_connection(self) -> None:
+        message = [b"MAIL", b"RCPT", b"DATA", b"From"]
+        secured = [b"connect", b"EHLO", b"STAR", b"handshake", b"EHLO"]
+        load = Load(25, sessions=1, count=2, size_octets=4096, is_reusing=True)
+        self.assertEqual(self.said(load), [*secured, *message, *message, b"QUIT"])
+
+    def test_one_message_a_connection(self) -> None:
+        once = [b"connect", b"EHLO", b"MAIL", b"RCPT", b"DATA", b"From", b"QUIT"]
+        load = Load(25, sessions=1, count=2, size_octets=4096, version="")
+        self.assertEqual(self.said(load), once * 2)
+
+    def test_handshakes_only(self) -> None:
+        once = [b"connect", b"EHLO", b"STAR", b"handshake", b"EHLO", b"QUIT"]
+        self.assertEqual(self.said(Load(25, sessions=1, count=3)), once * 3)
+
+    def test_the_work_is_done_once_however_many_sessions_there_are(self) -> None:
+        load, work = Load(25, sessions=3, count=10, size_octets=100), Work(10)
+        for session in [steps(load, work) for _ in range(3)]:
+            list(session)
+        self.assertEqual(work.done, 10)
+
+    def test_whole_replies(self) -> None:
+        for whole in (b"250 ok\r\n", b"250-one\r\n250 two\r\n", b"250\r\n"):
+            self.assertTrue(is_whole(whole), whole)
+        for part in (b"", b"250 ok", b"250 ok\r", b"250-one\r\n", b"250-one\r\n250 tw"):
+            self.assertFalse(is_whole(part), part)
+
+    def test_handshakes_are_of_the_kind_that_is_measured(self) -> None:
+        full, resumed = (Shake("P-256", "1.3", is_resumed) for is_resumed in (False, True))
+        report = Report(100, 1.0, 0.1, handshakes=100, resumed=80, ciphers=[])
+        self.assertTrue(is_as_meant(report, resumed, 100))
+        self.assertFalse(is_as_meant(report, full, 100))
+        self.assertTrue(is_as_meant(attrs.evolve(report, resumed=0), full, 100))
+        self.assertFalse(is_as_meant(attrs.evolve(report, resumed=79), resumed, 100))
+        self.assertFalse(is_as_meant(attrs.evolve(report, handshakes=99, resumed=0), full, 100))
 
 
 class PublishTests(SynchronousTestCase):
