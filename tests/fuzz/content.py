@@ -13,7 +13,9 @@ from protege_mta.dkim.sign import sign
 from protege_mta.message import headers
 from protege_mta.message.downgrade import Recoded, Refused, Unchanged, for_hop
 from protege_mta.message.dsn import Report, compose, wanted_octets
+from protege_mta.message.mailboxes import mailboxes, names_somebody
 from protege_mta.message.mime import content_type, transfer_encoding
+from protege_mta.message.repair import HeaderReader, repaired, split
 from protege_mta.model.address import Address
 from protege_mta.model.envelope import Envelope, Message, Origin, Recipient
 from protege_mta.model.ids import QueueId
@@ -169,7 +171,49 @@ def signature(data: bytes) -> None:
         assert is_valid(fields + as_sent(octets)), "dkimpy finds it bad"
 
 
+def submission(data: bytes) -> None:
+    """The first octet cuts a message that an account hands in; its header is read and repaired."""
+    if not data:
+        return
+    octets = data[1:]
+    reader = HeaderReader(len(octets) + 2)
+    parts = None
+    for piece in chunks(octets, 1 + data[0] % 33):
+        if parts is None:
+            parts = reader.feed(piece)
+        else:
+            parts = parts[0], parts[1] + piece
+    fields, body = parts or reader.end()
+    assert (fields, body) == split(octets), "chunks are seen"
+    for value in headers.values(fields, b"from"):
+        found = mailboxes(value)
+        assert found is None or all(found), "a mailbox that is none"
+        assert found is None or names_somebody(value), "somebody, and nobody"
+    whole = _repaired(fields)
+    assert _repaired(whole) == whole, "repairs go on and on"
+    for name in (b"bcc", b"resent-bcc", b"return-path"):
+        assert not headers.values(whole, name), "a secret recipient"
+    for name in (b"date", b"message-id", b"from"):
+        assert headers.values(whole, name), "something is missing"
+    assert split(whole + b"\r\n" + body) == (whole, body), "readers disagree about the header's end"
+
+
+def _repaired(fields: bytes) -> bytes:
+    return repaired(
+        fields,
+        date="Thu, 26 Nov 2026 01:00:00 +0000",
+        author="ada@x.test",
+        message_id="<new@mx.test>",
+    )
+
+
 HEADER: Final = Target("message_header", header, SEEDS, WORDS)
+SUBMISSION: Final = Target(
+    "submission_header",
+    submission,
+    [b"\7" + octets for octets in SEEDS],
+    (*WORDS, b"Bcc: ", b"Date: ", b"Return-Path: ", b"Sender: ", b"From ", b"Resent-Bcc:"),
+)
 DOWNGRADE: Final = Target("message_downgrade", downgrade, SEEDS, WORDS)
 DSN: Final = Target(
     "message_dsn", dsn, [b"550 no\0such user\0mx.test\0\0" + octets for octets in SEEDS], WORDS

@@ -21,6 +21,7 @@ TARGETS: Final[dict[str, Target]] = {
         disk.SEGMENTS,
         journal.RECOVERY,
         content.HEADER,
+        content.SUBMISSION,
         content.DOWNGRADE,
         content.DSN,
         content.SIGNATURE,
