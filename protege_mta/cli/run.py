@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,9 @@ def _greet(settings: Settings) -> None:
     first = first_message(settings, ports)
     if first:
         write(f"\nSend a first message from another terminal, and look at it:\n\n{first}\n")
+    account = first_account(settings)
+    if account:
+        write(f"Nobody can log in to send before there is an account:\n\n{account}\n")
     sys.stdout.flush()
 
 
@@ -92,3 +96,22 @@ def first_message(settings: Settings, ports: Mapping[str, int]) -> str:
     )
     folder = box.maildir.replace("{domain}", name).replace("{local_part}", local_part.lower())
     return f'python3 -c "{program}"\ncat {shlex.quote(folder)}/new/*'
+
+
+def first_account(settings: Settings) -> str:
+    """A command that makes one; empty where there is none to be made, or there are some."""
+    from ..model.ports import StateFailed
+    from ..state.accounts import every
+    from ..state.database import connect
+
+    if not any(each.kind in ("submission", "submissions") for each in settings.listeners):
+        return ""
+    try:
+        with closing(connect(settings.state_dir)) as connection:
+            if next(every(connection), None) is not None:
+                return ""
+    except StateFailed:
+        return ""  # the service has said so
+    config = f" --config {shlex.quote(str(settings.source))}" if settings.source else ""
+    domain = next(iter(settings.domains), settings.hostname)
+    return f"protege-mta{config} user add agent --allowed-from agent@{domain}"

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
@@ -16,12 +17,15 @@ import dns.zone
 from twisted.python.procutils import which
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from protege_mta.cli.run import facts_of, first_message
+from protege_mta.cli.run import facts_of, first_account, first_message
 from protege_mta.cli.terminal import duration, harmless, size, until
 from protege_mta.cli.unit import PACKAGED, in_folder
 from protege_mta.config.embedded import embedded
 from protege_mta.config.model import Settings
 from protege_mta.config.toml import load
+from protege_mta.model.account import Account
+from protege_mta.state.accounts import put
+from protege_mta.state.database import connect, transaction
 
 from .console import run
 
@@ -274,6 +278,18 @@ class RunTests(SynchronousTestCase):
 
     def test_no_first_message(self) -> None:
         self.assertEqual(first_message(Settings(), {}), "")
+
+    def test_first_account(self) -> None:
+        """Until there is one, where anybody could use it."""
+        folder = Path(self.mktemp()).absolute()
+        self.assertEqual(
+            first_account(embedded(folder)),
+            "protege-mta user add agent --allowed-from agent@localhost.test",
+        )
+        self.assertEqual(first_account(Settings(state_dir=folder)), "")
+        with closing(connect(folder)) as connection, transaction(connection):
+            put(connection, Account(name="agent", password_hash="x"))
+        self.assertEqual(first_account(embedded(folder)), "")
 
     def test_port_is_taken(self) -> None:
         """It says so in words, and nothing has begun."""
