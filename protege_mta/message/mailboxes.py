@@ -29,7 +29,7 @@ _TOKEN: Final = re.compile(
 )
 _MAILBOX: Final = r"s?(?:[acqs]*<[aq]@a>|[aq]@a)s?(?:cs?)?"
 _SHAPE: Final = re.compile(rf"{_MAILBOX}(?:,{_MAILBOX})*")
-_DOUBTFUL_LOCAL: Final = re.compile(r'=\?|"[^"]*[@<>,;:()\\\[\]]')
+_DOUBTFUL_LOCAL: Final = re.compile(r'=\?|""|"[^"]*[@<>,;:()\\\[\]]')
 _DOUBTFUL_WORD: Final = re.compile(r"[<>@\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -44,7 +44,7 @@ def mailboxes(value: bytes) -> list[Address] | None:
     """The mailboxes of an unfolded value about which there is no doubt.
 
     None where a reader might find others than we do: groups, source routes, addresses in a display
-    name outside of quotes, address literals, obsolete syntax, angle brackets in quoted strings, all
+    name outside of quotes, address literals, empty local-parts, obsolete syntax, angle brackets in quoted strings, all
     but the plainest comments, quoted pairs other than of a quote and a backslash, controls, octets
     that are not UTF-8, and encoded words that say an address or in a charset that not all know:
     some decode first and parse then.

@@ -6,7 +6,7 @@ from email.headerregistry import HeaderRegistry
 from email.utils import getaddresses
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -46,12 +46,19 @@ LIKELY = st.lists(
 class MailboxesTests(SynchronousTestCase):
     @settings(max_examples=500, deadline=None)
     @given(value=VALUES | LIKELY)
+    @example(value="J. D.<b@y.test>")
+    @example(value='""@x.test')
     def test_readers_agree(self, value: str) -> None:
-        """Two readers of the standard library, which err in ways of their own."""
+        """Two readers of the standard library, which err in ways of their own; the second one breaks
+        over some names with a dot."""
         found = mailboxes(value.encode())
         assume(found is not None)
         self.assertEqual([each for _, each in getaddresses([value]) if each], found)
-        header: Any = HeaderRegistry()("from", value)
+        try:
+            header: Any = HeaderRegistry()("from", value)
+        except (AttributeError, TypeError):
+            self.assertIn(".", value)
+            return
         self.assertEqual([each.addr_spec for each in header.addresses], found)
 
     @settings(max_examples=300, deadline=None)
