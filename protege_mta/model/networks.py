@@ -1,8 +1,18 @@
-"""Networks that are not the Internet (the IANA special-purpose registries, RFC 6890)."""
+"""IP addresses of clients, and the networks that are not the Internet (the IANA special-purpose
+registries, RFC 6890)."""
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
+
+
+def client_address(text: str) -> IPv4Address | IPv6Address:
+    """A client's address as it is compared and looked up: without a scope, and IPv4 where IPv6 but
+    wraps it (RFC 4291, 2.5.5)."""
+    address = ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
 
 PROHIBITED: Final[tuple[str, ...]] = (
     "0.0.0.0/8",  # this network (RFC 1122, 3.2.1.3); Linux takes 0.0.0.0 for loopback

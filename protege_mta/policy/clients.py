@@ -11,6 +11,8 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
 
+from ..model.networks import client_address
+
 MOST: Final = 50_000
 """So many clients are remembered in one place; some 10 MB."""
 
@@ -22,10 +24,10 @@ def network_of(address: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def _ipv6_network(address: str) -> str:
-    parsed = IPv6Address(address.partition("%")[0])
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
+    parsed = client_address(address)
+    if isinstance(parsed, IPv6Address):
+        return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
+    return str(parsed)
 
 
 class Window:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Final, Literal
 
 import attrs
 from twisted.logger import Logger
 
+from ..model.networks import client_address
 from ..model.ports import Answer, Found, TryAgain
 from ..model.reply import Reply
 from .lookups import Lookups
@@ -56,12 +57,10 @@ def refusal(zone: str, action: Literal["reject", "defer"]) -> Reply:
 
 def reversed_name(address: str, zone: str) -> str:
     """Where a zone speaks of an address (RFC 5782, 2.1 and 2.4)."""
-    parsed = ip_address(address.partition("%")[0])
+    parsed = client_address(address)
     if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is None:
-            nibbles = f"{int(parsed):032x}"
-            return f"{'.'.join(reversed(nibbles))}.{zone}"
-        parsed = parsed.ipv4_mapped
+        nibbles = f"{int(parsed):032x}"
+        return f"{'.'.join(reversed(nibbles))}.{zone}"
     return f"{'.'.join(reversed(str(parsed).split('.')))}.{zone}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 import attrs
@@ -11,6 +11,7 @@ import attrs
 from ..model.address import Address, domain_of, local_part_of
 from ..model.domain import ascii_domain
 from ..model.envelope import Envelope, Recipient
+from ..model.networks import client_address
 from ..model.ports import Peer
 from ..model.reply import TABLE, Reply
 
@@ -64,8 +65,7 @@ class Relaying:
         asked = (peer.listener, peer.address)
         known = self._known.get(asked)
         if known is None:
-            address = ip_address(peer.address)
-            address = getattr(address, "ipv4_mapped", None) or address
+            address = client_address(peer.address)
             known = any(address in network for network in networks)
             if len(self._known) >= KNOWN:
                 self._known.clear()

@@ -8,7 +8,7 @@ behind the header was never looked at here, whether it is SMTP or TLS.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..model.networks import client_address
 from ..model.tally import Tally
 from ..wire import proxy
 from .sweep import Sweep
@@ -64,8 +65,7 @@ class ProxiedFactory:
         self.inner.doStop()
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        address = ip_address(cast(IPv4Address, addr).host)
-        address = getattr(address, "ipv4_mapped", None) or address
+        address = client_address(cast(IPv4Address, addr).host)
         if any(address in network for network in self._networks):
             return HeaderProtocol(self, addr)
         return self.inner.buildProtocol(addr)
