@@ -86,7 +86,7 @@ class Register:
         self.accounts.load()
         self.logins.made_up_key = self._database.secret("scram", secrets.token_bytes(32))
         self.usage.restore(self._stored_usage.load())
-        self._saved = self._rows()
+        self._saved = self.usage.rows()
         for call, each_s in zip(self._calls, (LOOK_S, SAVE_S), strict=True):
             call.start(each_s).addErrback(self._broken)
 
@@ -110,14 +110,11 @@ class Register:
             self._changed()
 
     def _save(self) -> Deferred[None]:
-        rows = self._rows()
+        rows = self.usage.rows()
         if rows == self._saved:
             return succeed(None)
         self._saved = rows
         return self._stored_usage.save(rows).addErrback(self._not_saved)
-
-    def _rows(self) -> list[Row]:
-        return [Row(*row) for row in self.usage.rows()]
 
     def _not_saved(self, failure: Failure) -> None:
         self._saved = []

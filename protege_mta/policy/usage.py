@@ -8,12 +8,10 @@ from typing import Final
 import attrs
 
 from ..model.account import Account, AccountLimits
+from ..model.account import Usage as Row
 
 HOUR_S: Final = 3600
 DAY_S: Final = 86400
-
-Row = tuple[str, int, int, int, int]
-"""Account, start of the window in POSIX seconds, its length in seconds, messages, recipients."""
 
 
 @attrs.define(eq=False)
@@ -60,7 +58,7 @@ class Usage:
             key: window for key, window in self._windows.items() if _is_open(window, key[1], now)
         }
         return [
-            (name, window.start, length_s, window.messages, window.recipients)
+            Row(name, window.start, length_s, window.messages, window.recipients)
             for (name, length_s), window in self._windows.items()
             if window.messages
         ]

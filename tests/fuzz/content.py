@@ -15,7 +15,7 @@ from protege_mta.message.downgrade import Recoded, Refused, Unchanged, for_hop
 from protege_mta.message.dsn import Report, compose, wanted_octets
 from protege_mta.message.mailboxes import mailboxes, names_somebody
 from protege_mta.message.mime import content_type, transfer_encoding
-from protege_mta.message.repair import HeaderReader, repaired, split
+from protege_mta.message.repair import HeaderReader, split
 from protege_mta.model.address import Address
 from protege_mta.model.envelope import Envelope, Message, Origin, Recipient
 from protege_mta.model.ids import QueueId
@@ -23,6 +23,7 @@ from protege_mta.model.ports import HopAbilities
 from protege_mta.model.reply import Reply
 
 from ..corpora import messages
+from ..property.test_message_repair import repair
 from ..unit.test_dkim_sign import ED25519, as_sent, is_valid
 from .target import Target, chunks, has_bare_line_end
 
@@ -189,22 +190,13 @@ def submission(data: bytes) -> None:
         found = mailboxes(value)
         assert found is None or all(found), "a mailbox that is none"
         assert found is None or names_somebody(value), "somebody, and nobody"
-    whole = _repaired(fields)
-    assert _repaired(whole) == whole, "repairs go on and on"
+    whole = repair(fields)
+    assert repair(whole) == whole, "repairs go on and on"
     for name in (b"bcc", b"resent-bcc", b"return-path"):
         assert not headers.values(whole, name), "a secret recipient"
     for name in (b"date", b"message-id", b"from"):
         assert headers.values(whole, name), "something is missing"
     assert split(whole + b"\r\n" + body) == (whole, body), "readers disagree about the header's end"
-
-
-def _repaired(fields: bytes) -> bytes:
-    return repaired(
-        fields,
-        date="Thu, 26 Nov 2026 01:00:00 +0000",
-        author="ada@x.test",
-        message_id="<new@mx.test>",
-    )
 
 
 HEADER: Final = Target("message_header", header, SEEDS, WORDS)

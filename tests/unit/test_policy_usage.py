@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.account import Account, AccountLimits
+from protege_mta.model.account import Usage as Row
 from protege_mta.policy.usage import Reservation, Usage
 
 NOON = 1_790_000_000
@@ -80,7 +81,7 @@ class UsageTests(SynchronousTestCase):
 
     def test_clock_that_was_wrong(self) -> None:
         """A window in the future is not waited for."""
-        self.usage.restore([("bot", NOON + 10**9, 3600, 1, 1)])
+        self.usage.restore([Row("bot", NOON + 10**9, 3600, 1, 1)])
         self.begin().settle()
         self.assertIsNone(self.usage.begin(self.account))
 
