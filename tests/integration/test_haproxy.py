@@ -11,29 +11,18 @@ import ssl
 import time
 from collections.abc import Callable
 from ipaddress import ip_network
-from pathlib import Path
 from typing import TypeVar, cast
 from unittest import SkipTest
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorCore, IReactorTime
-from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 
-from protege_mta.model.ports import Peer
-from protege_mta.model.tally import Tally
-from protege_mta.testing.authority import Authority
-from protege_mta.testing.doors import FakeDoor
 from protege_mta.testing.peers import HaProxy
-from protege_mta.transport import fast
-from protege_mta.transport.listening import bind
 from protege_mta.transport.proxied import ProxiedFactory
 from protege_mta.transport.smtp_server import SmtpServerFactory
-from protege_mta.transport.tls_server import KeyPair, ServerContext, TlsFiles, server_contexts
 from protege_mta.wire.proxy import SIGNATURE
-from protege_mta.wire.settings import ServerSettings
+
+from . import test_smtp_server_peers
 
 reactor = cast(IReactorTime, _reactor)
 BODY = b"Subject: x\r\n\r\n" + b".a dot and more\r\n" * 5_000
@@ -46,62 +35,14 @@ OPTIONS = (
 Result = TypeVar("Result")
 
 
-class Case(TestCase):
-    """Over our TCP and the lean dispatch."""
+class Case(test_smtp_server_peers.Case):
+    """Behind proxies in one network."""
 
     timeout = 60
-    is_fast = True
+    network = "127.0.0.0/8"
 
-    def setUp(self) -> None:
-        self.door = FakeDoor()
-        self.tally = Tally()
-        self.peers: list[Peer] = []
-        self.door.on_opened = self.peers.append
-        if self.is_fast:
-            self.assertTrue(fast.install(cast(IReactorCore, reactor)))
-            self.addCleanup(self.uninstall)
-        else:
-            self.patch(fast, "_HAS_SEAMS", False)
-
-    def uninstall(self) -> None:
-        for name in ("doPoll", "doIteration", fast._DUE):
-            _reactor.__dict__.pop(name, None)
-
-    def context(self) -> ServerContext:
-        folder = Path(self.mktemp())
-        folder.mkdir()
-        authority = Authority(folder)
-        self.trusting = ssl.create_default_context(cafile=str(authority.ca_file))
-        return server_contexts(TlsFiles((KeyPair(*authority.issue("127.0.0.1")),))).public
-
-    async def serve(
-        self,
-        talk: Callable[[int], Result],
-        tls: ServerContext | None = None,
-        *,
-        is_tls_first: bool = False,
-        network: str = "127.0.0.0/8",
-    ) -> Result:
-        """What ``talk`` has to tell after it has spoken, in a thread, to our port."""
-        inner = SmtpServerFactory(
-            self.door,
-            ServerSettings("mx.test", handshake_s=5.0),
-            listener="mx",
-            tally=self.tally,
-            clock=reactor,
-            new_session_id=lambda: "s1",
-            now=reactor.seconds,
-            new_nonce=lambda: "unused",
-            tls=tls,
-            is_tls_first=is_tls_first,
-        )
-        factory = ProxiedFactory(inner, [ip_network(network)], tally=self.tally, clock=reactor)
-        port = bind("mx", "127.0.0.1", 0).accept(cast(IReactorCore, reactor), factory)
-        try:
-            return cast(Result, await deferToThread(talk, cast(IPv4Address, port.getHost()).port))
-        finally:
-            await cast(Deferred[None], port.stopListening())
-            await inner.drain()
+    def in_front(self, factory: SmtpServerFactory) -> IProtocolFactory:
+        return ProxiedFactory(factory, [ip_network(self.network)], tally=self.tally, clock=reactor)
 
 
 def send(client: smtplib.SMTP) -> tuple[str, int]:
@@ -237,9 +178,8 @@ class HandMadeTests(Case):
         self.assertEqual((self.peers, self.tally.proxy_headers_refused), ([], 3))
 
     async def test_from_elsewhere_it_is_a_bad_command(self) -> None:
-        heard = await self.serve(
-            lambda port: exchange(port, LINE + b"QUIT\r\n"), network="192.0.2.0/24"
-        )
+        self.network = "192.0.2.0/24"
+        heard = await self.serve(lambda port: exchange(port, LINE + b"QUIT\r\n"))
         self.assertEqual(
             heard,
             b"220 mx.test ESMTP ready\r\n500 5.5.2 command not recognized\r\n"

@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorCore, IReactorTime
+from twisted.internet.interfaces import IProtocolFactory, IReactorCore, IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -34,12 +34,7 @@ from protege_mta.testing.doors import FakeDoor
 from protege_mta.transport import fast, fast_tls
 from protege_mta.transport.listening import bind
 from protege_mta.transport.smtp_server import SmtpServerFactory
-from protege_mta.transport.tls_server import (
-    KeyPair,
-    ServerContext,
-    TlsFiles,
-    server_contexts,
-)
+from protege_mta.transport.tls_server import ServerContext
 from protege_mta.wire.settings import ServerSettings
 
 from ..e2e.service import needs
@@ -80,8 +75,11 @@ class Case(TestCase):
         folder.mkdir()
         authority = Authority(folder)
         self.trusting = ssl.create_default_context(cafile=str(authority.ca_file))
-        files = TlsFiles((KeyPair(*authority.issue("127.0.0.1")),))
-        return server_contexts(files).public
+        return authority.context("127.0.0.1")
+
+    def in_front(self, factory: SmtpServerFactory) -> IProtocolFactory:
+        """What the port has."""
+        return factory
 
     async def serve(
         self, talk: Callable[[int], Result], tls: ServerContext | None = None, **options: Any
@@ -99,7 +97,9 @@ class Case(TestCase):
             tls=tls,
             **options,
         )
-        port = bind("mx", "127.0.0.1", 0).accept(cast(IReactorCore, _reactor), factory)
+        port = bind("mx", "127.0.0.1", 0).accept(
+            cast(IReactorCore, _reactor), self.in_front(factory)
+        )
         try:
             return cast(Result, await deferToThread(talk, cast(IPv4Address, port.getHost()).port))
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 from pathlib import Path
@@ -16,6 +15,7 @@ from OpenSSL import SSL
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
+from protege_mta.testing import handshakes
 from protege_mta.testing.authority import Authority
 from protege_mta.transport.channel_binding import channel_binding
 from protege_mta.transport.tls_server import KeyPair, ServerContext, TlsFiles, server_contexts
@@ -39,14 +39,7 @@ def shake_hands(
         assert session is not None
         theirs.set_session(session)
     ours = context.serverConnectionForTLS(cast(TLSMemoryBIOProtocol, None))
-    ours.set_accept_state()
-    theirs.set_connect_state()
-    for _ in range(3):
-        for one, other in ((theirs, ours), (ours, theirs)):
-            with contextlib.suppress(SSL.WantReadError):
-                one.do_handshake()
-            with contextlib.suppress(SSL.WantReadError):
-                other.bio_write(one.bio_read(65536))
+    handshakes.shake_hands(ours, theirs)
     return ours, theirs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import weakref
 from pathlib import Path
@@ -16,6 +15,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.outcome import TlsFacts
+from protege_mta.testing import handshakes
 from protege_mta.testing.authority import Authority
 from protege_mta.transport.tls_server import (
     KeyPair,
@@ -46,16 +46,9 @@ def shake_hands(
     :raise SSL.Error: they do not agree.
     """
     ours, theirs = context.serverConnectionForTLS(cast(Any, None)), SSL.Connection(client, None)
-    ours.set_accept_state()
-    theirs.set_connect_state()
     if name:
         theirs.set_tlsext_host_name(name.encode())
-    for _ in range(3):
-        for one, other in ((theirs, ours), (ours, theirs)):
-            with contextlib.suppress(SSL.WantReadError):
-                one.do_handshake()
-            with contextlib.suppress(SSL.WantReadError):
-                other.bio_write(one.bio_read(65536))
+    handshakes.shake_hands(ours, theirs)
     return ours, theirs
 
 
