@@ -52,6 +52,18 @@ SECONDS_ABOVE_0: Final = Number(is_low_out=True, unit="seconds")
 RECIPIENTS: Final = ListOf(LocalPart(), "local-parts", least=1)
 
 
+def _listener_name(kind: str) -> Any:
+    return attrs.field(
+        default="",
+        metadata=key(
+            Word(),
+            "The listener's name in logs and in `ports.json`, and what systemd's "
+            "`FileDescriptorName=` is compared with for socket activation.",
+            shown_default=f'the kind; from the second of a kind on with a number, `"{kind}-2"`',
+        ),
+    )
+
+
 def _proxy_protocol_from() -> Any:
     return attrs.field(
         default=(),
@@ -72,15 +84,7 @@ class SmtpListener:
     """
 
     kind: ClassVar[Literal["smtp"]] = "smtp"
-    name: str = attrs.field(
-        default="",
-        metadata=key(
-            Word(),
-            "The listener's name in logs and in `ports.json`, and what systemd's "
-            "`FileDescriptorName=` is compared with for socket activation.",
-            shown_default='the kind; from the second of a kind on with a number, `"smtp-2"`',
-        ),
-    )
+    name: str = _listener_name("smtp")
     address: str = attrs.field(
         default="127.0.0.1",
         metadata=key(IpAddress(), 'The address to listen on; `"0.0.0.0"` or `"::"` for all.'),
@@ -117,15 +121,7 @@ class SubmissionListener:
     """Receives mail from our own users (RFC 6409): STARTTLS, then AUTH, then MAIL."""
 
     kind: ClassVar[Literal["submission", "submissions"]] = "submission"
-    name: str = attrs.field(
-        default="",
-        metadata=key(
-            Word(),
-            "The listener's name in logs and in `ports.json`, and what systemd's "
-            "`FileDescriptorName=` is compared with for socket activation.",
-            shown_default='the kind; from the second of a kind on with a number, `"submission-2"`',
-        ),
-    )
+    name: str = _listener_name("submission")
     address: str = attrs.field(
         default="127.0.0.1",
         metadata=key(IpAddress(), 'The address to listen on; `"0.0.0.0"` or `"::"` for all.'),
@@ -164,15 +160,7 @@ class HttpListener:
     later: ClassVar = ("tls", "trusted_proxies")
 
     kind: ClassVar[Literal["http"]] = "http"
-    name: str = attrs.field(
-        default="",
-        metadata=key(
-            Word(),
-            "The listener's name in logs and in `ports.json`, and what systemd's "
-            "`FileDescriptorName=` is compared with for socket activation.",
-            shown_default='the kind; from the second of a kind on with a number, `"http-2"`',
-        ),
-    )
+    name: str = _listener_name("http")
     address: str = attrs.field(
         default="127.0.0.1", metadata=key(IpAddress(), "The address to listen on.")
     )
@@ -541,10 +529,7 @@ class Limits:
 
 
 @attrs.frozen(kw_only=True)
-class DnsBlockList:
-    """A list in the DNS of addresses that mail is not wanted from (RFC 5782); asked for each
-    client that is not in `relay_hosts`. One that fails blocks nobody."""
-
+class _DnsList:
     zone: str = attrs.field(metadata=key(HostName(), "Where the list is in the DNS."))
     answers: tuple[AnswerRange, ...] = attrs.field(
         default=(ANY_ANSWER,),
@@ -552,6 +537,13 @@ class DnsBlockList:
             ListOf(Answers(), "answers", least=1), "The answers of the list that mean a listing."
         ),
     )
+
+
+@attrs.frozen(kw_only=True)
+class DnsBlockList(_DnsList):
+    """A list in the DNS of addresses that mail is not wanted from (RFC 5782); asked for each
+    client that is not in `relay_hosts`. One that fails blocks nobody."""
+
     action: Literal["reject", "defer"] = attrs.field(
         default="reject",
         metadata=key(
@@ -562,17 +554,9 @@ class DnsBlockList:
 
 
 @attrs.frozen(kw_only=True)
-class DnsAllowList:
+class DnsAllowList(_DnsList):
     """A list of addresses that are vouched for: no block list, HELO check or greylist counts for
     them."""
-
-    zone: str = attrs.field(metadata=key(HostName(), "Where the list is in the DNS."))
-    answers: tuple[AnswerRange, ...] = attrs.field(
-        default=(ANY_ANSWER,),
-        metadata=key(
-            ListOf(Answers(), "answers", least=1), "The answers of the list that mean a listing."
-        ),
-    )
 
 
 @attrs.frozen(kw_only=True)
