@@ -15,9 +15,9 @@ import attrs
 
 from . import configurations
 from .bench import Bench
-from .figures import Latency, latency, matched, megabytes
+from .figures import megabytes
 from .machine import free_port, raise_descriptors, require
-from .paced import TAIL_S, TimingSink, send_paced
+from .paced import Noticed, TimingSink, notice, send_paced
 from .processes import Peak, cpu_s
 from .report import Sheet, steps
 from .servers import Ours, running
@@ -40,14 +40,11 @@ class Plan:
 
 
 @attrs.frozen
-class Phase:
-    """:ivar relay: from the healthy client's final dot to the next hop's 250; ``accept`` to ours.
-    :ivar cpu_s: of ours, in all.
+class Phase(Noticed):
+    """:ivar cpu_s: of ours, in all.
     :ivar attackers: what they have done.
     """
 
-    relay: Latency
-    accept: Latency
     rss_octets: int
     cpu_s: float
     attackers: dict[str, int]
@@ -83,24 +80,21 @@ def run(bench: Bench, plan: Plan) -> None:
     rows = [
         (
             title,
-            f"{phase.accept.p50_ms:.1f}",
-            f"{phase.accept.p99_ms:.1f}",
-            f"{phase.relay.p50_ms:.1f}",
-            f"{phase.relay.p99_ms:.1f}",
+            *phase.cells(),
             megabytes(phase.rss_octets),
             f"{phase.cpu_s:.1f}",
             ", ".join(f"{name}: {count}" for name, count in phase.attackers.items()),
         )
         for title, phase in phases.items()
     ]
-    titles = ("attack", "accept p50 ms", "p99 ms", "relay p50 ms", "p99 ms", "RSS MB", "CPU s")
+    titles = ("attack", *Noticed.TITLES, "RSS MB", "CPU s", "attackers")
     bench.finish(
         "attacks",
         plan,
         [
             Sheet(
                 f"A healthy client at {plan.per_s:.0f}/s for {plan.seconds:.0f} s",
-                (*titles, "attackers"),
+                titles,
                 rows,
             )
         ],
@@ -114,17 +108,8 @@ def _phase(
 ) -> Phase:
     before = cpu_s(server.roots)
     with Peak(server.roots) as peak:
-        sent = send_paced(server.port, per_s=plan.per_s, seconds=plan.seconds, prefix=prefix)
-    if sent.refused:
-        raise RuntimeError(f"{server.name} said {sent.refused[0]!r}")
-    arrived = hop.wait(frozenset(sent.accepted), TAIL_S)
-    return Phase(
-        latency(matched(sent.dots, arrived)),
-        latency(matched(sent.dots, sent.accepted)),
-        peak.memory.rss,
-        cpu_s(server.roots) - before,
-        attackers,
-    )
+        noticed = notice(server, hop, per_s=plan.per_s, seconds=plan.seconds, prefix=prefix)
+    return Phase(*noticed, peak.memory.rss, cpu_s(server.roots) - before, attackers)
 
 
 @contextlib.contextmanager

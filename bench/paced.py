@@ -14,12 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 import attrs
 
+from .figures import Latency, latency, matched
 from .machine import wait_for
-from .servers import end
+from .servers import Server, end
 
 TAIL_S: Final = 30.0
 """How long the last replies may take."""
@@ -158,6 +159,39 @@ async def _send(
     for session in made:
         session.close()
     return sent
+
+
+@attrs.frozen
+class Noticed:
+    """What a healthy client has noticed.
+
+    :ivar relay: from its final dot to the next hop's 250; ``accept`` to ours.
+    """
+
+    relay: Latency
+    accept: Latency
+
+    TITLES: ClassVar = ("accept p50 ms", "p99 ms", "relay p50 ms", "p99 ms")
+
+    def cells(self) -> tuple[str, ...]:
+        """Under :attr:`TITLES`."""
+        times = (each for one in (self.accept, self.relay) for each in (one.p50_ms, one.p99_ms))
+        return tuple(f"{each:.1f}" for each in times)
+
+
+def notice(
+    server: Server, hop: TimingSink, *, per_s: float, seconds: float, prefix: str
+) -> tuple[Latency, Latency]:
+    """Send as :func:`send_paced` does.
+
+    :return: the values of :class:`Noticed`.
+    :raise RuntimeError: something was refused.
+    """
+    sent = send_paced(server.port, per_s=per_s, seconds=seconds, prefix=prefix)
+    if sent.refused:
+        raise RuntimeError(f"{server.name} said {sent.refused[0]!r}")
+    arrived = hop.wait(frozenset(sent.accepted), TAIL_S)
+    return latency(matched(sent.dots, arrived)), latency(matched(sent.dots, sent.accepted))
 
 
 class TimingSink:

@@ -18,9 +18,9 @@ from typing import Final
 import attrs
 
 from .bench import Bench
-from .figures import Latency, latency, matched, megabytes
+from .figures import megabytes
 from .machine import free_port, raise_descriptors, require
-from .paced import TAIL_S, TimingSink, send_paced
+from .paced import Noticed, TimingSink, notice, send_paced
 from .processes import memory
 from .report import Sheet, steps
 from .servers import Ours, running, wait_quiet
@@ -46,11 +46,7 @@ class Plan:
 
 
 @attrs.frozen
-class Phase:
-    """:ivar relay: from the healthy client's final dot to the next hop's 250; ``accept`` to ours."""
-
-    relay: Latency
-    accept: Latency
+class Phase(Noticed):
     rss_octets: int
 
 
@@ -81,15 +77,12 @@ def run(bench: Bench, plan: Plan) -> None:
     rows = [
         (
             title,
-            f"{phase.accept.p50_ms:.1f}",
-            f"{phase.accept.p99_ms:.1f}",
-            f"{phase.relay.p50_ms:.1f}",
-            f"{phase.relay.p99_ms:.1f}",
+            *phase.cells(),
             megabytes(phase.rss_octets),
         )
         for title, phase in phases.items()
     ]
-    titles = ("healthy client", "accept p50 ms", "p99 ms", "relay p50 ms", "p99 ms", "RSS MB")
+    titles = ("healthy client", *Noticed.TITLES, "RSS MB")
     bench.finish(
         "slow",
         plan,
@@ -100,15 +93,8 @@ def run(bench: Bench, plan: Plan) -> None:
 
 
 def _phase(plan: Plan, server: Ours, hop: TimingSink, prefix: str) -> Phase:
-    sent = send_paced(server.port, per_s=plan.per_s, seconds=plan.seconds, prefix=prefix)
-    if sent.refused:
-        raise RuntimeError(f"{server.name} said {sent.refused[0]!r}")
-    arrived = hop.wait(frozenset(sent.accepted), TAIL_S)
-    return Phase(
-        latency(matched(sent.dots, arrived)),
-        latency(matched(sent.dots, sent.accepted)),
-        memory(server.roots).rss,
-    )
+    noticed = notice(server, hop, per_s=plan.per_s, seconds=plan.seconds, prefix=prefix)
+    return Phase(*noticed, memory(server.roots).rss)
 
 
 @contextlib.contextmanager
