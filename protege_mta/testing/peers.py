@@ -15,13 +15,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 from unittest import SkipTest
 
 ADDRESS: Final = "127.0.0.1"
 START_S: Final = 10.0
+_LISTENING: Final = "0A"  # in proc(5)'s net/tcp
 
 
 class _Peer:
@@ -55,15 +56,19 @@ class _Peer:
             )
         give_up_at = time.monotonic() + START_S
         while process.poll() is None and time.monotonic() < give_up_at:
-            try:
-                socket.create_connection((self.address, self.port), 1).close()
-            except OSError:
-                time.sleep(0.01)
-            else:
+            if self._listens():
                 return
+            time.sleep(0.01)
         words = self.log()
         self.stop()
         raise RuntimeError(f"{self.program} does not listen: {words}")
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection((self.address, self.port), 1).close()
+        except OSError:
+            return False
+        return True
 
     def log(self) -> str:
         """What it has written of itself."""
@@ -131,9 +136,6 @@ defaults
     timeout connect 5s
     timeout client 30s
     timeout server 30s
-listen ready
-    bind {address}:{ready_port}
-    tcp-request connection reject
 listen smtp
     bind {address}:{port}
     {bind6}
@@ -152,9 +154,7 @@ class HaProxy(_Peer):
 
     def __init__(self, to_port: int, option: str) -> None:
         super().__init__("haproxy")
-        with ExitStack() as held:  # all at once, so that they differ
-            wanted = held.enter_context(_bound(self.address)).getsockname()[1]
-            # To see whether it listens, by a connection that is not handed on.
+        with ExitStack() as held:  # both at once, so that they differ
             self.port = held.enter_context(_bound(self.address)).getsockname()[1]
             try:
                 self.port6 = held.enter_context(_bound("::1")).getsockname()[1]
@@ -163,8 +163,7 @@ class HaProxy(_Peer):
         config = self.folder / "haproxy.cfg"
         text = _HAPROXY.format(
             address=self.address,
-            ready_port=self.port,
-            port=wanted,
+            port=self.port,
             bind6=f"bind [::1]:{self.port6}" if self.port6 else "",
             to_address=ADDRESS,
             to_port=to_port,
@@ -172,7 +171,17 @@ class HaProxy(_Peer):
         )
         config.write_text(text, "utf-8")
         self._start("-db", "-f", str(config))
-        self.port = wanted
+
+    def _listens(self) -> bool:
+        """As the kernel has it: a connection to see for ourselves would be handed on."""
+        wanted = {self.port, self.port6} - {0}
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            with suppress(FileNotFoundError):
+                for line in Path(table).read_text("ascii").splitlines()[1:]:
+                    local, _, state = line.split()[1:4]
+                    if state == _LISTENING:
+                        wanted.discard(int(local.rpartition(":")[2], 16))
+        return not wanted
 
 
 _DOVECOT: Final = """\
