@@ -25,11 +25,9 @@ from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
 from .clerk import Clerk
+from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain
 from .config.kinds import AnswerRange
 from .config.model import (
-    Domain,
-    LmtpDomain,
-    MaildirDomain,
     Policy,
     Settings,
     SmtpListener,
@@ -547,6 +545,7 @@ def _relaying(settings: Settings) -> Relaying:
         domains={
             name: Mailboxes(frozenset(local_part.lower() for local_part in domain.recipients))
             for name, domain in _domains(settings).items()
+            if not isinstance(domain, TunnelDomain)
         },
         relay_hosts={
             listener.name: listener.relay_hosts
@@ -557,14 +556,18 @@ def _relaying(settings: Settings) -> Relaying:
     )
 
 
-def _routes(settings: Settings) -> tuple[dict[str, Literal["maildir", "lmtp"]], NextHop]:
+def _routes(
+    settings: Settings,
+) -> tuple[dict[str, Literal["maildir", "lmtp", "tunnel"]], NextHop]:
     """What is delivered here, and the way out for the rest."""
     outbound = NextHop("mx", "")
-    if settings.outbound.route == "smarthost":
+    if settings.route == "smarthost":
         host = settings.outbound.smarthost
         assert host is not None  # the configuration was checked
         name = f"[{host.host}]" if ":" in host.host else host.host
         outbound = NextHop("smarthost", f"{name}:{host.port}")
+    if settings.route == "tunnel":
+        outbound = NextHop("tunnel", "")
     return {name: domain.deliver for name, domain in _domains(settings).items()}, outbound
 
 

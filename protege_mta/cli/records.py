@@ -82,7 +82,7 @@ def _addresses(settings: Settings) -> Iterator[Record]:
 def _spf(settings: Settings, domain: str) -> str:
     own = "mx" if domain in settings.domains else f"a:{settings.hostname}"
     smarthost = settings.outbound.smarthost
-    if settings.outbound.route == "smarthost" and smarthost is not None:
+    if settings.route == "smarthost" and smarthost is not None:
         # Others see the smarthost's address; where it has several, its own SPF record knows.
         return f"v=spf1 {own} {_mechanism(smarthost.host)} -all"
     return f"v=spf1 {own} -all"

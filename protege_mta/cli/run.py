@@ -18,6 +18,7 @@ from .options import config_option, find_config
 from .terminal import write, write_facts
 
 if TYPE_CHECKING:
+    from ..config.domains import Domain
     from ..config.model import Listener, Settings
 
 
@@ -70,8 +71,18 @@ def facts_of(settings: Settings, ports: Mapping[str, int]) -> Iterator[tuple[str
         yield "certificate", f"self-signed: {settings.self_signed_folder / 'cert.pem'}"
     yield "data", str(settings.state_dir)
     for name, domain in settings.domains.items():
-        yield name, domain.maildir if domain.deliver == "maildir" else str(domain.lmtp)
+        yield name, _way(domain)
     yield "events", str(settings.events_log)
+
+
+def _way(domain: Domain) -> str:
+    match domain.deliver:
+        case "maildir":
+            return domain.maildir
+        case "lmtp":
+            return str(domain.lmtp)
+        case "tunnel":
+            return "tunnels of agents"
 
 
 def _host(listener: Listener) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, Final
 
 import attrs
 
+from .domains import TunnelDomain
 from .model import (
     Dkim,
     DkimSelector,
@@ -26,6 +27,7 @@ from .model import (
     Tls,
     TlsCertificate,
 )
+from .tunnel import AttestationKey, Relay, TrustedKey
 
 _LISTENERS: Final = (SmtpListener, SubmissionListener, HttpListener)
 
@@ -40,6 +42,10 @@ def of_table(table: Any) -> Iterator[tuple[str, str]]:
             yield from _of_files(table)
         case Dkim():
             yield from _selectors(table)
+        case AttestationKey() | TrustedKey():
+            yield from _of_files(table)
+        case Relay():
+            yield from _relay(table)
         case Outbound(route="smarthost", smarthost=None):
             yield "smarthost", 'wanted a table, since route = "smarthost", got nothing'
         case _:
@@ -47,7 +53,7 @@ def of_table(table: Any) -> Iterator[tuple[str, str]]:
 
 
 def _of_files(
-    table: Tls | TlsCertificate | DkimSelector | Smarthost,
+    table: Tls | TlsCertificate | DkimSelector | Smarthost | AttestationKey | TrustedKey,
 ) -> Iterator[tuple[str, str]]:
     from . import credentials
 
@@ -61,6 +67,10 @@ def _of_files(
             yield from credentials.of_dkim_key(table.private_key)
         case Smarthost():
             yield from credentials.of_smarthost(table)
+        case AttestationKey():
+            yield from credentials.of_ed25519("private_key", table.private_key)
+        case TrustedKey():
+            yield from credentials.of_ed25519("public_key", table.public_key)
 
 
 def of_tables(tables: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, str, str]]:
@@ -79,11 +89,27 @@ def of_tables(tables: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, str, str
                 yield number, "port", f"wanted a port that is free on {listener.address}, {got}"
 
 
-def of_settings(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Place and complaint for each fault of the whole."""
+def of_settings(settings: Settings, given: Container[str]) -> Iterator[tuple[str, str]]:
+    """Place and complaint for each fault of the whole.
+
+    :param given: the tables and keys of the file's top level, faulty ones among them.
+    """
     for key, folder in (("state_dir", settings.state_dir), ("run_dir", settings.run_dir)):
         if os.path.exists(folder) and not os.path.isdir(folder):  # never raise, unlike Path's
             yield key, f'wanted a folder, got the file "{folder}"'
+    if settings.mode == "relay" and "relay" not in given:
+        yield "[relay]", 'wanted a table, since mode = "relay", got nothing'
+    if settings.mode == "local" and "relay" in given:
+        yield "[relay]", 'only with mode = "relay"'
+    if settings.mode == "local" and settings.route == "tunnel":
+        yield "[outbound] route", 'wanted "mx" or "smarthost", since mode = "local", got "tunnel"'
+    has_http = any(isinstance(each, HttpListener) for each in settings.listeners)
+    if settings.tunnel_server.enabled and not has_http:
+        yield "[tunnel_server] enabled", 'wanted a [[listener]] with kind = "http" too, got none'
+    for name, domain in settings.domains.items():
+        if isinstance(domain, TunnelDomain) and not settings.tunnel_server.enabled:
+            place = f'[domains."{name}"] deliver'
+            yield place, 'wanted [tunnel_server] enabled = true too, since "tunnel", got none'
 
 
 def completed(tables: list[Any]) -> tuple[Any, ...]:
@@ -115,6 +141,19 @@ def _selectors(dkim: Dkim) -> Iterator[tuple[str, str]]:
         yield "selectors", "wanted one selector at least, got none"
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield "selectors", f'wanted every name once, got "{name}" again'
+
+
+def _relay(relay: Relay) -> Iterator[tuple[str, str]]:
+    from . import credentials
+
+    if relay.personas is None and not relay.identity:
+        yield "personas", "wanted a folder here, or keys under identity, got neither"
+    for name, path in relay.identity.items():
+        for _, text in credentials.of_ed25519("", path):
+            yield f"identity.{name}", text
+    if relay.unattested == "refuse" and not relay.trusted:
+        yield "trusted", 'wanted one key at least, since unattested = "refuse", got none'
+    yield from credentials.of_ca_file("ca_file", relay.ca_file)
 
 
 def _smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:

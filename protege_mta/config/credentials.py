@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from ..dkim import keys
@@ -34,6 +35,23 @@ def of_dkim_key(path: Path) -> Iterator[tuple[str, str]]:
         keys.load(path.read_bytes())
     except (OSError, keys.BadKey) as error:
         yield "private_key", f'wanted an RSA or Ed25519 key in PEM, got "{path}" ({_brief(error)})'
+
+
+def of_ed25519(key: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Key and complaint where a file holds no Ed25519 key; ``public_key`` wants a public one."""
+    what = "a public" if key == "public_key" else "a private"
+    try:
+        pem = path.read_bytes()
+        found: object
+        if key == "public_key":
+            found = serialization.load_pem_public_key(pem)
+        else:
+            found = serialization.load_pem_private_key(pem, password=None)
+    except Exception as error:  # as in _private_key
+        yield key, f'wanted {what} Ed25519 key in PEM, got "{path}" ({_brief(error)})'
+        return
+    if not isinstance(found, ed25519.Ed25519PublicKey | ed25519.Ed25519PrivateKey):
+        yield key, f'wanted {what} Ed25519 key in PEM, got "{path}", which is of another kind'
 
 
 def of_smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:

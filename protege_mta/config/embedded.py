@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from .domains import MaildirDomain
 from .kinds import MaildirTemplate, Unfit
-from .model import HttpListener, MaildirDomain, Settings, SmtpListener, SubmissionListener
+from .model import HttpListener, Policy, Settings, SmtpListener, SubmissionListener
 from .toml import Complaint, ConfigError
 
 FOLDER: Final = Path("protege-mta-data")
@@ -33,5 +34,7 @@ def embedded(folder: Path) -> Settings:
             SubmissionListener(name="submission", port=2587),
             HttpListener(name="http", port=8026),
         ),
+        # Nobody but this machine comes in, and it may be without a network.
+        policy=Policy(authenticate=False),
         domains={DOMAIN: MaildirDomain(maildir=maildir, recipients=("*",))},
     )

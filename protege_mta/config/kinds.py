@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -499,3 +500,30 @@ class ListOf:
             return self.item.read(raw, folder)
         except Unfit as unfit:
             raise Unfit(unfit.wanted, item=raw, note=unfit.note) from unfit
+
+
+@attrs.frozen
+class WebSocketUrl:
+    """Where a WebSocket endpoint is (RFC 6455, 3), without user, query or fragment."""
+
+    wanted: str = 'a URL such as "wss://relay.example/ws"'
+
+    def read(self, raw: object, folder: Path) -> str:
+        text = _text(raw, self.wanted)
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise Unfit(self.wanted) from error
+        if (
+            parts.scheme not in ("ws", "wss")
+            or port == 0
+            or "@" in parts.netloc
+            or "?" in text
+            or "#" in text
+            or not text.isascii()
+            or " " in text
+        ):
+            raise Unfit(self.wanted)
+        HostOrAddress(self.wanted).read(host, folder)
+        return text

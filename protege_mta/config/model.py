@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Literal
 import attrs
 
 from ..model.address import Address
+from .domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain
 from .kinds import (
     ANY_ANSWER,
     AnswerRange,
@@ -28,9 +29,7 @@ from .kinds import (
     IpAddress,
     IpNetwork,
     ListOf,
-    LocalPart,
     Mailbox,
-    MaildirTemplate,
     MailDomain,
     Number,
     OneOf,
@@ -39,17 +38,16 @@ from .kinds import (
     ServerAddress,
     StatePath,
     Text,
-    UnixPath,
     Whole,
     Word,
     is_host_name,
 )
 from .networks import PROHIBITED_NETWORKS
 from .schema import Named, Table, Tables, Variant, key
+from .tunnel import Relay, TunnelServer
 
 SECONDS: Final = Number(unit="seconds")
 SECONDS_ABOVE_0: Final = Number(is_low_out=True, unit="seconds")
-RECIPIENTS: Final = ListOf(LocalPart(), "local-parts", least=1)
 
 
 def _listener_name(kind: str) -> Any:
@@ -155,9 +153,7 @@ class SubmissionsListener(SubmissionListener):
 
 @attrs.frozen(kw_only=True)
 class HttpListener:
-    """Serves `/metrics` and `/healthz`."""
-
-    later: ClassVar = ("tls", "trusted_proxies")
+    """Serves `/metrics` and `/healthz`, and `/ws` and `/health` with `[tunnel_server]`."""
 
     kind: ClassVar[Literal["http"]] = "http"
     name: str = _listener_name("http")
@@ -166,6 +162,17 @@ class HttpListener:
     )
     port: int = attrs.field(
         default=8026, metadata=key(Whole(0, 65535), "The TCP port; 0 takes any free one.")
+    )
+    tls: bool = attrs.field(
+        default=False, metadata=key(Flag(), "Serve HTTPS, with the certificates of `[tls]`.")
+    )
+    trusted_proxies: tuple[IpNetwork, ...] = attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(Cidr(), "networks (CIDR)"),
+            "Proxies whose `X-Forwarded-For` says who the client is: the last address in it that "
+            "is not itself in one of these networks.",
+        ),
     )
 
 
@@ -225,63 +232,6 @@ class Tls:
 
 
 @attrs.frozen(kw_only=True)
-class MaildirDomain:
-    """Mail for the domain ends in Maildirs of this machine.
-
-    :ivar maildir: an absolute path with ``{domain}`` and ``{local_part}`` to be filled in.
-    """
-
-    later: ClassVar = ("webhook", "tunnel")
-
-    deliver: ClassVar[Literal["maildir"]] = "maildir"
-    maildir: str = attrs.field(
-        metadata=key(
-            MaildirTemplate(),
-            "Where a recipient's Maildir is; it is made with the first message. `{local_part}` "
-            "is put in lower case; octets outside `a-z0-9_+-.` and a leading dot are "
-            "percent-encoded, over 200 octets hashed.",
-        )
-    )
-    recipients: tuple[str, ...] = attrs.field(
-        metadata=key(
-            RECIPIENTS,
-            'The local-parts that have a mailbox; `["*"]` takes any. Others are refused with '
-            "550 5.1.1.",
-        )
-    )
-
-
-@attrs.frozen(kw_only=True)
-class LmtpDomain:
-    """Mail for the domain goes to an LMTP server (RFC 2033)."""
-
-    later: ClassVar = ("webhook", "tunnel")
-
-    deliver: ClassVar[Literal["lmtp"]] = "lmtp"
-    lmtp: HostPort | UnixPath = attrs.field(
-        metadata=key(
-            ServerAddress(
-                'a server such as "127.0.0.1:24" or "unix:/run/dovecot/lmtp"',
-                is_name_allowed=True,
-                has_unix=True,
-            ),
-            "The server, `host:port` or `unix:/path`.",
-        )
-    )
-    recipients: tuple[str, ...] = attrs.field(
-        default=("*",),
-        metadata=key(
-            RECIPIENTS,
-            "The local-parts that are accepted. With `*` the LMTP server alone knows who exists, "
-            "and mail for others is bounced instead of refused.",
-        ),
-    )
-
-
-Domain = MaildirDomain | LmtpDomain
-
-
-@attrs.frozen(kw_only=True)
 class Smarthost:
     """The one host that takes all outbound mail; needed with `route = "smarthost"`.
 
@@ -328,15 +278,13 @@ class Outbound:
     :ivar smarthost: never None with ``route = "smarthost"``.
     """
 
-    route: Literal["mx", "smarthost"] = attrs.field(
-        default="mx",
+    route: Literal["", "mx", "smarthost", "tunnel"] = attrs.field(
+        default="",
         metadata=key(
-            OneOf(
-                ("mx", "smarthost"),
-                {"tunnel": '"tunnel" is not available in this version'},
-            ),
+            OneOf(("mx", "smarthost", "tunnel")),
             '`"mx"` finds the hosts in the DNS (RFC 5321, section 5); `"smarthost"` hands all '
-            "mail to one.",
+            'mail to one; `"tunnel"`, which needs `mode = "relay"`, to the relay server.',
+            shown_default='`"mx"`; with `mode = "relay"` it is `"tunnel"`',
         ),
     )
     mx_port: int = attrs.field(
@@ -454,8 +402,6 @@ class Retry:
 class Limits:
     """How much we take on, from everybody and from one."""
 
-    later: ClassVar = ("pass_through_octets",)
-
     message_octets: int = attrs.field(
         default=52_428_800,
         metadata=key(Whole(1, unit="octets"), "The largest message that is accepted."),
@@ -526,6 +472,14 @@ class Limits:
         ),
     )
     free_inodes: int = attrs.field(default=10_000, metadata=key(Whole(0), "Likewise for inodes."))
+    pass_through_octets: int = attrs.field(
+        default=268_435_456,
+        metadata=key(
+            Whole(0, unit="octets"),
+            "Memory for mail that a tunnel with `store = false` passes through, all transactions "
+            "together; 452 4.3.1 above it.",
+        ),
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -593,9 +547,17 @@ class Greylist:
 
 @attrs.frozen(kw_only=True)
 class Policy:
-    """What is asked of clients of `smtp` listeners that are not in `relay_hosts`. All of it is off
-    by default."""
+    """What is asked of clients of `smtp` listeners that are not in `relay_hosts`. All but
+    `authenticate` is off by default."""
 
+    authenticate: bool = attrs.field(
+        default=True,
+        metadata=key(
+            Flag(),
+            "Check SPF, DKIM and DMARC of their mail, once and before it is accepted, and write "
+            "the results into `Authentication-Results`.",
+        ),
+    )
     helo: Literal["off", "syntax", "resolves"] = attrs.field(
         default="off",
         metadata=key(
@@ -687,20 +649,13 @@ class Settings:
     :ivar source: the file that this was read from; None for the embedded default.
     """
 
-    later: ClassVar = ("relay", "tunnel_server")
-
     source: Path | None = None
-    mode: Literal["local"] = attrs.field(
+    mode: Literal["local", "relay"] = attrs.field(
         default="local",
         metadata=key(
-            OneOf(
-                ("local",),
-                {
-                    "relay": '"relay" comes with the tunnel, which is not built yet; '
-                    'only "local" is available in this version'
-                },
-            ),
-            '`"local"`: mail comes in by SMTP on a port of this machine.',
+            OneOf(("local", "relay")),
+            '`"local"`: mail comes in by SMTP on a port of this machine. `"relay"`: it comes and '
+            "goes through a tunnel to the relay server of `[relay]`, and no public port is needed.",
         ),
     )
     hostname: str = attrs.field(
@@ -766,13 +721,17 @@ class Settings:
                 MailDomain(),
                 Variant(
                     "deliver",
-                    {"maildir": MaildirDomain, "lmtp": LmtpDomain},
-                    later=("webhook", "tunnel"),
+                    {"maildir": MaildirDomain, "lmtp": LmtpDomain, "tunnel": TunnelDomain},
+                    later=("webhook",),
                 ),
             )
         ),
     )
     outbound: Outbound = attrs.field(factory=Outbound, metadata=key(Table(Outbound)))
+    relay: Relay | None = attrs.field(default=None, metadata=key(Table(Relay)))
+    tunnel_server: TunnelServer = attrs.field(
+        factory=TunnelServer, metadata=key(Table(TunnelServer))
+    )
     dns: Dns = attrs.field(factory=Dns, metadata=key(Table(Dns)))
     dkim: Mapping[str, Dkim] = attrs.field(
         factory=dict, metadata=key(Named(MailDomain(), Table(Dkim)))
@@ -785,6 +744,11 @@ class Settings:
     events: Events = attrs.field(factory=Events, metadata=key(Table(Events)))
 
     @property
+    def route(self) -> Literal["mx", "smarthost", "tunnel"]:
+        """The way out for mail that is not for our own domains."""
+        return self.outbound.route or ("tunnel" if self.mode == "relay" else "mx")
+
+    @property
     def self_signed_folder(self) -> Path:
         """Where we keep the certificate that stands in for a missing ``[tls]``."""
         return self.state_dir / "tls"
@@ -793,7 +757,8 @@ class Settings:
     def is_self_signed(self) -> bool:
         """Whether that certificate is needed: submission is never without TLS."""
         return self.tls is None and any(
-            isinstance(each, SubmissionListener) for each in self.listeners
+            isinstance(each, SubmissionListener) or (isinstance(each, HttpListener) and each.tls)
+            for each in self.listeners
         )
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from .kinds import Kind
 from .model import Settings
 from .schema import TABLES, Key, Named, Table, Tables, Variant
 from .toml import keys_of
@@ -45,7 +46,7 @@ def _section(dotted: str, title: str, model: type) -> Iterator[str]:
     tables = []
     rows = []
     for name, key, field in keys_of(model):
-        if isinstance(key.kind, TABLES):
+        if isinstance(key.kind, TABLES) and not _is_plain_table(key.kind):
             tables.append((name, key))
         else:
             rows.append(_row(name, key, field))
@@ -72,8 +73,19 @@ def _tables(dotted: str, key: Key) -> Iterator[str]:
             yield from _section(dotted, f"`{title}`", model)
 
 
+def _is_plain_table(kind: Kind | Table | Variant | Tables | Named) -> bool:
+    """Whether it is a table of plain values, which has no keys of its own to tell of."""
+    return isinstance(kind, Named) and not isinstance(kind.each, Table | Variant)
+
+
+def _wanted(kind: Kind | Table | Variant | Tables | Named) -> str:
+    if isinstance(kind, Named):
+        return f"a table of {kind.name.wanted} = {kind.each.wanted}"
+    return kind.wanted
+
+
 def _row(name: str, key: Key, field: attrs.Attribute[Any]) -> str:
-    return f"| `{name}` | {key.kind.wanted} | {_default(key, field)} | {key.text} |"
+    return f"| `{name}` | {_wanted(key.kind)} | {_default(key, field)} | {key.text} |"
 
 
 def _default(key: Key, field: attrs.Attribute[Any]) -> str:
@@ -86,6 +98,8 @@ def _default(key: Key, field: attrs.Attribute[Any]) -> str:
             text = json.dumps([str(item) for item in items])
         case Path() as path:
             text = json.dumps(str(path))
+        case _ if _is_plain_table(key.kind):
+            text = "{}"
         case value:
             text = json.dumps(value)
     return f"`{text}`"

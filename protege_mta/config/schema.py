@@ -47,13 +47,13 @@ class Tables:
 
 @attrs.frozen
 class Named:
-    """A table of tables, each with a name of its own: ``[name."example.org"]``.
+    """A table of tables or of plain values, each with a name of its own: ``[name."example.org"]``.
 
     :ivar name: what the names are.
     """
 
     name: Kind
-    each: Table | Variant
+    each: Kind | Table | Variant
     wanted: str = "a table of tables"
 
 

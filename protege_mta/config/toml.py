@@ -156,7 +156,7 @@ class _Reader:
         # Built even where a key was wrong, so that checks over several tables can complain too.
         values, _ = self._values(document, Settings, _Where())
         settings = Settings(source=path.absolute(), **values)
-        for place, text in checks.of_settings(settings):
+        for place, text in checks.of_settings(settings, document):
             self._complain(place, text)
         return settings
 
@@ -260,7 +260,7 @@ class _Reader:
             self._complain(where.table(name, number).key(key), text)
         return checks.completed([table for _, table in whole])
 
-    def _named(self, raw: Any, names: Kind, each: Table | Variant, where: _Where) -> Any:
+    def _named(self, raw: Any, names: Kind, each: Kind | Table | Variant, where: _Where) -> Any:
         if not isinstance(raw, dict):
             return self._complain(str(where), f"wanted tables with names, got {_shown(raw)}")
         found: dict[str, Any] = {}
@@ -274,9 +274,12 @@ class _Reader:
                 self._complain(str(where.table(written)), f"wanted every domain once, {got}")
                 continue
             seen[name] = written
-            table = self._table(item, each, where.table(written))
-            if table is not None:
-                found[name] = table
+            if isinstance(each, Table | Variant):
+                value = self._table(item, each, where.table(written))
+            else:
+                value = self._plain(item, each, where.key(written))
+            if value is not None:
+                found[name] = value
         return found
 
     def _plain(self, raw: Any, kind: Kind, place: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Literal
 from .address import Address
 from .ids import QueueId
 from .value import value
+from .verdicts import UNCHECKED, Verdicts
 
 Source = Literal["smtp", "submission", "http", "tunnel", "sendmail", "internal"]
 """By which door a message came in."""
@@ -70,6 +71,8 @@ class Origin:
     :ivar peer_address: IP address of the SMTP or HTTP client, empty for local doors.
     :ivar may_sign: whether the source may use the From domain, so that we may put our DKIM
         signature on it; never true of public mail that merely claims a domain.
+    :ivar request_id: what ``identity`` calls this very message, so that it can hand it in again
+        and it is there once; empty where it has no name for it.
     """
 
     source: Source
@@ -78,6 +81,7 @@ class Origin:
     may_sign: bool = False
     tenant: str = ""
     campaign: str = ""
+    request_id: str = ""
 
 
 @value
@@ -90,6 +94,7 @@ class Message:
     :ivar subject: the Subject field's value, decoded, cut to 200 characters.
     :ivar is_eight_bit: whether the content has an octet above 127.
     :ivar is_urgent: the fast lane of its site.
+    :ivar verdicts: of its sender; nothing is checked of our own users' mail.
     """
 
     id: QueueId
@@ -101,3 +106,4 @@ class Message:
     subject: str = ""
     is_eight_bit: bool = False
     is_urgent: bool = False
+    verdicts: Verdicts = UNCHECKED

@@ -6,7 +6,8 @@ from typing import Literal
 
 import attrs
 
-HopKind = Literal["mx", "smarthost", "maildir", "lmtp", "webhook", "tunnel"]
+HopKind = Literal["mx", "smarthost", "maildir", "lmtp", "webhook", "agent", "tunnel"]
+"""``agent`` is a relay server's way to one of its agents, ``tunnel`` a gateway's to its relay."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -16,7 +17,7 @@ class NextHop:
     The hash is computed once, since every message is looked up by it.
 
     :ivar name: the recipient's domain for ``mx`` and the local kinds, the configured
-        ``host:port`` for ``smarthost``.
+        ``host:port`` for ``smarthost``, the agent's identity for ``agent``, empty for ``tunnel``.
     """
 
     kind: HopKind

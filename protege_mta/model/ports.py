@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import attrs
 
 from .account import Account, ScramVerifier
+from .address import Address
 from .batch import Batch, BigFile
 from .envelope import Envelope, Message, Recipient
 from .hop import Site
+from .identity import Identity
 from .ids import QueueId
 from .outcome import Fate, Outcome, TlsFacts, TransientFailure
 from .reply import Reply
 from .status import RecipientStatus
+from .stream import DeliveryState, Stream
 from .value import value
+from .verdicts import Verdicts
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -319,6 +323,98 @@ class Door(Protocol):
 
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
         """DATA or the first BDAT, with at least one accepted recipient; a reply refuses."""
+
+
+# --- tunnels -------------------------------------------------------------------------------------
+
+
+class Octets(Protocol):
+    """Content as it is to be sent.  :class:`Content` is one."""
+
+    @property
+    def size_octets(self) -> int: ...
+
+    def read(self, offset: int = 0, size: int = -1) -> bytes:
+        """As :meth:`Content.read`."""
+
+
+class Session(Protocol):
+    """An authenticated connection of one agent, seen from either end of the tunnel."""
+
+    @property
+    def identity(self) -> Identity:
+        """The agent's, on both sides."""
+
+    @property
+    def peer_address(self) -> str:
+        """The IP address at the other end, as far as we can see."""
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether both sides acknowledge streams."""
+
+    @property
+    def takes_mail(self) -> bool:
+        """Whether the agent has its mail sent here: not so in the role ``outbound``."""
+
+    def send(self, stream: Stream, octets: Octets) -> Deferred[Outcome]:
+        """Send one message.  Never fails: an end of the session in between is a
+        :class:`~.outcome.TransientFailure`.
+
+        The other side has it when the outcome says so: acknowledged where the session is reliable;
+        else, by an agent, that it has answered a ping sent after the end of the stream, and by a
+        relay, its ``relay_delivery_result``.  ``octets`` is read until then.
+        """
+
+    def tell(self, state: DeliveryState) -> None:
+        """Say what became of a message that the agent sent earlier; nothing where the session is
+        not reliable, or is over."""
+
+    def close(self, code: int, reason: str) -> None:
+        """End it, with a status code of RFC 6455, 7.4."""
+
+
+class StreamDoor(Protocol):
+    """What a tunnel asks the house, at either end."""
+
+    def opened(self, session: Session) -> None:
+        """Authenticated.  Each ``opened`` is followed by one ``closed``."""
+
+    def closed(self, session: Session) -> None: ...
+
+    def receive(
+        self, session: Session, stream: Stream
+    ) -> Intake | Reply | Deferred[Intake | Reply]:
+        """A stream has begun.  A reply ends it: 2yz where the message is known to be here already,
+        else why it is refused; its content is passed over."""
+
+
+class Sessions(Protocol):
+    """Who is connected."""
+
+    def to(self, identity: Identity) -> Session | None:
+        """The session that takes the agent's mail (at the agent's end: the one to its relay)."""
+
+
+@attrs.frozen
+class Authentication:
+    """What is known of a message's sender before it is accepted.
+
+    :ivar field: the Authentication-Results field (RFC 8601), CRLF at its end.
+    :ivar policy: what the domain of From wants done with a message that fails DMARC (RFC 7489,
+        6.3), ``none`` where it passes.
+    """
+
+    verdicts: Verdicts
+    field: bytes = b""
+    policy: Literal["none", "quarantine", "reject"] = "none"
+
+
+class Authenticator(Protocol):
+    """Checks SPF, DKIM and DMARC."""
+
+    def check(self, peer: Peer, sender: Address, octets: Octets) -> Deferred[Authentication]:
+        """Never fails: what cannot be found out is ``temperror``."""
 
 
 # --- accounts ------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ WINDOWS: Final[Mapping[HopKind, WindowSettings]] = MappingProxyType(
         "maildir": WindowSettings(10, 50),
         "lmtp": WindowSettings(5, 20),
         "webhook": WindowSettings(5, 20),
+        "agent": WindowSettings(5, 20),
         "tunnel": WindowSettings(10, 100),
     }
 )

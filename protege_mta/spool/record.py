@@ -8,7 +8,7 @@ recovery can trust both without reading the body, which has a checksum of its ow
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, cast
 from zlib import crc32
 
 import msgspec
@@ -18,6 +18,7 @@ from ..model.batch import Append, BigFile, Operation, Update
 from ..model.envelope import Envelope, Message, Notify, Origin, Recipient, Source
 from ..model.ids import QueueId
 from ..model.outcome import Fate
+from ..model.verdicts import UNCHECKED, Result, Verdicts
 from .index import Place
 from .states import Standing, States, initial, standing
 
@@ -188,6 +189,10 @@ class _Message(msgspec.Struct, omit_defaults=True, gc=False):
     hold: float = 0.0
     rel: str = ""
     tls: bool = False
+    rid: str = ""
+    spf: str = ""
+    dkim: str = ""
+    dmarc: str = ""
 
 
 class ContentMeta(msgspec.Struct, omit_defaults=True):
@@ -256,12 +261,23 @@ def _message_octets(message: Message) -> bytes:
         envelope.hold_until,
         envelope.future_release,
         envelope.requires_tls,
+        origin.request_id,
+        message.verdicts.spf,
+        message.verdicts.dkim,
+        message.verdicts.dmarc,
     )
     try:
         return _encode(it)
     except UnicodeEncodeError:
         it.sub, it.mid, it.cmp, it.tnt = map(_clean, (it.sub, it.mid, it.cmp, it.tnt))
         return _encode(it)
+
+
+def _verdicts(it: _Message) -> Verdicts:
+    if not (it.spf or it.dkim or it.dmarc):
+        return UNCHECKED
+    # As they were written; a result that a later version knows is passed on as it is.
+    return Verdicts(cast(Result, it.spf), cast(Result, it.dkim), cast(Result, it.dmarc))
 
 
 def message_of(id: QueueId, meta: ContentMeta) -> Message:
@@ -280,13 +296,14 @@ def message_of(id: QueueId, meta: ContentMeta) -> Message:
             future_release=it.rel,
             requires_tls=it.tls,
         ),
-        origin=Origin(it.src, it.who, it.peer, it.sign, it.tnt, it.cmp),
+        origin=Origin(it.src, it.who, it.peer, it.sign, it.tnt, it.cmp, it.rid),
         arrived_at=it.at,
         size_octets=it.size,
         header_message_id=it.mid,
         subject=it.sub,
         is_eight_bit=it.b8,
         is_urgent=it.urg,
+        verdicts=_verdicts(it),
     )
 
 

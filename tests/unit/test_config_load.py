@@ -9,6 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.config.credentials import secret
+from protege_mta.config.domains import LmtpDomain, MaildirDomain
 from protege_mta.config.embedded import embedded
 from protege_mta.config.kinds import HostPort, UnixPath
 from protege_mta.config.model import (
@@ -18,8 +19,6 @@ from protege_mta.config.model import (
     Events,
     HttpListener,
     Limits,
-    LmtpDomain,
-    MaildirDomain,
     Outbound,
     Retry,
     Settings,
@@ -422,7 +421,7 @@ class EmbeddedTests(SynchronousTestCase):
             },
         )
         self.assertEqual(settings.state_dir, Path("/srv/protege-mta-data"))
-        self.assertEqual(settings.outbound.route, "mx")
+        self.assertEqual(settings.route, "mx")
         self.assertIsNone(settings.source)
 
     def test_folder_with_braces(self) -> None:

@@ -1,0 +1,44 @@
+"""Agents' identities: Ed25519 keys in the text that is also the local-part of an address.
+
+The text is base 32 (RFC 4648, 6) of the 32 octets of the public key (RFC 8032), lower case, without
+padding: 52 characters.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import Final, NewType
+
+Identity = NewType("Identity", str)
+"""A key's text, in its one canonical spelling."""
+
+_SHAPE: Final = re.compile(r"[a-z2-7]{51}[aq]\Z")  # the last character has but one bit of the key
+
+
+def identity_of(public_key: bytes) -> Identity:
+    """:param public_key: 32 octets."""
+    if len(public_key) != 32:
+        raise ValueError(f"an Ed25519 public key has 32 octets, not {len(public_key)}")
+    return Identity(base64.b32encode(public_key).decode("ascii").rstrip("=").lower())
+
+
+def parse_identity(text: str) -> Identity | None:
+    """Accept a key in either case, with white space around it.
+
+    Of the 16 spellings that other decoders take for one key, only the one that :func:`identity_of`
+    makes: else one key would be many agents.
+    """
+    lower = text.strip().lower()
+    return Identity(lower) if _SHAPE.match(lower) else None
+
+
+def public_key_of(identity: Identity) -> bytes:
+    """The 32 octets of the key."""
+    return base64.b32decode(identity.upper() + "====")
+
+
+def persona_id(identity: Identity) -> str:
+    """What a Protege project calls the folder of the agent's persona: 16 hexadecimal digits."""
+    return hashlib.sha256(identity.encode("ascii")).hexdigest()[:16]
