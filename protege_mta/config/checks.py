@@ -27,6 +27,7 @@ from .model import (
     Tls,
     TlsCertificate,
 )
+from .identities import AgentEntry, of_entries
 from .tunnel import AttestationKey, Relay, TrustedKey
 
 _LISTENERS: Final = (SmtpListener, SubmissionListener, HttpListener)
@@ -75,6 +76,7 @@ def _of_files(
 
 def of_tables(tables: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, str, str]]:
     """Number, key and complaint for each fault between the tables of one array."""
+    yield from of_entries([(n, each) for n, each in tables if isinstance(each, AgentEntry)])
     listeners = [(number, each) for number, each in tables if isinstance(each, _LISTENERS)]
     names: dict[str, int] = {}
     for index, (number, listener) in enumerate(listeners):

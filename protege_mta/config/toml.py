@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,9 @@ from typing import Any, Final
 
 import attrs
 
+from ..model.identity import Agent
 from . import checks
+from .identities import IdentitiesFile
 from .kinds import FilePath, Kind, Unfit
 from .model import Settings
 from .schema import TABLES, Key, Named, Table, Tables, Variant
@@ -62,9 +65,38 @@ def load(path: Path) -> Settings:
     reader = _Reader(str(path), path.parent.absolute())
     document = reader.document(path)
     settings = reader.settings(document, path) if document is not None else None
+    if settings is not None and settings.tunnel_server.enabled:
+        try:
+            load_identities(settings.tunnel_server.identities_file)
+        except ConfigError as error:
+            reader.complaints += error.complaints
     if settings is None or reader.complaints:
         raise ConfigError(tuple(reader.complaints))
     return settings
+
+
+def load_identities(path: Path) -> tuple[Agent, ...]:
+    """Read the file of a relay server's agents; one that is not there names none.
+
+    :raise ConfigError: with every complaint.
+    """
+    return parse_identities(path, None)
+
+
+def parse_identities(path: Path, text: str | None) -> tuple[Agent, ...]:
+    """:func:`load_identities` of what is to be in the file.
+
+    :param text: None for what is in it.
+    :raise ConfigError:
+    """
+    reader = _Reader(str(path), path.parent.absolute())
+    if text is None and not os.path.lexists(path):
+        return ()
+    document = reader.document(path) if text is None else tomllib.loads(text)
+    values = {} if document is None else reader.values(document, IdentitiesFile)
+    if reader.complaints:
+        raise ConfigError(tuple(reader.complaints))
+    return IdentitiesFile(**values).agents()
 
 
 def glimpse(path: Path) -> Settings:
@@ -159,6 +191,10 @@ class _Reader:
         for place, text in checks.of_settings(settings, document):
             self._complain(place, text)
         return settings
+
+    def values(self, document: dict[str, Any], model: type) -> dict[str, Any]:
+        """Arguments for the class of a whole file."""
+        return self._values(document, model, _Where())[0]
 
     def _table(self, raw: Any, kind: Table | Variant, where: _Where) -> Any:
         """An instance of the table's class; None where something in it is wrong."""

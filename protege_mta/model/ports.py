@@ -16,7 +16,7 @@ from .address import Address
 from .batch import Batch, BigFile
 from .envelope import Envelope, Message, Recipient
 from .hop import Site
-from .identity import Identity
+from .identity import Agent, Identity
 from .ids import QueueId
 from .outcome import Fate, Outcome, TlsFacts, TransientFailure
 from .reply import Reply
@@ -394,6 +394,26 @@ class Sessions(Protocol):
 
     def to(self, identity: Identity) -> Session | None:
         """The session that takes the agent's mail (at the agent's end: the one to its relay)."""
+
+
+class Agents(Protocol):
+    """The agents of a relay server, as they are now: a change of their file shows within a second.
+
+    Answers come from memory.
+    """
+
+    def get(self, identity: Identity) -> Agent | None:
+        """Who may log in with that key; None where nobody may."""
+
+    def at(self, address: Address) -> Identity | None:
+        """Whose mailbox it is: an agent's key or one of its aliases, in any case, at one of our
+        tunnel domains, or an alias that is this very address; None where it is nobody's.
+
+        Where any key may log in, each key is somebody's mailbox.
+        """
+
+    def may_hold(self, identity: Identity) -> bool:
+        """Whether its mail may be kept until it comes: it is listed, or has logged in before."""
 
 
 @attrs.frozen
