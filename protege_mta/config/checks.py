@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from .domains import TunnelDomain
+from .identities import AgentEntry, of_entries
 from .model import (
     Dkim,
     DkimSelector,
@@ -27,7 +28,6 @@ from .model import (
     Tls,
     TlsCertificate,
 )
-from .identities import AgentEntry, of_entries
 from .tunnel import AttestationKey, Relay, TrustedKey
 
 _LISTENERS: Final = (SmtpListener, SubmissionListener, HttpListener)

@@ -41,7 +41,9 @@ class Alias:
 
         if not isinstance(raw, str):
             raise Unfit(self.wanted)
-        local_part, at, domain = raw.lower().rpartition("@") if "@" in raw else (raw.lower(), "", "")
+        local_part, at, domain = (
+            raw.lower().rpartition("@") if "@" in raw else (raw.lower(), "", "")
+        )
         whole = f"{local_part}@{ascii_domain(domain) if at else 'x'}"
         # Only what every reader of From and every sender's program takes for one mailbox.
         if not _ALIAS.match(local_part) or address.parse(whole) is None or domain.startswith("["):

@@ -403,14 +403,17 @@ class Agents(Protocol):
     """
 
     def get(self, identity: Identity) -> Agent | None:
-        """Who may log in with that key; None where nobody may."""
+        """Who may log in with that key, ``send_per_hour`` filled in; None where nobody may."""
 
     def at(self, address: Address) -> Identity | None:
         """Whose mailbox it is: an agent's key or one of its aliases, in any case, at one of our
-        tunnel domains, or an alias that is this very address; None where it is nobody's.
+        tunnel domains; None where it is nobody's.
 
         Where any key may log in, each key is somebody's mailbox.
         """
+
+    def addresses(self, identity: Identity) -> Sequence[str]:
+        """All addresses that it may send as, which may be aliases elsewhere; none for nobody."""
 
     def may_hold(self, identity: Identity) -> bool:
         """Whether its mail may be kept until it comes: it is listed, or has logged in before."""

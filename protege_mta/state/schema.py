@@ -40,5 +40,14 @@ _ACCOUNTS: Final = (
     "CREATE TABLE secret (name TEXT PRIMARY KEY, octets BLOB NOT NULL) WITHOUT ROWID",
 )
 
-VERSIONS: Final[tuple[tuple[str, ...], ...]] = (_ACCOUNTS,)
+_AGENTS: Final = (
+    # Agents that have logged in by tunnel, so that mail may wait for them.
+    """CREATE TABLE agent (
+        identity TEXT PRIMARY KEY,
+        first_at REAL NOT NULL,
+        last_at REAL NOT NULL
+    ) WITHOUT ROWID""",
+)
+
+VERSIONS: Final[tuple[tuple[str, ...], ...]] = (_ACCOUNTS, _AGENTS)
 """What makes version 1 of an empty file, version 2 of version 1, and so on; only ever added to."""

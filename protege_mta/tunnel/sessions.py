@@ -1,0 +1,83 @@
+"""Which agents are connected to a relay server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..model.identity import Identity
+from ..model.ports import Session
+
+REPLACED = (4400, "replaced_by_new_session")
+"""What a session is closed with when its agent has come anew."""
+
+
+def _nobody(identity: Identity) -> None:
+    """Nobody is told."""
+
+
+class Registry:
+    """:class:`~..model.ports.Sessions` of a relay server.
+
+    An agent has its mail sent to one session: the one that came last.  Of those that take no mail
+    it may have any number.
+
+    :ivar arrived: told of an agent that mail can be sent to from now on, also where it could
+        before, by another session.
+    :ivar left: told of one that mail cannot be sent to any more.
+    """
+
+    def __init__(self) -> None:
+        self.arrived: Callable[[Identity], None] = _nobody
+        self.left: Callable[[Identity], None] = _nobody
+        self._taking: dict[Identity, Session] = {}
+        self._all: dict[Identity, set[Session]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Authenticated sessions, of either kind."""
+        return self._count
+
+    def __iter__(self) -> Iterator[Session]:
+        """Every session; a copy, so that they may be closed meanwhile."""
+        return iter([session for sessions in self._all.values() for session in sessions])
+
+    @property
+    def reachable(self) -> int:
+        """Agents that mail can be sent to."""
+        return len(self._taking)
+
+    def identities(self) -> list[Identity]:
+        """Everybody who is connected."""
+        return list(self._all)
+
+    def of(self, identity: Identity) -> list[Session]:
+        """All sessions of an agent."""
+        return list(self._all.get(identity, ()))
+
+    def to(self, identity: Identity) -> Session | None:
+        return self._taking.get(identity)
+
+    def opened(self, session: Session) -> None:
+        """A session has authenticated; it displaces the one that takes its agent's mail."""
+        identity = session.identity
+        self._all.setdefault(identity, set()).add(session)
+        self._count += 1
+        if not session.takes_mail:
+            return
+        older = self._taking.get(identity)
+        self._taking[identity] = session
+        if older is not None:
+            older.close(*REPLACED)
+        self.arrived(identity)
+
+    def closed(self, session: Session) -> None:
+        """It is over."""
+        identity = session.identity
+        sessions = self._all[identity]
+        sessions.remove(session)
+        self._count -= 1
+        if not sessions:
+            del self._all[identity]
+        if self._taking.get(identity) is session:
+            del self._taking[identity]
+            self.left(identity)
