@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 import attrs
@@ -11,12 +10,9 @@ import attrs
 from ..model.address import Address, domain_of, local_part_of
 from ..model.domain import ascii_domain
 from ..model.envelope import Envelope, Recipient
-from ..model.networks import client_address
+from ..model.networks import Network, client_address
 from ..model.ports import Peer
 from ..model.reply import TABLE, Reply
-
-Network = IPv4Network | IPv6Network
-
 
 KNOWN: Final = 10_000
 """So many peers' answers are remembered; looking into networks takes longer than all the rest."""

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
 
-from ..message import headers
-from ..message.mailboxes import mailboxes, names_somebody
-from ..message.repair import repaired
-from ..message.trace import date
 from ..model.account import Account, ScramVerifier
 from ..model.address import NULL, Address
 from ..model.envelope import Envelope, Origin, Recipient
 from ..model.ports import Accounts, Events, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from .addresses import addresses
+from .authorship import completed, may_claim
 from .door import Begin
 from .header_first import HeaderFirst
 from .limits import Limits
 from .relaying import Relaying
 from .usage import Reservation, Usage
-
-_CLAIMS: Final = (
-    (b"from", True),
-    (b"sender", True),
-    (b"resent-from", False),
-    (b"resent-sender", False),
-)
-"""Fields that say who somebody is, and whether there may be but one (RFC 5322, 3.6)."""
 
 
 class Logins(Protocol):
@@ -158,7 +147,7 @@ class SubmissionDoor:
         if refusal is not None:
             return refusal
         if account is not None:
-            reservation = self._usage.begin(account)
+            reservation = self._usage.begin(account.name, account.limits)
             if reservation is None:
                 return TABLE["rate-limited"]
         self._transactions[peer] = _Transaction(account, reservation)
@@ -194,19 +183,10 @@ class SubmissionDoor:
 
     def _complete(self, account: Account | None, sender: Address, fields: bytes) -> bytes | Reply:
         """The header section as it is queued, or why the message is not."""
-        if account is not None and not _may_claim(account, fields):
+        allowed_from = account.allowed_from if account is not None else ()
+        if allowed_from and not may_claim(addresses(allowed_from), fields):
             return TABLE["from-not-allowed"]
-        authors = headers.values(fields, b"from")
-        if not authors and sender == NULL:
-            return TABLE["no-author"]
-        if len(authors) > 1 or not all(map(names_somebody, authors)):
-            return TABLE["bad-author"]
-        return repaired(
-            fields,
-            date=date(int(self._now())),
-            author=sender,
-            message_id=self._new_message_id(),
-        )
+        return completed(fields, sender, at=self._now(), message_id=self._new_message_id())
 
     # --- accounting ------------------------------------------------------------------------------
 
@@ -240,24 +220,3 @@ def _may_send_as(account: Account, sender: Address) -> bool:
     """
     allowed_from = account.allowed_from
     return not allowed_from or sender == NULL or sender in addresses(allowed_from)
-
-
-def _may_claim(account: Account, fields: bytes) -> bool:
-    """Whether no reader can find an author or a sender that is not the account's.
-
-    A header section without any is well: From is made of the reverse-path.
-    """
-    if not account.allowed_from:
-        return True
-    if not headers.is_well_formed(fields):
-        return False
-    allowed = addresses(account.allowed_from)
-    for name, is_single in _CLAIMS:
-        values = headers.values(fields, name)
-        if is_single and len(values) > 1:
-            return False
-        for value in values:
-            found = mailboxes(value)
-            if found is None or not all(address in allowed for address in found):
-                return False
-    return True

@@ -51,8 +51,9 @@ class Registry:
         return list(self._all)
 
     def of(self, identity: Identity) -> list[Session]:
-        """All sessions of an agent."""
-        return list(self._all.get(identity, ()))
+        """All sessions of an agent, the one that takes its mail first."""
+        taking = self._taking.get(identity)
+        return sorted(self._all.get(identity, ()), key=lambda session: session is not taking)
 
     def to(self, identity: Identity) -> Session | None:
         return self._taking.get(identity)
