@@ -75,6 +75,8 @@ from .schedule.prepare import Preparer
 from .schedule.scheduler import Scheduler, SchedulerSettings
 from .spool.disk import DiskSpool
 from .spool.settings import SpoolSettings
+from .state.database import Database
+from .state.requests import StoredRequests
 from .transport import certificates, self_signed
 from .transport.addresses import has_global_ipv6, is_local
 from .transport.delegate import Delegate, DelegatedTransport
@@ -128,6 +130,9 @@ class House:
             journal=self.journal,
             committed=self.metrics.committed,
         )
+        self.database = Database(
+            settings.state_dir, in_reactor=reactor.callFromThread, monotonic=time.monotonic
+        )
         self.health = Health(
             settings.state_dir / "spool" / "healthz",
             HealthLimits(settings.limits.free_octets, settings.limits.free_inodes),
@@ -172,10 +177,18 @@ class House:
         )
         self.dispatcher.scheduler = self.scheduler
         self.ledger.accepted = self.dispatcher.accepted
+        self.requests = StoredRequests(
+            self.database,
+            clock=reactor,
+            now=time.time,
+            is_queued=lambda id: bool(self.scheduler.entries(id)),
+            kept_s=settings.limits.request_memory_s,
+        )
         new_id = IdSource(time.time, secrets.token_bytes)
         self.acceptance = Acceptance(
             self.spool,
             self.events,
+            requests=self.requests,
             now=time.time,
             new_id=new_id,
             first_s=self._first_s,
@@ -195,7 +208,7 @@ class House:
         )
         self.register = Register(
             reactor,
-            settings.state_dir,
+            self.database,
             self.events,
             self.tally,
             settings.login,
@@ -261,6 +274,7 @@ class House:
         self.tarpit.free = settings.limits.unknown_recipients
         self.greylist.settings = _greylist_settings(settings)
         self.limits.settings = _limit_settings(settings)
+        self.requests.kept_s = settings.limits.request_memory_s
         self.certificates.use(tls_source, tls)
         self.renew_server_settings()
         self._hiding = _hiding(settings)

@@ -192,6 +192,7 @@ class MailService(Service):
         house = self._house = House(self._reactor, settings)
         self._recover(house)
         house.register.start()
+        house.requests.start()
         house.lag.start()
         house.certificates.start()
         self._listen(house)
@@ -212,9 +213,10 @@ class MailService(Service):
     def _recover(self, house: House) -> None:
         """Bring back what was there, and tell what a crash kept from the journal."""
         house.spool.acquire()
+        house.database.open()
         house.journal.open()
         count = 0
-        for found in house.spool.recover():
+        for found in house.requests.restore(house.spool.recover()):
             house.dispatcher.recovered(found)
             count += 1
         house.journal.recover(house.spool.recover_events(house.journal.synced()))
@@ -327,8 +329,10 @@ class MailService(Service):
             house.lag.stop,
             house.certificates.stop,
             house.register.stop,
+            house.requests.stop,
             house.dispatcher.leave,
             house.spool.close,
+            house.database.close,  # what came last into the spool is still remembered here
             house.journal.close,
             house.signers.stop,
         )

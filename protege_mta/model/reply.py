@@ -105,6 +105,7 @@ TABLE: Final[dict[str, Reply]] = {
     "local-error": _reply(451, "4.3.0", "local error, try again later"),
     "spool-failed": _reply(451, "4.3.0", "cannot store the message, try again later"),
     "spool-full": _reply(452, "4.3.1", "no room to store the message, try again later"),
+    "request-busy": _reply(451, "4.3.0", "this message is being handed in, try again later"),
     "rate-limited": _reply(450, "4.7.1", "too many messages, try again later"),
     "recipients-limited": _reply(450, "4.7.1", "too many recipients, try again in a minute"),
     # policy

@@ -37,6 +37,7 @@ from protege_mta.schedule.ledger import Ledger
 from protege_mta.schedule.prepare import Preparer
 from protege_mta.schedule.scheduler import Scheduler, SchedulerSettings
 from protege_mta.spool.memory import MemorySpool
+from protege_mta.testing.requests import MemoryRequests
 from protege_mta.testing.transports import TAKEN, ScriptedTransport
 
 START = 1_700_000_000.0
@@ -103,6 +104,7 @@ class FlowCase(SynchronousTestCase):
         self.acceptance = Acceptance(
             self.spool,
             events,
+            requests=MemoryRequests(),
             now=now,
             new_id=IdSource(now, lambda count: bytes(count)),
             first_s=lambda: RETRY.first_s,
