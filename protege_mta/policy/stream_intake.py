@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -105,21 +105,24 @@ class StreamIntake:
     ) -> Deferred[_T]:
         """What it comes to, or ``otherwise`` where that takes too long; it goes on then."""
         assert self._clock is not None
-        answer: Deferred[_T] = Deferred()
 
         def give_up() -> None:
             late()
             answer.callback(otherwise)
 
-        call = self._clock.callLater(ANSWER_S, give_up)
+        def cancel(_: Deferred[_T]) -> None:
+            call.cancel()
+            waiting.cancel()
 
         def done(result: _T | Failure) -> None:
             if call.active():
                 call.cancel()
                 answer.callback(result)
-            elif isinstance(result, Failure):
+            elif isinstance(result, Failure) and not result.check(CancelledError):
                 self.log.failure("a message that nobody waits for any more", failure=result)
 
+        answer: Deferred[_T] = Deferred(cancel)
+        call = self._clock.callLater(ANSWER_S, give_up)
         waiting.addBoth(done)
         return answer
 
