@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from ..model.identity import Identity
 from ..model.ports import Session
 
-REPLACED = (4400, "replaced_by_new_session")
-"""What a session is closed with when its agent has come anew."""
-
 
 def _nobody(identity: Identity) -> None:
     """Nobody is told."""
@@ -18,8 +15,8 @@ def _nobody(identity: Identity) -> None:
 class Registry:
     """:class:`~..model.ports.Sessions` of a relay server.
 
-    An agent has its mail sent to one session: the one that came last.  Of those that take no mail
-    it may have any number.
+    An agent has its mail sent to one session: the one that came last.  Whoever makes sessions
+    closes the one before.  Of those that take no mail an agent may have any number.
 
     :ivar arrived: told of an agent that mail can be sent to from now on, also where it could
         before, by another session.
@@ -59,17 +56,13 @@ class Registry:
         return self._taking.get(identity)
 
     def opened(self, session: Session) -> None:
-        """A session has authenticated; it displaces the one that takes its agent's mail."""
+        """A session has authenticated; if it takes mail, no other one of its agent does any more."""
         identity = session.identity
         self._all.setdefault(identity, set()).add(session)
         self._count += 1
-        if not session.takes_mail:
-            return
-        older = self._taking.get(identity)
-        self._taking[identity] = session
-        if older is not None:
-            older.close(*REPLACED)
-        self.arrived(identity)
+        if session.takes_mail:
+            self._taking[identity] = session
+            self.arrived(identity)
 
     def closed(self, session: Session) -> None:
         """It is over."""
