@@ -6,6 +6,7 @@ the message leaves.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Literal, Protocol
@@ -32,6 +33,7 @@ from .usage import Reservation, Usage
 LISTENER: Final = "tunnel"
 """What stands for the listener's name where a tunnel's end is a :class:`~..model.ports.Peer`."""
 
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _ENDS: Final[dict[str, tuple[str, str]]] = {
     "expired": ("4.4.7", "not delivered in time"),
     "removed": ("5.7.1", "taken out of the queue"),
@@ -57,7 +59,8 @@ class AgentsDoor:
     :param usage: counts what agents send; they are named apart from accounts.
     :param now: POSIX seconds, for Date.
     :param new_message_id: makes a Message-ID, with its angle brackets.
-    :param ended: told how each stream ended: the reply, or None where it was broken off.
+    :param ended: told how each stream ended, and how many octets of it came: the reply, or None
+        where it was broken off.
     :ivar relaying: replaced as a whole when the configuration is read again.
     :ivar message_octets: the largest message; likewise.
     :ivar is_closing: whether the service stops, and takes no more.
@@ -78,7 +81,7 @@ class AgentsDoor:
         now: Callable[[], float],
         new_message_id: Callable[[], str],
         new_session_id: Callable[[], str],
-        ended: Callable[[Reply | None], None],
+        ended: Callable[[Reply | None, int], None],
         message_octets: int,
     ) -> None:
         self.relaying = relaying
@@ -110,7 +113,7 @@ class AgentsDoor:
         peer = self._peers[session]
         opened = self._open(session, peer, stream)
         if isinstance(opened, Reply):
-            self._told(peer, stream, opened)
+            self._told(peer, stream, opened, 0)
         return opened
 
     def _open(self, session: Session, peer: Peer, stream: Stream) -> Intake | Reply:
@@ -144,7 +147,7 @@ class AgentsDoor:
             session.peer_address,
             may_sign=True,
             tenant=agent.tenant,
-            request_id=stream.request_id,
+            request_id=stream.request_id or _own_name(stream.stream_id),
         )
         # Before the limit: what is here already is no further message.
         intake = self._begin(peer, self.relaying.readdressed(envelope), origin)
@@ -173,10 +176,10 @@ class AgentsDoor:
             return TABLE["from-not-allowed"]
         return completed(fields, sender, at=self._now(), message_id=self._new_message_id())
 
-    def _told(self, peer: Peer, stream: Stream, reply: Reply | None) -> None:
+    def _told(self, peer: Peer, stream: Stream, reply: Reply | None, octets: int) -> None:
         if reply is not None and reply.code >= 400:
             self._events.rejected(peer, stream.sender, stream.recipient, reply)
-        self._ended(reply)
+        self._ended(reply, octets)
 
     # --- what becomes of it ----------------------------------------------------------------------
 
@@ -202,6 +205,11 @@ class AgentsDoor:
         except Exception:
             # What is told here must not keep a fate from being recorded.
             self.log.failure("could not tell an agent about {id}", id=message.id)
+
+
+def _own_name(stream_id: str) -> str:
+    """What an original gateway calls a message, for want of a better name: it makes a UUID for each."""
+    return stream_id if _UUID.match(stream_id) else ""
 
 
 def _settle(reservation: Reservation, reply: Reply | None) -> None:

@@ -27,8 +27,8 @@ class StreamIntake:
     What is refused is read to its end, and nothing of it kept.
 
     :param clock: None where the sender waits for as long as it takes.
-    :param ended: told once how it ended: what the sender is told, or None where there is nobody to
-        be told.
+    :param ended: told once how it ended, and how many octets came: what the sender is told, or None
+        where there is nobody to be told.
     """
 
     log = Logger()
@@ -41,7 +41,7 @@ class StreamIntake:
         *,
         most_octets: int,
         clock: IReactorTime | None,
-        ended: Callable[[Reply | None], None],
+        ended: Callable[[Reply | None, int], None],
     ) -> None:
         self._intake = intake
         self._most_octets = most_octets
@@ -74,14 +74,14 @@ class StreamIntake:
     def abort(self) -> None:
         if self._flaw is None:
             self._intake.abort()
-        self._ended(None)
+        self._ended(None, self._size_octets)
 
     def _tell(self, reply: Reply) -> Reply:
-        self._ended(reply)
+        self._ended(reply, self._size_octets)
         return reply
 
     def _fail(self, failure: Failure) -> Failure:
-        self._ended(None)
+        self._ended(None, self._size_octets)
         return failure
 
     def _pass_on(self, octets: bytes) -> Deferred[None] | None:

@@ -46,6 +46,10 @@ class StoredAgents:
     def __contains__(self, identity: object) -> bool:
         return identity in self._last_at
 
+    def identities(self) -> list[Identity]:
+        """All of them, the longest absent first."""
+        return list(self._last_at)
+
     def last_at(self, identity: Identity) -> float | None:
         """When it was there last, POSIX seconds; None where it never was."""
         return self._last_at.get(identity)

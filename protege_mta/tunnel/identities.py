@@ -60,7 +60,8 @@ class Identities:
             for alias in agent.aliases
         }
 
-    def __len__(self) -> int:
+    @property
+    def listed(self) -> int:
         """How many are listed and not revoked."""
         return sum(not agent.is_revoked for agent in self._listed.values())
 

@@ -82,6 +82,8 @@ class Setting:
     :ivar is_relay: whether this is the relay's side.
     :ivar new_id: gives a fresh UUID, version 4.
     :ivar told: at an agent's side, gets what its relay says of earlier messages.
+    :ivar sent: told of each stream that the other side, or its silence, has ended: how, and how many
+        octets of content it had.
     """
 
     is_relay: bool
@@ -91,6 +93,7 @@ class Setting:
     clock: IReactorTime
     new_id: Callable[[], str]
     told: Callable[[TunnelSession, DeliveryState], None] = lambda session, state: None
+    sent: Callable[[Outcome, int], None] = lambda outcome, octets: None
 
 
 class TunnelSession:
@@ -378,8 +381,10 @@ class TunnelSession:
     def _end(self, sending: Sending, result: Result) -> None:
         if self.is_reliable and not isinstance(result, Unanswered):
             self._unfinished.answered(self._request(sending.stream))
-        _, outcome = self._sends.pop(sending)
-        outcome.callback(self._outcome(result))
+        octets, outcome = self._sends.pop(sending)
+        ended = self._outcome(result)
+        self._setting.sent(ended, octets.size_octets)
+        outcome.callback(ended)
 
     def _outcome(self, result: Result) -> Outcome:
         match result:

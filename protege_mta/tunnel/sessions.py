@@ -20,6 +20,7 @@ class Registry:
 
     :ivar arrived: told of an agent that mail can be sent to from now on, also where it could
         before, by another session.
+    :ivar count: sessions of either kind.
     :ivar left: told of one that mail cannot be sent to any more.
     """
 
@@ -28,11 +29,7 @@ class Registry:
         self.left: Callable[[Identity], None] = _nobody
         self._taking: dict[Identity, Session] = {}
         self._all: dict[Identity, set[Session]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        """Authenticated sessions, of either kind."""
-        return self._count
+        self.count = 0
 
     def __iter__(self) -> Iterator[Session]:
         """Every session; a copy, so that they may be closed meanwhile."""
@@ -59,7 +56,7 @@ class Registry:
         """A session has authenticated; if it takes mail, no other one of its agent does any more."""
         identity = session.identity
         self._all.setdefault(identity, set()).add(session)
-        self._count += 1
+        self.count += 1
         if session.takes_mail:
             self._taking[identity] = session
             self.arrived(identity)
@@ -69,7 +66,7 @@ class Registry:
         identity = session.identity
         sessions = self._all[identity]
         sessions.remove(session)
-        self._count -= 1
+        self.count -= 1
         if not sessions:
             del self._all[identity]
         if self._taking.get(identity) is session:

@@ -49,6 +49,7 @@ class TunnelServer:
         a login takes two.
     :param may_log_in: whether the holder of a key may come.
     :param replaced: told of a session that had to go for another one.
+    :param refused: told of each login that failed: from which address, and the code.
     :param now: POSIX seconds.
     :param new_id: gives a fresh UUID, version 4, that nobody can guess.
     :param unfinished: left out, one of its own.
@@ -65,6 +66,7 @@ class TunnelServer:
         may_attempt: Callable[[str], bool],
         may_log_in: Callable[[Identity], bool],
         replaced: Callable[[Session, Session], None] = lambda old, new: None,
+        refused: Callable[[str, str], None] = lambda address, code: None,
         address_of: Callable[[Request], str] | None = None,
         unfinished: Unfinished | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class TunnelServer:
         self.sockets = ServerSockets(clock, self._connect)
         self.resource: IResource = _Resource(self, address_of or _address)
         self._replaced = replaced
+        self.refused = refused
         self._connections: set[RelayConnection] = set()
         self._inbound: dict[Identity, TunnelSession] = {}
         self._gone: Deferred[None] | None = None
@@ -191,6 +194,7 @@ class RelayConnection(Connection):
             "tunnel login refused peer={peer} code={code}",
             peer=self.peer_address, code=refuse.code,
         )  # fmt: skip
+        self._server.refused(self.peer_address, refuse.code)
         self.send_text(refuse.text)
         self.close(refuse.close, refuse.code)
 

@@ -74,7 +74,7 @@ class Case(SynchronousTestCase):
             now=lambda: NOON,
             new_message_id=lambda: "<new@mx.test>",
             new_session_id=lambda: "t-1",
-            ended=lambda reply: self.ended.append(None if reply is None else reply.code),
+            ended=lambda reply, octets: self.ended.append(None if reply is None else reply.code),
             message_octets=1000,
         )
         self.session = self.open(ANN)
@@ -168,6 +168,15 @@ class SendingTests(Case):
     def test_request_id_is_the_origins(self) -> None:
         self.receive(request_id="r-1")
         self.assertEqual(self.origins[0].request_id, "r-1")
+
+    def test_names_that_an_original_gives(self) -> None:
+        for stream_id, name in {
+            "0c4f7d2e-3a5b-4c6d-8e9f-001122334455": "0c4f7d2e-3a5b-4c6d-8e9f-001122334455",
+            "769j4i23i7lump30:a@else.test": "",
+        }.items():
+            stream = Stream(ANN_AT, "a@else.test", stream_id=stream_id)
+            self.door.receive(self.open(ANN, is_reliable=False), stream)
+            self.assertEqual(self.origins[-1].request_id, name)
 
     def test_what_is_here_already(self) -> None:
         """Is no further message of the hour."""

@@ -245,7 +245,7 @@ class RegistryTests(SynchronousTestCase):
         self.registry.closed(newer)
         self.assertIsNone(self.registry.to(ANN))
         self.assertEqual(self.told[2:], [("left", ANN)])
-        self.assertEqual((len(self.registry), list(self.registry)), (0, []))
+        self.assertEqual((self.registry.count, list(self.registry)), (0, []))
 
     def test_sessions_that_take_no_mail(self) -> None:
         """Any number of them, and nobody is displaced, nor told."""
@@ -255,7 +255,7 @@ class RegistryTests(SynchronousTestCase):
         taking = self.open()
         self.assertEqual(self.registry.of(ANN)[0], taking)
         self.assertEqual(set(self.registry.of(ANN)), {taking, *senders})
-        self.assertEqual((len(self.registry), self.registry.reachable), (4, 1))
+        self.assertEqual((self.registry.count, self.registry.reachable), (4, 1))
         self.registry.closed(taking)
         self.assertEqual(self.told, [("arrived", ANN), ("left", ANN)])
         self.assertEqual({s.closed_with for s in senders}, {None})
