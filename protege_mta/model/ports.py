@@ -313,6 +313,10 @@ class Intake(Protocol):
 class Arrival(Intake, Protocol):
     """A message on its way into the house that can be looked at before it is accepted."""
 
+    @property
+    def size_octets(self) -> int:
+        """What has been written, our trace field included."""
+
     def look(self) -> Deferred[Held | Reply]:
         """What has been written, once all has been; before :meth:`finish` or :meth:`abort`.
 

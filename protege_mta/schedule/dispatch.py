@@ -178,7 +178,7 @@ class Dispatcher:
             names = [envelope.recipients[index] for index in recipients]
             age_s = max([self.hold_s(one.address) for one in names])
             # That it waits for an agent is no delay, unless its sender calls it one.
-            warns = warns and any([one.notify & Notify.DELAY for one in names])
+            warns = warns and any(one.notify & Notify.DELAY for one in names)
         return Entry(
             message.id,
             hop,

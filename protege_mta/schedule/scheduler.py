@@ -541,6 +541,13 @@ class Scheduler:
             for entry in self.entries(id)
         ]
 
+    def absence(self, entry: Entry) -> str:
+        """Who it waits for, in words; empty where it waits for nobody to come."""
+        hop = self._locator.known(entry.hop)
+        if hop is None or hop.absence is None or entry.place is not hop.line:
+            return ""
+        return hop.absence.cause.text
+
     def depth(self) -> Depth:
         """The queue in figures; cheap."""
         counts, sites = self._register.counts, self._locator.sites
