@@ -15,11 +15,13 @@ from uuid import uuid4
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from .config.domains import TunnelDomain
 from .config.model import Settings
 from .config.toml import load_identities
+from .model.address import NULL
 from .model.domain import ascii_domain
 from .model.identity import Agent
 from .model.outcome import Delivered, Outcome, PermanentFailure
@@ -44,6 +46,9 @@ from .tunnel.socket_server import TunnelServer
 REVOKED: Final = (4401, "identity_not_allowed")
 """What a session is closed with whose agent may not log in any more; a login is refused alike."""
 
+GRACE_S: Final = 5.0
+"""How long streams that have begun may take to their end when the service stops."""
+
 CLOSED: Final = (1001, "no tunnel server here")
 
 
@@ -64,7 +69,6 @@ class RelayServer:
         settings: Settings,
         *,
         database: Database,
-        relaying: Relaying,
         events: Events,
         begin: Begin,
         usage: Usage,
@@ -73,6 +77,7 @@ class RelayServer:
         new_message_id: Callable[[], str],
         new_session_id: Callable[[], str],
     ) -> None:
+        self._clock = reactor
         self._tally = tally.tunnel
         self._is_enabled = False
         self._seen = StoredAgents(database)
@@ -82,7 +87,7 @@ class RelayServer:
         self.door = AgentsDoor(
             self.agents,
             self.sessions,
-            relaying,
+            Relaying({}, {}, NULL),  # until it is configured
             events,
             begin,
             usage=usage,
@@ -108,7 +113,7 @@ class RelayServer:
 
     # --- life ------------------------------------------------------------------------------------
 
-    def configure(self, settings: Settings, relaying: Relaying) -> None:
+    def configure(self, settings: Settings) -> None:
         """Put settings into force; sessions of agents that may come no more end.
 
         :raise ConfigError: the file of the agents cannot be used; nothing has changed then.
@@ -122,7 +127,6 @@ class RelayServer:
             domains=tunnel_domains(settings),
             send_per_hour=server.send_per_hour,
         )
-        self.door.relaying = relaying
         self.door.message_octets = settings.limits.message_octets
         self._knocks.per_minute = server.auth_per_ip_per_minute
         self._server.limits = limits = _limits(settings)
@@ -137,11 +141,21 @@ class RelayServer:
         self._seen.load()
         self._file.start()
 
-    def drain(self) -> Deferred[None]:
-        """Take nothing more, and say goodbye to everybody.  :return: once all are gone."""
+    def drain(self, within_s: float) -> Deferred[None]:
+        """Take nothing new, let what is under way come in, and say goodbye to everybody.
+
+        :param within_s: how long at most before the goodbye.
+        :return: once all are gone.
+        """
         self.door.is_closing = True
         self._file.stop()
-        return self._server.close()
+        return Deferred.fromCoroutine(self._drain(min(within_s, GRACE_S)))
+
+    async def _drain(self, within_s: float) -> None:
+        until = self._clock.seconds() + within_s
+        while self.door.streams and self._clock.seconds() < until:
+            await deferLater(self._clock, GRACE_S / 50)
+        await self._server.close()
 
     def stop(self) -> None:
         """Keep nothing more of what comes."""
@@ -216,19 +230,20 @@ class RelayServer:
             case _:
                 self._tally.streams_out["later"] += 1
 
-    @property
-    def waiting(self) -> int:
-        """Connections that have not logged in."""
-        return max(0, self._server.connections - self.sessions.count)
+    def figures(self) -> dict[str, int]:
+        """Agents that mail can be sent to, sessions, and connections that have not logged in."""
+        return {
+            "reachable": self.sessions.reachable,
+            "sessions": self.sessions.count,
+            "waiting": max(0, self._server.connections - self.sessions.count),
+        }
 
     def status(self) -> Row:
         """For ``status``."""
         return {
-            "enabled": self._is_enabled,
+            "is_enabled": self._is_enabled,
             "listed": self.agents.listed,
-            "reachable": self.sessions.reachable,
-            "sessions": self.sessions.count,
-            "waiting": self.waiting,
+            **self.figures(),
         }
 
     def handlers(self) -> Mapping[str, Handler]:

@@ -16,7 +16,7 @@ from .address import Address
 from .batch import Batch, BigFile
 from .envelope import Envelope, Message, Origin, Recipient
 from .hop import Site
-from .identity import Agent, Identity
+from .identity import Identity
 from .ids import QueueId
 from .outcome import Fate, Outcome, TlsFacts, TransientFailure
 from .reply import Reply
@@ -123,6 +123,23 @@ class Journal(Protocol):
 
     def synced(self) -> Position:
         """What lies before this position need not be told again.  Any thread."""
+
+
+class Octets(Protocol):
+    """What can be read.  :class:`Content` is one."""
+
+    @property
+    def size_octets(self) -> int: ...
+
+    def read(self, offset: int = 0, size: int = -1) -> bytes:
+        """As :meth:`Content.read`, in any thread."""
+
+
+class Held(Octets, Protocol):
+    """Content that has come in whole and is not accepted yet."""
+
+    def close(self) -> None:
+        """As :meth:`Content.close`."""
 
 
 class Incoming(Protocol):
@@ -293,6 +310,26 @@ class Intake(Protocol):
         """The peer went away, or broke the rules in the middle."""
 
 
+class Arrival(Intake, Protocol):
+    """A message on its way into the house that can be looked at before it is accepted."""
+
+    @property
+    def size_octets(self) -> int:
+        """What has been written, our trace field included."""
+
+    def look(self) -> Deferred[Held | Reply]:
+        """What has been written, once all has been; before :meth:`finish` or :meth:`abort`.
+
+        :return: to be closed again; or why the message cannot be kept: it is ended then.
+        """
+
+    def mark(self, head: bytes, verdicts: Verdicts) -> None:
+        """Before :meth:`finish`.
+
+        :param head: fields to come before all else, our trace field included.
+        """
+
+
 class Door(Protocol):
     """What an SMTP server asks the house.
 
@@ -328,16 +365,6 @@ class Door(Protocol):
 # --- tunnels -------------------------------------------------------------------------------------
 
 
-class Octets(Protocol):
-    """Content as it is to be sent.  :class:`Content` is one."""
-
-    @property
-    def size_octets(self) -> int: ...
-
-    def read(self, offset: int = 0, size: int = -1) -> bytes:
-        """As :meth:`Content.read`."""
-
-
 class Session(Protocol):
     """An authenticated connection of one agent, seen from either end of the tunnel."""
 
@@ -359,11 +386,12 @@ class Session(Protocol):
 
     def send(self, stream: Stream, octets: Octets) -> Deferred[Outcome]:
         """Send one message.  Never fails: an end of the session in between is a
-        :class:`~.outcome.TransientFailure`.
+        :class:`~.outcome.TransientFailure` of scope HOST.
 
         The other side has it when the outcome says so: acknowledged where the session is reliable;
         else, by an agent, that it has answered a ping sent after the end of the stream, and by a
-        relay, its ``relay_delivery_result``.  ``octets`` is read until then.
+        relay, its ``relay_delivery_result``.  ``octets`` is read until then.  Cancelling the Deferred
+        gives the stream up.
         """
 
     def tell(self, state: DeliveryState) -> None:
@@ -402,18 +430,12 @@ class Agents(Protocol):
     Answers come from memory.
     """
 
-    def get(self, identity: Identity) -> Agent | None:
-        """Who may log in with that key, ``send_per_hour`` filled in; None where nobody may."""
-
     def at(self, address: Address) -> Identity | None:
         """Whose mailbox it is: an agent's key or one of its aliases, in any case, at one of our
         tunnel domains; None where it is nobody's.
 
         Where any key may log in, each key is somebody's mailbox.
         """
-
-    def addresses(self, identity: Identity) -> Sequence[str]:
-        """All addresses that it may send as, which may be aliases elsewhere; none for nobody."""
 
     def may_hold(self, identity: Identity) -> bool:
         """Whether its mail may be kept until it comes: it is listed, or has logged in before."""

@@ -17,9 +17,9 @@ from twisted.logger import Logger
 from ..model.account import AccountLimits
 from ..model.address import NULL, Address, is_ascii, parse
 from ..model.envelope import Envelope, Message, Origin, Recipient
-from ..model.identity import Identity
+from ..model.identity import Agent, Identity
 from ..model.outcome import Delivered, Fate, Outcome
-from ..model.ports import Agents, Events, Intake, Peer, Session, Sessions
+from ..model.ports import Events, Intake, Peer, Session, Sessions
 from ..model.reply import TABLE, Reply
 from ..model.stream import DeliveryState, Stream
 from .addresses import Addresses, addresses
@@ -39,6 +39,16 @@ _ENDS: Final[dict[str, tuple[str, str]]] = {
     "removed": ("5.7.1", "taken out of the queue"),
 }
 """Code and text for what ends without a reply (RFC 3463, 3.5 and 3.8)."""
+
+
+class Rights(Protocol):
+    """What each agent may do, as it is now."""
+
+    def get(self, identity: Identity) -> Agent | None:
+        """Who may log in with that key, ``send_per_hour`` filled in; None where nobody may."""
+
+    def addresses(self, identity: Identity) -> Sequence[str]:
+        """All addresses that it may send as, which may be aliases elsewhere; none for nobody."""
 
 
 class Presence(Sessions, Protocol):
@@ -63,6 +73,7 @@ class AgentsDoor:
         where it was broken off.
     :ivar relaying: replaced as a whole when the configuration is read again.
     :ivar message_octets: the largest message; likewise.
+    :ivar streams: messages on their way in.
     :ivar is_closing: whether the service stops, and takes no more.
     """
 
@@ -70,7 +81,7 @@ class AgentsDoor:
 
     def __init__(
         self,
-        agents: Agents,
+        agents: Rights,
         present: Presence,
         relaying: Relaying,
         events: Events,
@@ -86,6 +97,7 @@ class AgentsDoor:
     ) -> None:
         self.relaying = relaying
         self.message_octets = message_octets
+        self.streams = 0
         self.is_closing = False
         self._agents = agents
         self._present = present
@@ -114,6 +126,8 @@ class AgentsDoor:
         opened = self._open(session, peer, stream)
         if isinstance(opened, Reply):
             self._told(peer, stream, opened, 0)
+        else:
+            self.streams += 1
         return opened
 
     def _open(self, session: Session, peer: Peer, stream: Stream) -> Intake | Reply:
@@ -167,7 +181,7 @@ class AgentsDoor:
             ),
             most_octets=self.message_octets,
             clock=None if session.is_reliable else self._clock,
-            ended=partial(self._told, peer, stream),
+            ended=partial(self._over, peer, stream),
         )
 
     def _complete(self, allowed: Addresses, sender: Address, fields: bytes) -> bytes | Reply:
@@ -175,6 +189,10 @@ class AgentsDoor:
         if not may_claim(allowed, fields):
             return TABLE["from-not-allowed"]
         return completed(fields, sender, at=self._now(), message_id=self._new_message_id())
+
+    def _over(self, peer: Peer, stream: Stream, reply: Reply | None, octets: int) -> None:
+        self.streams -= 1
+        self._told(peer, stream, reply, octets)
 
     def _told(self, peer: Peer, stream: Stream, reply: Reply | None, octets: int) -> None:
         if reply is not None and reply.code >= 400:

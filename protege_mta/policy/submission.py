@@ -19,6 +19,7 @@ from .authorship import completed, may_claim
 from .door import Begin
 from .header_first import HeaderFirst
 from .limits import Limits
+from .pass_through import PassThrough
 from .relaying import Relaying
 from .usage import Reservation, Usage
 
@@ -54,6 +55,7 @@ class SubmissionDoor:
     :param now: POSIX seconds, for Date.
     :param new_message_id: makes a Message-ID, with its angle brackets.
     :ivar relaying: replaced as a whole when the configuration is read again.
+    :ivar pass_through: as :attr:`.door.SmtpDoor.pass_through`.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class SubmissionDoor:
         new_message_id: Callable[[], str],
     ) -> None:
         self.relaying = relaying
+        self.pass_through: PassThrough | None = None
         self._limits = limits
         self._events = events
         self._begin = begin
@@ -87,6 +90,8 @@ class SubmissionDoor:
     def closed(self, peer: Peer) -> None:
         self._limits.closed(peer)
         self._forget(peer)
+        if self.pass_through is not None:
+            self.pass_through.closed(peer)
         sending = self._sending.get(peer.identity)
         if sending is not None:
             sending.discard(peer)
@@ -106,7 +111,15 @@ class SubmissionDoor:
         return self._told(peer, sender, "", reply)
 
     def recipient(self, peer: Peer, mail: MailCommand, recipient: Recipient) -> Reply:
-        reply = self._judge_recipient(peer, recipient.address)
+        pass_through = self.pass_through if self.relaying.has_pass_through else None
+        if pass_through is None:
+            reply = self._judge_recipient(peer, recipient.address)
+        else:
+            passed = self.relaying.is_passed_through(recipient)
+            refusal = pass_through.refusal(peer, mail, passed)
+            reply = refusal or self._judge_recipient(peer, recipient.address)
+            if reply.code < 400:
+                pass_through.accepted(peer, mail, passed)
         return self._told(peer, mail.envelope.sender, recipient.address, reply)
 
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
