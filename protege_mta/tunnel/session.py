@@ -127,6 +127,7 @@ class TunnelSession:
         self._setting = setting
         self._unfinished = setting.unfinished
         self._contact = Contact(host, peer_address)
+        self._theirs = theirs
         if theirs is not None:
             acknowledgement = Acknowledgement.RESULT
         elif setting.is_relay:
@@ -157,6 +158,9 @@ class TunnelSession:
     def send(self, stream: Stream, octets: Octets) -> Deferred[Outcome]:
         if self._is_over:
             return succeed(self._lost())
+        if self._theirs is not None and octets.size_octets > self._theirs.max_octets:
+            reply = TABLE["message-too-big"]
+            return succeed(PermanentFailure(Scope.MESSAGE, reply, self._contact))
         stream_id = stream.stream_id or self._setting.new_id()
         stream = attrs.evolve(
             stream, stream_id=stream_id, request_id=stream.request_id or stream_id,
@@ -299,7 +303,7 @@ class TunnelSession:
         for number, intake in list(self._intakes.items()):
             receiving = self._in.receiving(number)
             del self._intakes[number]
-            if receiving is None or not receiving.stream.request_id:
+            if receiving is None or not receiving.stream.request_id or not receiving.taken:
                 self._abort(intake)
                 continue
             request = self._request(receiving.stream)
