@@ -117,7 +117,7 @@ class AgentTransport:
             return TransientFailure(Scope.RECIPIENT, TABLE["local-error"])
 
         # What breaks for one must not leave those behind that are under way already.
-        return maybeDeferred(send).addCallback(_judged).addErrback(broke)
+        return maybeDeferred(send).addCallbacks(_judged, broke)
 
     def _broke(self, failure: Failure, attempt: Attempt) -> Outcomes:
         id = attempt.content.message.id
