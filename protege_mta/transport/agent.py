@@ -28,8 +28,8 @@ Attest = Callable[[Stream, Verdicts], Attestation]
 """Signs our word about a message's sender, for a stream whose ``stream_id`` is chosen."""
 
 _TAKES_ALL: Final = HopAbilities()
-_FULL: Final = "4.3."
-"""How enhanced status codes begin that are about the mail system (RFC 3463, 3.4)."""
+_SPARED: Final = ("4.3.1", "4.3.2")
+"""System full, and not accepting messages (RFC 3463, 3.4)."""
 
 Outcomes = Sequence[tuple[int, Outcome]]
 
@@ -117,7 +117,7 @@ class AgentTransport:
             return TransientFailure(Scope.RECIPIENT, TABLE["local-error"])
 
         # What breaks for one must not leave those behind that are under way already.
-        return maybeDeferred(send).addErrback(broke).addCallback(_judged)
+        return maybeDeferred(send).addCallbacks(_judged, broke)
 
     def _broke(self, failure: Failure, attempt: Attempt) -> Outcomes:
         id = attempt.content.message.id
@@ -144,7 +144,7 @@ def _judged(outcome: Outcome) -> Outcome:
             return attrs.evolve(outcome, is_relayed=False, is_final=False)
         case TransientFailure(scope=Scope.HOST | Scope.SITE):
             return attrs.evolve(outcome, scope=Scope.HOST)
-        case TransientFailure(cause=cause) if cause.enhanced.startswith(_FULL):
+        case TransientFailure(cause=cause) if cause.enhanced in _SPARED:
             return attrs.evolve(outcome, scope=Scope.SITE)
     return outcome
 

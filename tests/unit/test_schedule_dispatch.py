@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.address import NULL, Address, domain_of
 from protege_mta.model.envelope import Envelope, Notify, Origin, Recipient
-from protege_mta.model.hop import NextHop, Site
+from protege_mta.model.hop import HopKind, NextHop, Site
 from protege_mta.model.ids import IdSource, QueueId
 from protege_mta.model.outcome import (
     Contact,
@@ -23,7 +23,7 @@ from protege_mta.model.outcome import (
     Scope,
     TransientFailure,
 )
-from protege_mta.model.ports import SpoolFull
+from protege_mta.model.ports import SpoolFull, Transport
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.observe.events import EventLines
 from protege_mta.observe.metrics import Counts
@@ -80,12 +80,12 @@ class FlowCase(SynchronousTestCase):
             self.spool,
             events,
             self.ledger,
-            transports={"mx": self.transport},
+            transports=self.transports(),
             locate=self.locate,
             now=now,
             rng=rng,
         )
-        self.dispatcher.route_by(lambda address: NextHop("mx", domain_of(address)))
+        self.dispatcher.route_by(self.hop)
         self.dispatcher.retry = RETRY
         self.dispatcher.preparer = Preparer({}, lambda work: succeed(work()))
         self.scheduler = Scheduler(
@@ -112,6 +112,12 @@ class FlowCase(SynchronousTestCase):
             took=lambda seconds: None,
         )
         self.desk = Desk(self.spool, self.ledger, now, self.scheduler)
+
+    def transports(self) -> dict[HopKind, Transport]:
+        return {"mx": self.transport}
+
+    def hop(self, address: Address) -> NextHop:
+        return NextHop("mx", domain_of(address))
 
     def locate(self, hop: NextHop) -> Deferred[Site | TransientFailure | PermanentFailure]:
         missing = self.missing.get(hop.name)
