@@ -15,7 +15,6 @@ from protege_mta.routing.agents import AWAY, AgentRouter
 from protege_mta.routing.site import Locator
 from protege_mta.routing.table import NOBODY, RoutingTable
 from protege_mta.testing.sessions import FakeAgents, FakeSession, FakeSessions
-from protege_mta.tunnel.nobody import Nobody
 
 ANNA: Final = identity_of(bytes(32))
 BERT: Final = identity_of(bytes([7]) * 32)
@@ -85,11 +84,3 @@ class RouterTests(SynchronousTestCase):
         gone = PermanentFailure(Scope.SITE, TABLE["no-such-user"])
         self.assertEqual(self.successResultOf(locate(hop)), gone)
         self.assertEqual(self.successResultOf(locate(NOBODY)), gone)
-
-    def test_a_service_without_agents(self) -> None:
-        nobody = Nobody()
-        self.assertIsNone(nobody.at(Address("x@a.test")))
-        gone = PermanentFailure(Scope.SITE, TABLE["no-such-user"])
-        self.assertEqual(
-            self.successResultOf(AgentRouter(nobody, nobody)(NextHop("agent", ANNA))), gone
-        )
