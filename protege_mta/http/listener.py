@@ -122,8 +122,9 @@ class _Request(Request):
             self.write(answer.problem(self, 400, "the URL and Host are not UTF-8"))
             self.finish()
             return
-        if self.uri == TUNNEL and self._is_upgrade() and self._site.upgrade is not None:
-            self._leave_http(self._site.upgrade)
+        upgrade = self._site.upgrade
+        if upgrade is not None and self.uri == TUNNEL and self._is_upgrade():
+            self._leave_http(upgrade)
             return
         super().process()
 
@@ -135,7 +136,8 @@ class _Request(Request):
 
     def _is_upgrade(self) -> bool:
         wanted = ",".join(self.requestHeaders.getRawHeaders("upgrade") or ())
-        return any(word.strip().lower() == "websocket" for word in wanted.split(","))
+        is_wanted = any(word.strip().lower() == "websocket" for word in wanted.split(","))
+        return is_wanted and self.method == b"GET"
 
     def _leave_http(self, upgrade: Upgrade) -> None:
         protocol = upgrade(self.client_address)
