@@ -28,6 +28,7 @@ from .clerk import Clerk
 from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain
 from .config.kinds import AnswerRange
 from .config.model import (
+    HttpListener,
     Policy,
     Settings,
     SmtpListener,
@@ -38,13 +39,14 @@ from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics
 from .message import trace
-from .model.address import NULL
+from .model.address import NULL, Address, domain_of
 from .model.domain import ascii_domain
 from .model.envelope import Envelope, Origin
 from .model.hop import HopKind, NextHop
+from .model.identity import Identity
 from .model.ids import IdSource, QueueId
-from .model.ports import Intake, Peer, Transport
-from .model.reply import Reply
+from .model.ports import Agents, Intake, Peer, Sessions, Transport
+from .model.reply import TABLE, Reply
 from .model.tally import Tally
 from .observe.events import EventLines
 from .observe.health import Health, HealthLimits, ReactorLag
@@ -55,16 +57,19 @@ from .policy.door import SmtpDoor
 from .policy.greylist import Greylist, GreylistSettings
 from .policy.guard import Guard
 from .policy.limits import Limits, LimitSettings
-from .policy.relaying import Mailboxes, Relaying
+from .policy.pass_through import PassThrough, PassThroughSettings
+from .policy.relaying import AgentMailboxes, Mailboxes, Relaying
 from .policy.submission import SubmissionDoor
 from .policy.tarpit import Tarpit
 from .register import Register
+from .relay_server import RelayServer
+from .routing.agents import AgentRouter
 from .routing.lmtp import LmtpRouter
 from .routing.mx import MxRouter
 from .routing.networks import OwnListeners, Prohibited
 from .routing.site import Located, Locator
 from .routing.smarthost import SmarthostRouter
-from .routing.table import RoutingTable
+from .routing.table import RoutingTable, agent_hop
 from .schedule.backoff import Backoff, RetrySchedule
 from .schedule.bounces import Bounces
 from .schedule.desk import Desk
@@ -75,8 +80,11 @@ from .schedule.prepare import Preparer
 from .schedule.scheduler import Scheduler, SchedulerSettings
 from .spool.disk import DiskSpool
 from .spool.settings import SpoolSettings
+from .state.database import Database
+from .state.requests import StoredRequests
 from .transport import certificates, self_signed
 from .transport.addresses import has_global_ipv6, is_local
+from .transport.agent import AgentTransport, Attest, stream_to_agent
 from .transport.delegate import Delegate, DelegatedTransport
 from .transport.dns import DnsResolver
 from .transport.dns_system import HostsFile
@@ -103,10 +111,20 @@ class House:
     """The parts of one service.
 
     :param reactor: Twisted's.
+    :param agents: left out, those of the relay server; likewise ``sessions``.
     :ivar settings: those in force.
+    :ivar attest: our word about a message's sender, for agents; None to give none.
     """
 
-    def __init__(self, reactor: Any, settings: Settings) -> None:
+    attest: Attest | None = None
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        agents: Agents | None = None,
+        sessions: Sessions | None = None,
+    ) -> None:
         self.settings = settings
         self.reactor = reactor
         self.started_at = time.time()
@@ -128,6 +146,9 @@ class House:
             journal=self.journal,
             committed=self.metrics.committed,
         )
+        self.database = Database(
+            settings.state_dir, in_reactor=reactor.callFromThread, monotonic=time.monotonic
+        )
         self.health = Health(
             settings.state_dir / "spool" / "healthz",
             HealthLimits(settings.limits.free_octets, settings.limits.free_inodes),
@@ -136,6 +157,33 @@ class House:
             stats=self.spool.stats,
             lag=self.lag,
         )
+
+        self.register = Register(
+            reactor,
+            self.database,
+            self.events,
+            self.tally,
+            settings.login,
+            changed=self.renew_server_settings,
+        )
+        new_id = IdSource(time.time, secrets.token_bytes)
+        self.relay_server = RelayServer(
+            reactor,
+            settings,
+            database=self.database,
+            events=self.events,
+            begin=self._begin_stream,
+            usage=self.register.usage,
+            tally=self.tally,
+            in_thread=self._in_thread,
+            new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
+            new_session_id=_session_ids(),
+        )
+        self.events.settled = self.relay_server.door.settled
+        self.agents: Agents = self.relay_server.agents if agents is None else agents
+        self.sessions: Sessions = self.relay_server.sessions if sessions is None else sessions
+        self.relay_server.sessions.arrived = self.agent_changed
+        self.relay_server.sessions.left = self.agent_changed
 
         self.own = OwnListeners(is_local)
         self.delegate = self._new_delegate(settings)
@@ -172,15 +220,33 @@ class House:
         )
         self.dispatcher.scheduler = self.scheduler
         self.ledger.accepted = self.dispatcher.accepted
-        new_id = IdSource(time.time, secrets.token_bytes)
+        self.requests = StoredRequests(
+            self.database,
+            clock=reactor,
+            now=time.time,
+            is_queued=lambda id: bool(self.scheduler.entries(id)),
+            kept_s=settings.limits.request_memory_s,
+        )
         self.acceptance = Acceptance(
             self.spool,
             self.events,
+            requests=self.requests,
             now=time.time,
             new_id=new_id,
             first_s=self._first_s,
             accepted=self.dispatcher.accepted,
             took=self.metrics.accept_s.observe,
+        )
+        self.pass_through = PassThrough(
+            self.agents,
+            self.sessions,
+            self.events,
+            _pass_through_settings(settings),
+            clock=reactor,
+            now=time.time,
+            new_id=new_id,
+            stream=lambda message, index, size: stream_to_agent(message, index, size, self.attest),
+            told=lambda content, done: self.ledger.passed_on(content, done, self.journal.append),
         )
         self.limits = Limits(
             _limit_settings(settings),
@@ -191,18 +257,10 @@ class House:
         self.tarpit = Tarpit(settings.limits.unknown_recipients, reactor, self.tally)
         self.greylist = Greylist(_greylist_settings(settings), time.monotonic)
         self.door = SmtpDoor(
-            _relaying(settings), self.limits, self.events, self._begin, tarpit=self.tarpit
-        )
-        self.register = Register(
-            reactor,
-            settings.state_dir,
-            self.events,
-            self.tally,
-            settings.login,
-            changed=self.renew_server_settings,
+            self._relaying(settings), self.limits, self.events, self._begin, tarpit=self.tarpit
         )
         self.submission_door = SubmissionDoor(
-            _relaying(settings),
+            self._relaying(settings),
             self.limits,
             self.events,
             self._begin,
@@ -212,7 +270,10 @@ class House:
             now=time.time,
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
         )
+        self.door.pass_through = self.submission_door.pass_through = self.pass_through
         self.smtp: dict[str, SmtpServerFactory] = {}
+        self.http: dict[str, http_listener.HttpFactory] = {}
+        self._https: set[str] = set()  # those of them that are under TLS
         self.certificates = certificates.Certificates(
             self._put_tls, clock=reactor, now=time.time, in_thread=self._in_thread
         )
@@ -229,6 +290,7 @@ class House:
             stats=self.spool.stats,
             lag_s=self.lag.worst_s,
             certificates=self.certificates.ends,
+            tunnel=self.relay_server.figures,
         )
 
     # --- what a reload replaces ------------------------------------------------------------------
@@ -245,24 +307,31 @@ class House:
         transports = self._transports(settings)
         locator = self._new_locator(settings)
         kinds, way_out = _routes(settings)
+        self.relay_server.configure(settings)
 
         is_rerouted = _routes(settings) != _routes(self.settings)
         self.settings = settings
         self._locator = locator
-        self.dispatcher.route_by(RoutingTable(kinds, way_out).hop)
+        self.dispatcher.route_by(RoutingTable(kinds, way_out, self.agents).hop)
         self.dispatcher.retry = _retry(settings)
+        self.dispatcher.hold_s = _hold_s(settings)
+        self.pass_through.settings = _pass_through_settings(settings)
         self.scheduler.back_off_by(_site_backoff(settings))
         self.dispatcher.preparer = Preparer(signers, self.signers)
         if self.delegate is not None and self.transports:
             self.delegate.set_up(self.delegated())
-        self.door.relaying = self.submission_door.relaying = _relaying(settings)
+        relaying = self._relaying(settings)
+        self.door.relaying = self.submission_door.relaying = relaying
+        self.relay_server.door.relaying = relaying
         self.register.configure(settings.login)
         self.door.guard = self._guard(settings.policy)
         self.tarpit.free = settings.limits.unknown_recipients
         self.greylist.settings = _greylist_settings(settings)
         self.limits.settings = _limit_settings(settings)
+        self.requests.kept_s = settings.limits.request_memory_s
         self.certificates.use(tls_source, tls)
         self.renew_server_settings()
+        self._renew_http()
         self._hiding = _hiding(settings)
         old = list(self.transports.values())
         self.transports.update(transports)
@@ -285,6 +354,7 @@ class House:
             hostname=settings.hostname,
             started_at=self.started_at,
         )
+        found["agent"] = AgentTransport(self.sessions, self.attest)
         return found
 
     def _new_locator(self, settings: Settings) -> Callable[[NextHop], Deferred[Located]]:
@@ -305,7 +375,14 @@ class House:
             prefers_ipv6=has_global_ipv6,
         )
         lmtp = LmtpRouter(_lmtp_servers(settings), smarthost)
-        return Locator({"mx": mx, "smarthost": smarthost, "lmtp": lmtp})
+        agent = AgentRouter(self.agents, self.sessions)
+        return Locator({"mx": mx, "smarthost": smarthost, "lmtp": lmtp, "agent": agent})
+
+    # --- agents ----------------------------------------------------------------------------------
+
+    def agent_changed(self, identity: Identity) -> None:
+        """An agent has come, or gone: its mail goes to the session that is there now, or waits."""
+        self.scheduler.changed(agent_hop(identity))
 
     # --- the delivery process --------------------------------------------------------------------
 
@@ -387,16 +464,47 @@ class House:
         for factory in self.smtp.values():
             factory.settings = self.server_settings(is_submission=factory.settings.is_submission)
 
-    def http_site(self) -> Any:
-        """Serves every listener of kind ``http``."""
+    def http_site(self, listener: HttpListener) -> IProtocolFactory:
+        """Serves one listener of kind ``http``."""
         app = http_listener.new_app()
         http_metrics.add(app, self.metrics)
         http_health.add(app, self.health)
-        return http_listener.site(app, clock=self.reactor, limits=http_listener.HttpLimits())
+        factory = http_listener.site(app, clock=self.reactor, limits=http_listener.HttpLimits())
+        self.http[listener.name] = factory
+        if listener.tls:
+            self._https.add(listener.name)
+            factory.tls = self._tls_for(is_submission=False)
+        self._renew_http()
+        return factory
+
+    def _renew_http(self) -> None:
+        """Have new connections go by what is in force now."""
+        for listener in self.settings.listeners:
+            factory = self.http.get(listener.name)
+            if factory is not None and isinstance(listener, HttpListener):
+                factory.configure(
+                    trusted_proxies=listener.trusted_proxies, upgrade=self.relay_server.upgrade
+                )
 
     def clerk(self, reload: Callable[[], Any]) -> Clerk:
         """Carries out the commands of ``control.sock``."""
         return Clerk(self.desk, self.status, reload, pause=lambda: deferLater(self.reactor, 0))
+
+    def _relaying(self, settings: Settings) -> Relaying:
+        def mailboxes(domain: Domain) -> Mailboxes | AgentMailboxes:
+            if isinstance(domain, TunnelDomain):
+                return AgentMailboxes(self.agents, self.sessions, domain.tunnel.store)
+            return Mailboxes(frozenset(name.lower() for name in domain.recipients))
+
+        return Relaying(
+            domains={name: mailboxes(domain) for name, domain in _domains(settings).items()},
+            relay_hosts={
+                listener.name: listener.relay_hosts
+                for listener in settings.listeners
+                if isinstance(listener, SmtpListener | SubmissionListener)
+            },
+            postmaster=settings.postmaster or NULL,
+        )
 
     def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
         recipients = envelope.recipients
@@ -421,14 +529,47 @@ class House:
                 recipient=recipients[0].address if len(recipients) == 1 else None,
             )
 
-        return self.acceptance.begin(envelope, origin, received)
+        return self._open(peer, envelope, origin, received)
+
+    def _begin_stream(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
+        """The same for a message of an agent."""
+        return self._open(
+            peer,
+            envelope,
+            origin,
+            lambda id, at: trace.received(
+                hostname=self.settings.hostname,
+                id=id,
+                at=at,
+                protocol=trace.TUNNEL,
+                peer_address=peer.address,
+                recipient=envelope.recipients[0].address,
+            ),
+        )
+
+    def _open(
+        self,
+        peer: Peer | None,
+        envelope: Envelope,
+        origin: Origin,
+        trace: Callable[[QueueId, float], bytes],
+    ) -> Intake | Reply:
+        """Every door's way in: into the queue, or through to agents whose mail is not kept."""
+        match self.door.relaying.way(envelope):
+            case "queue":
+                return self.acceptance.begin(envelope, origin, trace)
+            case "through":
+                return self.pass_through.begin(peer, envelope, origin, trace)
+            case "both":
+                return TABLE["comes-by-itself"]
 
     def submission(self, who: PeerCredentials, given: Submission) -> Intake | Reply:
         """Opens the way for a message of one of the machine's own users, who may write to
         anybody."""
         origin = Origin("sendmail", identity=f"uid {who.uid}", may_sign=True)
         hostname = self.settings.hostname
-        return self.acceptance.begin(
+        return self._open(
+            None,
             given.envelope,
             origin,
             lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
@@ -441,8 +582,8 @@ class House:
         if settings.tls is not None:
             files = _tls_files(settings.tls)
             return lambda: files
-        # A reload closes no listener, and those for submission cannot do without.
-        is_served = any(factory.settings.is_submission for factory in self.smtp.values())
+        # A reload closes no listener, and those for submission and HTTPS cannot do without.
+        is_served = self._https or any(one.settings.is_submission for one in self.smtp.values())
         if not settings.is_self_signed and not is_served:
             return None
         names = [settings.hostname]
@@ -454,6 +595,8 @@ class House:
         self.tls = contexts
         for factory in self.smtp.values():
             factory.tls = self._tls_for(is_submission=factory.settings.is_submission)
+        for name in self._https:
+            self.http[name].tls = self._tls_for(is_submission=False)
 
     def _tls_for(self, *, is_submission: bool) -> ServerContext | None:
         if self.tls is None:
@@ -515,6 +658,7 @@ class House:
                 "in": self.tally.connections_in_open,
                 "out": self.tally.connections_out_open,
             },
+            "tunnel": self.relay_server.status(),
         }
 
 
@@ -524,35 +668,43 @@ class House:
 def _domains(settings: Settings) -> dict[str, Domain]:
     """Own domains by their A-label names, and the host's own, for postmaster's mail."""
     domains = {ascii_domain(name): domain for name, domain in settings.domains.items()}
-    template = str(settings.state_dir / "mail" / "{domain}" / "{local_part}")
-    domains.setdefault(
-        ascii_domain(settings.hostname), MaildirDomain(maildir=template, recipients=())
-    )
+    own = MaildirDomain(maildir=_own_maildir(settings), recipients=())
+    domains.setdefault(ascii_domain(settings.hostname), own)
     return domains
 
 
+def _own_maildir(settings: Settings) -> str:
+    """Where mail for postmaster goes that the configuration has no place for."""
+    return str(settings.state_dir / "mail" / "{domain}" / "{local_part}")
+
+
 def _maildirs(settings: Settings) -> dict[str, str]:
-    """Where Maildirs are, by domain.  An LMTP domain has none."""
-    return {
-        name: domain.maildir
+    """Where Maildirs are, by domain.  An LMTP domain has none, a tunnel domain one for postmaster,
+    if that is no agent."""
+    found = {}
+    for name, domain in _domains(settings).items():
+        if isinstance(domain, MaildirDomain):
+            found[name] = domain.maildir
+        elif isinstance(domain, TunnelDomain):
+            found[name] = _own_maildir(settings)
+    return found
+
+
+def _hold_s(settings: Settings) -> Callable[[Address], float]:
+    """How long mail waits for the agent that an address is."""
+    held = {
+        name: domain.tunnel.hold_s
         for name, domain in _domains(settings).items()
-        if isinstance(domain, MaildirDomain)
+        if isinstance(domain, TunnelDomain)
     }
+    otherwise = settings.retry.max_age_s
+    return lambda address: held.get(ascii_domain(domain_of(address)), otherwise)
 
 
-def _relaying(settings: Settings) -> Relaying:
-    return Relaying(
-        domains={
-            name: Mailboxes(frozenset(local_part.lower() for local_part in domain.recipients))
-            for name, domain in _domains(settings).items()
-            if not isinstance(domain, TunnelDomain)
-        },
-        relay_hosts={
-            listener.name: listener.relay_hosts
-            for listener in settings.listeners
-            if isinstance(listener, SmtpListener | SubmissionListener)
-        },
-        postmaster=settings.postmaster or NULL,
+def _pass_through_settings(settings: Settings) -> PassThroughSettings:
+    limits = settings.limits
+    return PassThroughSettings(
+        room_octets=limits.pass_through_octets, message_octets=limits.message_octets
     )
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -35,7 +34,8 @@ SAVE_S: Final = 10.0
 
 
 class Register:
-    """:param changed: called when :attr:`takes_cram_md5` is another one.
+    """:param database: opened before :meth:`start`, and closed after :meth:`stop`, by its owner.
+    :param changed: called when :attr:`takes_cram_md5` is another one.
     :ivar takes_cram_md5: whether any account has what CRAM-MD5 needs.
     """
 
@@ -44,16 +44,14 @@ class Register:
     def __init__(
         self,
         reactor: Any,
-        state_dir: Path,
+        database: Database,
         events: Events,
         tally: Tally,
         settings: Login,
         changed: Callable[[], None],
     ) -> None:
         self._crew = Crew(login.AT_ONCE, reactor.callFromThread, "hasher")
-        self._database = Database(
-            state_dir, in_reactor=reactor.callFromThread, monotonic=time.monotonic
-        )
+        self._database = database
         self._stored_usage = StoredUsage(self._database)
         self._changed = changed
         self._saved: list[Row] = []
@@ -82,7 +80,6 @@ class Register:
 
     def start(self) -> None:
         """Read what is there; blocks.  :raise StateFailed:"""
-        self._database.open()
         self.accounts.load()
         self.logins.made_up_key = self._database.secret("scram", secrets.token_bytes(32))
         self.usage.restore(self._stored_usage.load())
@@ -91,14 +88,13 @@ class Register:
             call.start(each_s).addErrback(self._broken)
 
     async def stop(self) -> None:
-        """Keep the counts, and close."""
+        """Keep the counts."""
         running = [call for call in self._calls if call.running]
         for call in running:
             call.stop()
         if running:
             await self._save()
         self._crew.stop()
-        await self._database.close()
 
     def _look(self) -> None:
         try:

@@ -192,6 +192,8 @@ class MailService(Service):
         house = self._house = House(self._reactor, settings)
         self._recover(house)
         house.register.start()
+        house.requests.start()
+        house.relay_server.start()
         house.lag.start()
         house.certificates.start()
         self._listen(house)
@@ -212,9 +214,10 @@ class MailService(Service):
     def _recover(self, house: House) -> None:
         """Bring back what was there, and tell what a crash kept from the journal."""
         house.spool.acquire()
+        house.database.open()
         house.journal.open()
         count = 0
-        for found in house.spool.recover():
+        for found in house.requests.restore(house.spool.recover()):
             house.dispatcher.recovered(found)
             count += 1
         house.journal.recover(house.spool.recover_events(house.journal.synced()))
@@ -227,7 +230,7 @@ class MailService(Service):
         for bound in self._sockets:
             listener = names[bound.name]
             factory = (
-                house.http_site()
+                house.http_site(listener)
                 if isinstance(listener, HttpListener)
                 else house.smtp_factory(listener)
             )
@@ -246,7 +249,8 @@ class MailService(Service):
 
     def _listen_locally(self, house: House) -> None:
         settings, reactor = self._settings, self._reactor
-        self._control = ControlFactory(house.clerk(self._reload).handlers(), reactor)
+        handlers = {**house.clerk(self._reload).handlers(), **house.relay_server.handlers()}
+        self._control = ControlFactory(handlers, reactor)
         submit = SubmitFactory(
             house.submission,
             domain=settings.hostname,
@@ -314,6 +318,7 @@ class MailService(Service):
             self._control.close()
         await self._within(CLOSE_S, [maybeDeferred(port.stopListening) for port in self._ports])
         transfers = [factory.drain() for factory in house.smtp.values()]
+        transfers.append(house.relay_server.drain(house.settings.drain_s / 2))
         transfers.append(house.scheduler.stop())
         await self._within(house.settings.drain_s, transfers)
         for factory in house.smtp.values():
@@ -326,9 +331,12 @@ class MailService(Service):
             house.resolver.close,
             house.lag.stop,
             house.certificates.stop,
+            house.relay_server.stop,
             house.register.stop,
+            house.requests.stop,
             house.dispatcher.leave,
             house.spool.close,
+            house.database.close,  # what came last into the spool is still remembered here
             house.journal.close,
             house.signers.stop,
         )

@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "explain": "explain",
     "sendmail": "sendmail",
     "user": "user",
+    "tunnel": "tunnel",
     "dkim": "dkim",
     "dns": "dns",
     "version": "version",

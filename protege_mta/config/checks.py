@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from .domains import TunnelDomain
+from .identities import AgentEntry, of_entries
 from .model import (
     Dkim,
     DkimSelector,
@@ -75,6 +76,7 @@ def _of_files(
 
 def of_tables(tables: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, str, str]]:
     """Number, key and complaint for each fault between the tables of one array."""
+    yield from of_entries([(n, each) for n, each in tables if isinstance(each, AgentEntry)])
     listeners = [(number, each) for number, each in tables if isinstance(each, _LISTENERS)]
     names: dict[str, int] = {}
     for index, (number, listener) in enumerate(listeners):

@@ -472,6 +472,14 @@ class Limits:
         ),
     )
     free_inodes: int = attrs.field(default=10_000, metadata=key(Whole(0), "Likewise for inodes."))
+    request_memory_s: float = attrs.field(
+        default=691_200.0,
+        metadata=key(
+            SECONDS_ABOVE_0,
+            "For how long it is remembered under which name a client handed in a message, so that "
+            "the same again is taken once; at least while it is in the queue.",
+        ),
+    )
     pass_through_octets: int = attrs.field(
         default=268_435_456,
         metadata=key(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,9 @@ from typing import Any, Final
 
 import attrs
 
+from ..model.identity import Agent
 from . import checks
+from .identities import IdentitiesFile
 from .kinds import FilePath, Kind, Unfit
 from .model import Settings
 from .schema import TABLES, Key, Named, Table, Tables, Variant
@@ -62,9 +65,38 @@ def load(path: Path) -> Settings:
     reader = _Reader(str(path), path.parent.absolute())
     document = reader.document(path)
     settings = reader.settings(document, path) if document is not None else None
+    if settings is not None and settings.tunnel_server.enabled:
+        try:
+            load_identities(settings.tunnel_server.identities_file)
+        except ConfigError as error:
+            reader.complaints += error.complaints
     if settings is None or reader.complaints:
         raise ConfigError(tuple(reader.complaints))
     return settings
+
+
+def load_identities(path: Path) -> tuple[Agent, ...]:
+    """Read the file of a relay server's agents; one that is not there names none.
+
+    :raise ConfigError: with every complaint.
+    """
+    return parse_identities(path, None)
+
+
+def parse_identities(path: Path, text: str | None) -> tuple[Agent, ...]:
+    """:func:`load_identities` of what is to be in the file.
+
+    :param text: None for what is in it.
+    :raise ConfigError:
+    """
+    reader = _Reader(str(path), path.parent.absolute(), elsewhere={})
+    if text is None and not os.path.lexists(path):
+        return ()
+    document = reader.document(path) if text is None else tomllib.loads(text)
+    values = {} if document is None else reader.values(document, IdentitiesFile)
+    if reader.complaints:
+        raise ConfigError(tuple(reader.complaints))
+    return IdentitiesFile(**values).agents()
 
 
 def glimpse(path: Path) -> Settings:
@@ -117,8 +149,13 @@ class _Where:
 
 
 class _Reader:
-    def __init__(self, file: str, folder: Path) -> None:
+    """:param elsewhere: the keys of each table, for one that was put into another."""
+
+    def __init__(
+        self, file: str, folder: Path, elsewhere: Mapping[str, frozenset[str]] | None = None
+    ) -> None:
         self.complaints: list[Complaint] = []
+        self._elsewhere = _KEYS_BY_TABLE if elsewhere is None else elsewhere
         self._file = file
         self._folder = folder
 
@@ -160,6 +197,10 @@ class _Reader:
             self._complain(place, text)
         return settings
 
+    def values(self, document: dict[str, Any], model: type) -> dict[str, Any]:
+        """Arguments for the class of a whole file."""
+        return self._values(document, model, _Where())[0]
+
     def _table(self, raw: Any, kind: Table | Variant, where: _Where) -> Any:
         """An instance of the table's class; None where something in it is wrong."""
         if not isinstance(raw, dict):
@@ -194,7 +235,7 @@ class _Reader:
         known = {name for model in kind.models.values() for name, _, _ in keys_of(model)}
         later = {name for model in kind.models.values() for name in _later(model)}
         for name in raw.keys() - known - later - {kind.by}:
-            self._complain(where.key(name), _unknown(name, [kind.by, *known]))
+            self._complain(where.key(name), self._unknown(name, [kind.by, *known]))
         return None
 
     def _values(
@@ -224,7 +265,7 @@ class _Reader:
             else:
                 by = [kind.by] if isinstance(kind, Variant) else []
                 place = str(where.table(name)) if isinstance(value, dict) else where.key(name)
-                self._complain(place, _unknown(name, [*by, *keys]))
+                self._complain(place, self._unknown(name, [*by, *keys]))
         for name, (key, field) in keys.items():
             if field.default is attrs.NOTHING and name not in raw:
                 self._complain(where.key(name), f"wanted {key.kind.wanted}, got nothing")
@@ -293,6 +334,18 @@ class _Reader:
             note = f" ({unfit.note})" if unfit.note else ""
             return self._complain(place, f"wanted {unfit.wanted}, got {got}{note}")
 
+    def _unknown(self, name: str, known: list[str]) -> str:
+        """Words for a key that is not known here, with what may have been meant."""
+        close = difflib.get_close_matches(name, known, n=1)
+        if close:
+            return f"unknown key; did you mean {close[0]}?"
+        for table, keys in self._elsewhere.items():
+            if name in keys:
+                # TOML puts every key below a [table] line into that table: a common slip.
+                place = f"in [{table}]" if table else "at the top, above the first [table]"
+                return f"unknown key; did you mean {name} {place}?"
+        return f"unknown key; known here: {', '.join(sorted(known))}"
+
     def _complain(self, place: str, text: str) -> None:
         self.complaints.append(Complaint(self._file, place, text))
 
@@ -329,19 +382,6 @@ def _json(value: object) -> str:
     """On one line, and with nothing that could steer a terminal."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    """Words for a key that is not known here, with what may have been meant."""
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"unknown key; did you mean {close[0]}?"
-    for table, keys in _KEYS_BY_TABLE.items():
-        if name in keys:
-            # TOML puts every key below a [table] line into that table: a common slip.
-            place = f"in [{table}]" if table else "at the top, above the first [table]"
-            return f"unknown key; did you mean {name} {place}?"
-    return f"unknown key; known here: {', '.join(sorted(known))}"
 
 
 def _keys_by_table() -> Mapping[str, frozenset[str]]:

@@ -1,19 +1,26 @@
 """An ``http`` listener: limits, quiet, and errors in one shape, around an app of endpoints.
 
 HTTP/1.1 only, in the clear or under TLS.  Each family of endpoints has a module with an ``add``
-that puts its routes on the app.
+that puts its routes on the app.  ``/ws`` alone is none of them: whoever upgrades there leaves HTTP,
+and its limits with it (RFC 6455, 4.2).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, Final, cast
 from urllib.parse import unquote_to_bytes
 
 import attrs
 from klein import Klein
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IReactorTime,
+)
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
@@ -23,9 +30,18 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..model.networks import Network
 from . import answer
+from .forwarded import client_of, is_in
 
 _log = Logger()
+
+TUNNEL: Final = b"/ws"
+"""The one request target that may be upgraded, to the octet."""
+
+Upgrade = Callable[[str], IProtocol | None]
+"""Makes what speaks WebSocket to a client from its address on; None where there is no room.  It is
+given the request as the client wrote it, to answer."""
 
 
 @attrs.frozen
@@ -62,9 +78,9 @@ def new_app() -> Klein:
     return app
 
 
-def site(app: Klein, *, clock: IReactorTime, limits: HttpLimits) -> IProtocolFactory:
+def site(app: Klein, *, clock: IReactorTime, limits: HttpLimits) -> HttpFactory:
     """What a listener's endpoint accepts connections with."""
-    return _Limited(_Site(app.resource(), clock, limits), limits)
+    return HttpFactory(_Site(app.resource(), clock, limits))
 
 
 class _Request(Request):
@@ -74,9 +90,13 @@ class _Request(Request):
     _is_refused = False
 
     @property
-    def _limit_octets(self) -> int:
+    def _site(self) -> _Site:
         site: _Site = self.channel.site  # type: ignore[attr-defined]  # untyped in Twisted
-        return site.limits.body_octets
+        return site
+
+    @property
+    def _limit_octets(self) -> int:
+        return self._site.limits.body_octets
 
     def gotLength(self, length: int | None) -> None:
         super().gotLength(length)
@@ -102,7 +122,40 @@ class _Request(Request):
             self.write(answer.problem(self, 400, "the URL and Host are not UTF-8"))
             self.finish()
             return
+        upgrade = self._site.upgrade
+        if upgrade is not None and self.uri == TUNNEL and self._is_upgrade():
+            self._leave_http(upgrade)
+            return
         super().process()
+
+    @property
+    def client_address(self) -> str:
+        """The client's IP address, as far as the listener's proxies know it."""
+        fields = self.requestHeaders.getRawHeaders("x-forwarded-for") or ()
+        return client_of(_host(self.channel.getPeer()), fields, self._site.trusted_proxies)
+
+    def _is_upgrade(self) -> bool:
+        wanted = ",".join(self.requestHeaders.getRawHeaders("upgrade") or ())
+        is_wanted = any(word.strip().lower() == "websocket" for word in wanted.split(","))
+        return is_wanted and self.method == b"GET"
+
+    def _leave_http(self, upgrade: Upgrade) -> None:
+        protocol = upgrade(self.client_address)
+        if protocol is None:
+            self.setHeader(b"Retry-After", b"30")
+            self.write(answer.problem(self, 503, "too many connections"))
+            self.finish()
+            return
+        fields = self.requestHeaders.getAllRawHeaders()
+        lines = [b"%b: %b\r\n" % (name, value) for name, values in fields for value in values]
+        head = b"%b %b %b\r\n%b\r\n" % (
+            *(self.method, self.uri, self.clientproto),
+            b"".join(lines),
+        )
+        connection = cast(Any, self.channel.transport)  # a _Counted
+        connection.leave_http(protocol)
+        protocol.makeConnection(connection)
+        protocol.dataReceived(head)
 
     def write(self, data: bytes) -> None:
         if not self.startedWriting:
@@ -133,6 +186,8 @@ class _Site(Site):
     def __init__(self, resource: IResource, clock: IReactorTime, limits: HttpLimits) -> None:
         super().__init__(resource, timeout=limits.idle_s, reactor=clock)
         self.limits = limits
+        self.trusted_proxies: Sequence[Network] = ()
+        self.upgrade: Upgrade | None = None
 
     def startFactory(self) -> None:
         """No access log, and so no clock for its stamps."""
@@ -145,31 +200,60 @@ class _Site(Site):
 
 
 class _Counted(ProtocolWrapper):
-    """A connection that counts against its peer's share."""
+    """A connection that counts against its peer's share, until it leaves HTTP."""
 
     host = ""
+    is_counted = True
+    factory: HttpFactory
 
     def makeConnection(self, transport: Any) -> None:
         self.host = _host(transport.getPeer())
+        if self.factory.tls is not None:
+            transport.startTLS(self.factory.tls)
         super().makeConnection(transport)
 
+    def leave_http(self, protocol: IProtocol) -> None:
+        """Be another protocol's connection from now on."""
+        self.unregisterProducer()  # it was the HTTP side
+        self.factory.unregisterProtocol(self)
+        self.is_counted = False
+        self.wrappedProtocol = protocol
 
-class _Limited(WrappingFactory):
-    """Hangs up at once on who comes above a limit."""
+
+class HttpFactory(WrappingFactory):
+    """Hangs up at once on who comes above a limit.
+
+    :ivar tls: None for HTTP in the clear.  May be replaced, by another context.
+    """
 
     protocol = _Counted
     noisy = False
 
-    def __init__(self, wrapped: _Site, limits: HttpLimits) -> None:
+    def __init__(self, wrapped: _Site) -> None:
         super().__init__(wrapped)
-        self._limits = limits
+        self.tls: IOpenSSLServerConnectionCreator | None = None
+        self._site = wrapped
         self._hosts: Counter[str] = Counter()
+
+    def configure(self, *, trusted_proxies: Sequence[Network], upgrade: Upgrade | None) -> None:
+        """Put other settings into force.
+
+        :param trusted_proxies: whose word about the client's address is taken; many clients come
+            by one of them.
+        :param upgrade: for those who come to ``/ws``; None where nobody is served there.
+        """
+        self._site.trusted_proxies = trusted_proxies
+        self._site.upgrade = upgrade
 
     def buildProtocol(  # type: ignore[override]  # None is allowed, whatever the base class says
         self, addr: IAddress | None
     ) -> ProtocolWrapper | None:
-        is_full = len(self.protocols) >= self._limits.connections
-        if is_full or self._hosts[_host(addr)] >= self._limits.connections_per_ip:
+        limits, host = self._site.limits, _host(addr)
+        if len(self.protocols) >= limits.connections:
+            return None
+        if self._hosts[host] >= limits.connections_per_ip and not is_in(
+            host, self._site.trusted_proxies
+        ):
             return None
         return super().buildProtocol(addr)
 
@@ -178,6 +262,8 @@ class _Limited(WrappingFactory):
         self._hosts[p.host] += 1
 
     def unregisterProtocol(self, p: _Counted) -> None:
+        if not p.is_counted:
+            return
         super().unregisterProtocol(p)
         self._hosts[p.host] -= 1
         if not self._hosts[p.host]:

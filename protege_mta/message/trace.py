@@ -11,6 +11,9 @@ from ..model.address import DOMAIN_OCTETS, Address
 from ..model.ids import QueueId
 from ..model.outcome import TlsFacts
 
+TUNNEL: Final = "WSS"
+"""The WITH keyword of what an agent sent through its tunnel; IANA has none for WebSocket."""
+
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"

@@ -73,6 +73,8 @@ class Origin:
         signature on it; never true of public mail that merely claims a domain.
     :ivar request_id: what ``identity`` calls this very message, so that it can hand it in again
         and it is there once; empty where it has no name for it.
+    :ivar answer: what its door says besides the message's id, to hear again whoever hands it in
+        again: a small text of the door's own making; empty where the id is all.
     """
 
     source: Source
@@ -82,6 +84,7 @@ class Origin:
     tenant: str = ""
     campaign: str = ""
     request_id: str = ""
+    answer: str = ""
 
 
 @value

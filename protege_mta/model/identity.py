@@ -11,6 +11,8 @@ import hashlib
 import re
 from typing import Final, NewType
 
+import attrs
+
 Identity = NewType("Identity", str)
 """A key's text, in its one canonical spelling."""
 
@@ -42,3 +44,21 @@ def public_key_of(identity: Identity) -> bytes:
 def persona_id(identity: Identity) -> str:
     """What a Protege project calls the folder of the agent's persona: 16 hexadecimal digits."""
     return hashlib.sha256(identity.encode("ascii")).hexdigest()[:16]
+
+
+@attrs.frozen
+class Agent:
+    """One of a relay server's agents, as its operator has listed it.
+
+    :ivar aliases: further mailboxes of it, in lower case: local-parts, which stand for that mailbox
+        at every tunnel domain of ours, and whole addresses, their domains as A-labels.
+    :ivar send_per_hour: messages that it may send in an hour, 0 for any number; None for what
+        holds for all.
+    :ivar is_revoked: it may not log in, whoever else may.
+    """
+
+    identity: Identity
+    aliases: tuple[str, ...] = ()
+    send_per_hour: int | None = None
+    tenant: str = ""
+    is_revoked: bool = False

@@ -3,8 +3,10 @@ registries, RFC 6890)."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
+
+Network = IPv4Network | IPv6Network
 
 
 def client_address(text: str) -> IPv4Address | IPv6Address:

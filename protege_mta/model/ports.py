@@ -6,7 +6,7 @@ word that every side of a Twisted program shares.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
@@ -14,7 +14,7 @@ import attrs
 from .account import Account, ScramVerifier
 from .address import Address
 from .batch import Batch, BigFile
-from .envelope import Envelope, Message, Recipient
+from .envelope import Envelope, Message, Origin, Recipient
 from .hop import Site
 from .identity import Identity
 from .ids import QueueId
@@ -123,6 +123,23 @@ class Journal(Protocol):
 
     def synced(self) -> Position:
         """What lies before this position need not be told again.  Any thread."""
+
+
+class Octets(Protocol):
+    """What can be read.  :class:`Content` is one."""
+
+    @property
+    def size_octets(self) -> int: ...
+
+    def read(self, offset: int = 0, size: int = -1) -> bytes:
+        """As :meth:`Content.read`, in any thread."""
+
+
+class Held(Octets, Protocol):
+    """Content that has come in whole and is not accepted yet."""
+
+    def close(self) -> None:
+        """As :meth:`Content.close`."""
 
 
 class Incoming(Protocol):
@@ -293,6 +310,26 @@ class Intake(Protocol):
         """The peer went away, or broke the rules in the middle."""
 
 
+class Arrival(Intake, Protocol):
+    """A message on its way into the house that can be looked at before it is accepted."""
+
+    @property
+    def size_octets(self) -> int:
+        """What has been written, our trace field included."""
+
+    def look(self) -> Deferred[Held | Reply]:
+        """What has been written, once all has been; before :meth:`finish` or :meth:`abort`.
+
+        :return: to be closed again; or why the message cannot be kept: it is ended then.
+        """
+
+    def mark(self, head: bytes, verdicts: Verdicts) -> None:
+        """Before :meth:`finish`.
+
+        :param head: fields to come before all else, our trace field included.
+        """
+
+
 class Door(Protocol):
     """What an SMTP server asks the house.
 
@@ -328,16 +365,6 @@ class Door(Protocol):
 # --- tunnels -------------------------------------------------------------------------------------
 
 
-class Octets(Protocol):
-    """Content as it is to be sent.  :class:`Content` is one."""
-
-    @property
-    def size_octets(self) -> int: ...
-
-    def read(self, offset: int = 0, size: int = -1) -> bytes:
-        """As :meth:`Content.read`."""
-
-
 class Session(Protocol):
     """An authenticated connection of one agent, seen from either end of the tunnel."""
 
@@ -359,11 +386,12 @@ class Session(Protocol):
 
     def send(self, stream: Stream, octets: Octets) -> Deferred[Outcome]:
         """Send one message.  Never fails: an end of the session in between is a
-        :class:`~.outcome.TransientFailure`.
+        :class:`~.outcome.TransientFailure` of scope HOST.
 
         The other side has it when the outcome says so: acknowledged where the session is reliable;
         else, by an agent, that it has answered a ping sent after the end of the stream, and by a
-        relay, its ``relay_delivery_result``.  ``octets`` is read until then.
+        relay, its ``relay_delivery_result``.  ``octets`` is read until then.  Cancelling the Deferred
+        gives the stream up.
         """
 
     def tell(self, state: DeliveryState) -> None:
@@ -396,6 +424,23 @@ class Sessions(Protocol):
         """The session that takes the agent's mail (at the agent's end: the one to its relay)."""
 
 
+class Agents(Protocol):
+    """The agents of a relay server, as they are now: a change of their file shows within a second.
+
+    Answers come from memory.
+    """
+
+    def at(self, address: Address) -> Identity | None:
+        """Whose mailbox it is: an agent's key or one of its aliases, in any case, at one of our
+        tunnel domains; None where it is nobody's.
+
+        Where any key may log in, each key is somebody's mailbox.
+        """
+
+    def may_hold(self, identity: Identity) -> bool:
+        """Whether its mail may be kept until it comes: it is listed, or has logged in before."""
+
+
 @attrs.frozen
 class Authentication:
     """What is known of a message's sender before it is accepted.
@@ -421,7 +466,7 @@ class Authenticator(Protocol):
 
 
 class StateFailed(OSError):
-    """The database of accounts and settings cannot be read or written: no start, 454 later."""
+    """The database of accounts and settings cannot be read or written: no start, 4yz later."""
 
 
 class Accounts(Protocol):
@@ -432,6 +477,62 @@ class Accounts(Protocol):
 
     def get(self, name: str) -> Account | None:
         """:raise StateFailed: nobody knows what they are now."""
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+@value
+class Known:
+    """Handed in before, under this very name, and ours since then.
+
+    :ivar id: the message's, which may have met all its fates.
+    :ivar answer: what its origin's ``answer`` was.
+    """
+
+    id: QueueId
+    answer: str
+
+
+class Request(Protocol):
+    """The name of a message that is being handed in; ends by :meth:`remember` or :meth:`release`.
+
+    :ivar superseded: called when the same is handed in anew: forget what has come so far.  This
+        one is over then.
+    """
+
+    superseded: Callable[[], None]
+
+    def settle(self) -> None:
+        """All of it is there, and about to be stored: nobody supersedes it from now on."""
+
+    def remember(self, message: Message, then: Callable[[], None]) -> Deferred[None]:
+        """The message is in the spool: keep its name, durably.
+
+        :param then: called once that is so, whenever that is, unless we go down first; then it is
+            made good at the next start.
+        :return: resolves behind ``then``; fails with :class:`StateFailed` where it is not so yet.
+        """
+
+    def release(self) -> None:
+        """There is no message under this name; whoever brings it next is the first."""
+
+
+class Requests(Protocol):
+    """Remembers by which names messages were handed in, so that each is taken once.
+
+    A name is an origin's ``request_id``, within its source and identity.
+    """
+
+    def begin(self, origin: Origin) -> Known | Request | None:
+        """Someone hands in what has a name; what the same one has begun, and is not all there yet,
+        is superseded.
+
+        Blocks for a page-cache read at most.
+
+        :return: None while the same is being stored.
+        :raise StateFailed: nobody knows now whether it is known, or can be remembered.
+        """
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -105,6 +105,7 @@ TABLE: Final[dict[str, Reply]] = {
     "local-error": _reply(451, "4.3.0", "local error, try again later"),
     "spool-failed": _reply(451, "4.3.0", "cannot store the message, try again later"),
     "spool-full": _reply(452, "4.3.1", "no room to store the message, try again later"),
+    "request-busy": _reply(451, "4.3.0", "this message is being handed in, try again later"),
     "rate-limited": _reply(450, "4.7.1", "too many messages, try again later"),
     "recipients-limited": _reply(450, "4.7.1", "too many recipients, try again in a minute"),
     # policy
@@ -113,6 +114,12 @@ TABLE: Final[dict[str, Reply]] = {
     "from-not-allowed": _reply(550, "5.7.1", "this account may not send with this From address"),
     "recipient-not-allowed": _reply(550, "5.7.1", "this account may not send to this address"),
     "no-such-user": _reply(550, "5.1.1", "no such mailbox here"),
+    "agent-away": _reply(
+        450, "4.2.1", "relay_rejected_recipient_not_connected: agent is away, try again later"
+    ),
+    "comes-by-itself": _reply(
+        452, "4.5.3", "mail for this recipient is handled in another way, send it separately"
+    ),
     "too-many-unknown": _reply(421, "4.7.0", "too many unknown recipients, closing channel"),
     "helo-too-short": _reply(550, "5.7.1", "HELO wants a full host name or an address literal"),
     "helo-unknown": _reply(450, "4.7.1", "the host name in HELO is not in the DNS"),
@@ -126,6 +133,22 @@ TABLE: Final[dict[str, Reply]] = {
     "dns-failed": _reply(451, "4.4.3", "name lookup failed, try again later"),
     "no-smarthost": _reply(451, "4.4.4", "the smarthost has no address, try again later"),
     "own-smarthost": _reply(451, "4.4.6", "the smarthost is this server itself"),
+    # tunnel
+    "session-lost": _reply(451, "4.4.2", "tunnel session ended, try again later"),
+    "no-answer": _reply(451, "4.4.1", "no answer through the tunnel, try again later"),
+    "begun-elsewhere": _reply(451, "4.4.2", "stream was begun again in another session"),
+    "too-many-streams": _reply(452, "4.3.2", "too many streams at a time, try again later"),
+    "stream-damaged": _reply(451, "4.3.0", "content is not what was announced, try again later"),
+    "no-request-id": _reply(501, "5.5.4", "stream without a request id"),
+    "cannot-be-sent": _reply(554, "5.6.0", "message cannot be put into the tunnel's form"),
+    # agents
+    "agent-not-connected": _reply(451, "4.4.1", "the agent is not connected"),
+    "pass-through-full": _reply(452, "4.3.1", "no room to pass the message on, try again later"),
+    "not-passed-on": _reply(
+        451,
+        "4.4.1",
+        "relay_rejected_no_deliverable_recipients: an agent has not got it, try again later",
+    ),
     # local delivery
     "delivered": _reply(250, "2.0.0", "delivered to the mailbox"),
     "mailbox-full": _reply(452, "4.2.2", "mailbox full"),

@@ -10,6 +10,32 @@ LOGINS: Final = ("succeeded", "failed", "locked", "later")
 """How a login ends: ``locked`` after too many failures, ``later`` where we could not check it."""
 
 
+TUNNEL_LOGINS: Final = ("succeeded", "not-allowed", "limited", "failed")
+"""How an agent's login at our relay ends: ``limited`` for an address that tries too often."""
+
+STREAMS_IN: Final = ("taken", "refused", "later", "broken-off")
+"""How a stream from an agent ends: ``later`` for a refusal that is not final."""
+
+STREAMS_OUT: Final = ("delivered", "refused", "later")
+"""How a stream to an agent ends."""
+
+
+@attrs.define(eq=False)
+class TunnelTally:
+    """What a relay server has done since the start.
+
+    :ivar connections_refused: for want of room.
+    :ivar octets_in: of content.
+    """
+
+    connections_refused: int = 0
+    logins: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(TUNNEL_LOGINS, 0))
+    streams_in: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(STREAMS_IN, 0))
+    streams_out: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(STREAMS_OUT, 0))
+    octets_in: int = 0
+    octets_out: int = 0
+
+
 @attrs.define(eq=False)
 class Tally:
     """What the SMTP sides have done since the start.
@@ -38,6 +64,7 @@ class Tally:
     replies_out: list[int] = attrs.field(factory=lambda: [0] * 6)
     tls_out: int = 0
     tls_failures_out: int = 0
+    tunnel: TunnelTally = attrs.field(factory=TunnelTally)
 
     def add_out(self, now: Tally, before: Tally) -> None:
         """Add what another process's outbound side has done between two of its tallies."""

@@ -87,11 +87,25 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     dsn: str = ""
 
 
+Settled = Callable[[Message, Fate | Literal["deferred"], Outcome | None, float | None], None]
+
+
+def _untold(
+    message: Message,
+    fate: Fate | Literal["deferred"],
+    outcome: Outcome | None,
+    next_attempt_at: float | None,
+) -> None:
+    """Nobody wants to know."""
+
+
 class EventLines:
     """:class:`~..model.ports.Events` over one clock and one set of counts.
 
     :param now: POSIX seconds.
     :param append: takes the line of an event that belongs to no batch (``rejected``).
+    :ivar settled: told of each fate and each failed attempt of a recipient, when it is about to be
+        made durable: what is told there is no promise.  The next attempt is in POSIX seconds.
     """
 
     log = Logger()
@@ -102,6 +116,7 @@ class EventLines:
         self._now = now
         self._append = append
         self._counts = counts
+        self.settled: Settled = _untold
         self._second = -1
         self._second_text = ""  # as the times of its events begin
         self._ms = -1
@@ -145,6 +160,7 @@ class EventLines:
         event.next_attempt_at = self._time(next_attempt_at)
         event.queued_s = _wait_s(message, now)
         self._tell(event, failure)
+        self.settled(message, "deferred", failure, next_attempt_at)
         return _line(event)
 
     def delayed(self, message: Message, recipient: int, transition: int, dsn: str) -> bytes:
@@ -177,6 +193,7 @@ class EventLines:
             self._tell(event, outcome)
         if fate == "delivered" or fate == "relayed":
             self._counts.queued_s[route].observe(queued_s)
+        self.settled(message, fate, outcome, None)
         return _line(event)
 
     def moved(

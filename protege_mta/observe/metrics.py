@@ -32,7 +32,7 @@ from prometheus_client.utils import floatToGoString
 from ..model.envelope import Source
 from ..model.hop import HopKind
 from ..model.ports import Stats
-from ..model.tally import Tally
+from ..model.tally import Tally, TunnelTally
 
 ROUTES: Final = ("", *get_args(HopKind))
 """Values of the ``route`` label; empty where no next hop was chosen."""
@@ -138,6 +138,7 @@ class Metrics(Collector):
         self._stats: Callable[[], Stats] | None = None
         self._lag_s: Callable[[], float] | None = None
         self._certificates: Callable[[], Mapping[tuple[str, str], float]] | None = None
+        self._tunnel: Callable[[], Mapping[str, int]] = dict
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -150,15 +151,18 @@ class Metrics(Collector):
         stats: Callable[[], Stats],
         lag_s: Callable[[], float],
         certificates: Callable[[], Mapping[tuple[str, str], float]],
+        tunnel: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """Name the sources of what is read at a scrape only, once they are there.
 
         :param depth: of the queue.
         :param lag_s: how late the reactor was.
         :param certificates: when they expire, POSIX seconds, by name and algorithm.
+        :param tunnel: a relay server's ``reachable``, ``sessions`` and ``waiting``.
         """
         self._depth, self._stats, self._lag_s = depth, stats, lag_s
         self._certificates = certificates
+        self._tunnel = tunnel
 
     def committed(self, took_s: float, operations: int) -> None:
         """The spool made ``operations`` durable in one sync; called on its writer's thread."""
@@ -178,6 +182,7 @@ class Metrics(Collector):
         """What prometheus_client asks for at a scrape."""
         yield from self._collect_events()
         yield from self._collect_smtp()
+        yield from _collect_tunnel(self.tally.tunnel, self._tunnel())
         if self._depth is not None:
             yield from _collect_depth(self._depth())
         if self._stats is not None:
@@ -296,6 +301,40 @@ class Metrics(Collector):
         yield _counters(
             "logins", "Clients that logged in, or tried to.", ("result",), _keyed(tally.logins)
         )
+
+
+def _collect_tunnel(tally: TunnelTally, now: Mapping[str, int]) -> Iterator[Metric]:
+    yield _gauge(
+        "tunnel_agents_reachable",
+        "Agents that mail can be sent to now.",
+        now.get("reachable", 0),
+    )
+    yield _gauge("tunnel_sessions", "Agents' sessions now.", now.get("sessions", 0))
+    yield _gauge(
+        "tunnel_connections_waiting",
+        "Connections to /ws that have not logged in.",
+        now.get("waiting", 0),
+    )
+    yield _counter(
+        "tunnel_connections_refused",
+        "Connections to /ws that there was no room for.",
+        tally.connections_refused,
+    )
+    yield _counters(
+        "tunnel_logins", "Agents that logged in, or tried to.", ("result",), _keyed(tally.logins)
+    )
+    streams = [
+        ((direction, result), count)
+        for direction, counts in (("in", tally.streams_in), ("out", tally.streams_out))
+        for result, count in counts.items()
+    ]
+    yield _counters("tunnel_streams", "Messages through tunnels.", ("direction", "result"), streams)
+    yield _counters(
+        "tunnel_octets",
+        "Octets of their content.",
+        ("direction",),
+        _in_out(tally.octets_in, tally.octets_out),
+    )
 
 
 def _collect_depth(depth: Depth) -> Iterator[Metric]:

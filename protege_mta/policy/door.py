@@ -12,6 +12,7 @@ from ..model.ports import Events, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from .guard import Guard
 from .limits import Limits
+from .pass_through import PassThrough
 from .relaying import Relaying
 from .tarpit import Tarpit
 
@@ -24,6 +25,8 @@ class SmtpDoor:
 
     :ivar relaying: replaced as a whole when the configuration is read again.
     :ivar guard: likewise; None where nothing is asked of strangers.
+    :ivar pass_through: keeps mail for agents that is never kept apart from the rest; None where
+        there are none.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class SmtpDoor:
     ) -> None:
         self.relaying = relaying
         self.guard: Guard | None = None
+        self.pass_through: PassThrough | None = None
         self._limits = limits
         self._events = events
         self._begin = begin
@@ -53,6 +57,8 @@ class SmtpDoor:
     def closed(self, peer: Peer) -> None:
         self._limits.closed(peer)
         self._tarpit.closed(peer)
+        if self.pass_through is not None:
+            self.pass_through.closed(peer)
         if self.guard is not None:
             self.guard.closed(peer)
 
@@ -79,7 +85,7 @@ class SmtpDoor:
             return self._refuse(peer, mail, recipient, refusal)
         guard = self.guard
         if guard is None:
-            return self._judge(peer, mail, recipient)
+            return self._apart(peer, mail, recipient, self._judge(peer, mail, recipient))
         waiting = guard.ready(peer)
         if waiting is None:
             return self._judge_stranger(guard, peer, mail, recipient)
@@ -102,6 +108,29 @@ class SmtpDoor:
             refusal = guard.patience(peer, mail, recipient)
             if refusal is not None:
                 return self._refuse(peer, mail, recipient, refusal)
+        return self._apart(peer, mail, recipient, reply)
+
+    def _apart(
+        self,
+        peer: Peer,
+        mail: MailCommand,
+        recipient: Recipient,
+        reply: Reply | Deferred[Reply],
+    ) -> Reply | Deferred[Reply]:
+        """The reply, unless the recipient would be accepted and may not be with those before it."""
+        relaying, pass_through = self.relaying, self.pass_through
+        if (
+            pass_through is None
+            or not relaying.has_pass_through
+            or not isinstance(reply, Reply)
+            or reply.code >= 400
+        ):
+            return reply
+        passed = relaying.is_passed_through(recipient)
+        refusal = pass_through.refusal(peer, mail, passed)
+        if refusal is not None:
+            return self._refuse(peer, mail, recipient, refusal)
+        pass_through.accepted(peer, mail, passed)
         return reply
 
     def _judge(

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
 
-from ..message import headers
-from ..message.mailboxes import mailboxes, names_somebody
-from ..message.repair import repaired
-from ..message.trace import date
 from ..model.account import Account, ScramVerifier
 from ..model.address import NULL, Address
 from ..model.envelope import Envelope, Origin, Recipient
 from ..model.ports import Accounts, Events, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from .addresses import addresses
+from .authorship import completed, may_claim
 from .door import Begin
 from .header_first import HeaderFirst
 from .limits import Limits
+from .pass_through import PassThrough
 from .relaying import Relaying
 from .usage import Reservation, Usage
-
-_CLAIMS: Final = (
-    (b"from", True),
-    (b"sender", True),
-    (b"resent-from", False),
-    (b"resent-sender", False),
-)
-"""Fields that say who somebody is, and whether there may be but one (RFC 5322, 3.6)."""
 
 
 class Logins(Protocol):
@@ -65,6 +55,7 @@ class SubmissionDoor:
     :param now: POSIX seconds, for Date.
     :param new_message_id: makes a Message-ID, with its angle brackets.
     :ivar relaying: replaced as a whole when the configuration is read again.
+    :ivar pass_through: as :attr:`.door.SmtpDoor.pass_through`.
     """
 
     def __init__(
@@ -81,6 +72,7 @@ class SubmissionDoor:
         new_message_id: Callable[[], str],
     ) -> None:
         self.relaying = relaying
+        self.pass_through: PassThrough | None = None
         self._limits = limits
         self._events = events
         self._begin = begin
@@ -98,6 +90,8 @@ class SubmissionDoor:
     def closed(self, peer: Peer) -> None:
         self._limits.closed(peer)
         self._forget(peer)
+        if self.pass_through is not None:
+            self.pass_through.closed(peer)
         sending = self._sending.get(peer.identity)
         if sending is not None:
             sending.discard(peer)
@@ -117,7 +111,15 @@ class SubmissionDoor:
         return self._told(peer, sender, "", reply)
 
     def recipient(self, peer: Peer, mail: MailCommand, recipient: Recipient) -> Reply:
-        reply = self._judge_recipient(peer, recipient.address)
+        pass_through = self.pass_through if self.relaying.has_pass_through else None
+        if pass_through is None:
+            reply = self._judge_recipient(peer, recipient.address)
+        else:
+            passed = self.relaying.is_passed_through(recipient)
+            refusal = pass_through.refusal(peer, mail, passed)
+            reply = refusal or self._judge_recipient(peer, recipient.address)
+            if reply.code < 400:
+                pass_through.accepted(peer, mail, passed)
         return self._told(peer, mail.envelope.sender, recipient.address, reply)
 
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
@@ -158,7 +160,7 @@ class SubmissionDoor:
         if refusal is not None:
             return refusal
         if account is not None:
-            reservation = self._usage.begin(account)
+            reservation = self._usage.begin(account.name, account.limits)
             if reservation is None:
                 return TABLE["rate-limited"]
         self._transactions[peer] = _Transaction(account, reservation)
@@ -194,19 +196,10 @@ class SubmissionDoor:
 
     def _complete(self, account: Account | None, sender: Address, fields: bytes) -> bytes | Reply:
         """The header section as it is queued, or why the message is not."""
-        if account is not None and not _may_claim(account, fields):
+        allowed_from = account.allowed_from if account is not None else ()
+        if allowed_from and not may_claim(addresses(allowed_from), fields):
             return TABLE["from-not-allowed"]
-        authors = headers.values(fields, b"from")
-        if not authors and sender == NULL:
-            return TABLE["no-author"]
-        if len(authors) > 1 or not all(map(names_somebody, authors)):
-            return TABLE["bad-author"]
-        return repaired(
-            fields,
-            date=date(int(self._now())),
-            author=sender,
-            message_id=self._new_message_id(),
-        )
+        return completed(fields, sender, at=self._now(), message_id=self._new_message_id())
 
     # --- accounting ------------------------------------------------------------------------------
 
@@ -240,24 +233,3 @@ def _may_send_as(account: Account, sender: Address) -> bool:
     """
     allowed_from = account.allowed_from
     return not allowed_from or sender == NULL or sender in addresses(allowed_from)
-
-
-def _may_claim(account: Account, fields: bytes) -> bool:
-    """Whether no reader can find an author or a sender that is not the account's.
-
-    A header section without any is well: From is made of the reverse-path.
-    """
-    if not account.allowed_from:
-        return True
-    if not headers.is_well_formed(fields):
-        return False
-    allowed = addresses(account.allowed_from)
-    for name, is_single in _CLAIMS:
-        values = headers.values(fields, name)
-        if is_single and len(values) > 1:
-            return False
-        for value in values:
-            found = mailboxes(value)
-            if found is None or not all(address in allowed for address in found):
-                return False
-    return True

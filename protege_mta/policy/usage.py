@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from ..model.account import Account, AccountLimits
+from ..model.account import AccountLimits
 from ..model.account import Usage as Row
 
 HOUR_S: Final = 3600
@@ -39,11 +39,13 @@ class Usage:
         self._now = now
         self._windows: dict[tuple[str, int], _Window] = {}
 
-    def begin(self, account: Account) -> Reservation | None:
-        """Hold a place for one message; None where there is none."""
-        limits = account.limits
-        hour = self._window(account.name, HOUR_S)
-        day = self._window(account.name, DAY_S)
+    def begin(self, name: str, limits: AccountLimits) -> Reservation | None:
+        """Hold a place for one message; None where there is none.
+
+        :param name: an account's, or whatever else no account can be called.
+        """
+        hour = self._window(name, HOUR_S)
+        day = self._window(name, DAY_S)
         for window, most in ((hour, limits.messages_per_hour), (day, limits.messages_per_day)):
             if most and window.messages + window.pending_messages >= most:
                 return None

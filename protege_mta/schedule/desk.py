@@ -132,7 +132,7 @@ class Desk:
                 one["state"] = self._state(message.id, index, status)
                 one["attempts"] = status.attempts
                 one["next_attempt_at"] = self._due_at(message, index, status)
-                one["cause"] = status.cause
+                one["cause"] = self._absence(message.id, index) or status.cause
             recipients.append(one)
         return {
             "id": message.id,
@@ -353,6 +353,12 @@ class Desk:
             return "corrupt"
         entry = self._entry_of(id, index)
         return status.state if entry is None else entry.state
+
+    def _absence(self, id: QueueId, index: int) -> str:
+        entry = self._entry_of(id, index)
+        if entry is None or self._scheduler is None:
+            return ""
+        return self._scheduler.absence(entry)
 
     def _due_at(self, message: Message, index: int, status: RecipientStatus) -> float:
         entry = self._entry_of(message.id, index)

@@ -7,6 +7,7 @@ once the message is durable.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -19,9 +20,21 @@ from ..model.address import Address
 from ..model.batch import Append, Batch, BigFile
 from ..model.envelope import Envelope, Message, Origin, Recipient
 from ..model.ids import QueueId
-from ..model.ports import Events, Incoming, Spool, SpoolFailed, SpoolFull
+from ..model.ports import (
+    Events,
+    Incoming,
+    Known,
+    Request,
+    Requests,
+    Spool,
+    SpoolFailed,
+    SpoolFull,
+    StateFailed,
+)
 from ..model.reply import TABLE, Reply
 from ..model.status import RecipientStatus
+
+_T = TypeVar("_T")
 
 HEADER_OCTETS = 262_144
 """So much of a header is looked at; fields behind it are carried, not read."""
@@ -44,6 +57,7 @@ class Acceptance:
         spool: Spool,
         events: Events,
         *,
+        requests: Requests,
         now: Callable[[], float],
         new_id: Callable[[], QueueId],
         first_s: Callable[[], float],
@@ -52,6 +66,7 @@ class Acceptance:
     ) -> None:
         self._spool = spool
         self._events = events
+        self._requests = requests
         self._now = now
         self._new_id = new_id
         self._first_s = first_s
@@ -62,25 +77,53 @@ class Acceptance:
     def begin(
         self, envelope: Envelope, origin: Origin, trace: Callable[[QueueId, float], bytes]
     ) -> Arriving | Reply:
-        """Open the way for one message, or refuse where there is no room.
+        """Open the way for one message; or say that it came in before, where its origin has a name
+        for it; or refuse where there is no room.
+
+        Who brings a name anew takes it over: what has come so far of the one before is forgotten.
 
         :param trace: makes the Received field from the id and the time of arrival.
         """
+        request = None
+        if origin.request_id:
+            begun = self._requested(origin)
+            if isinstance(begun, Reply):
+                return begun
+            request = begun
         try:
             self._spool.check_room(0)
             incoming = self._spool.receive()
         except (SpoolFull, SpoolFailed) as trouble:
+            if request is not None:
+                request.release()
             return refusal(trouble)
         id, arrived_at = self._new_id(), self._now()
         trace_field = trace(id, arrived_at)
-        return Arriving(self, incoming, id, arrived_at, _distinct(envelope), origin, trace_field)
+        return Arriving(
+            self, incoming, id, arrived_at, _distinct(envelope), origin, trace_field, request
+        )
+
+    def _requested(self, origin: Origin) -> Request | Reply:
+        try:
+            begun = self._requests.begin(origin)
+        except StateFailed:
+            return TABLE["local-error"]
+        if begun is None:
+            return TABLE["request-busy"]
+        return _queued(begun.id) if isinstance(begun, Known) else begun
 
     def store(
-        self, message: Message, content: tuple[bytes, ...] | BigFile, began_at: float
+        self,
+        message: Message,
+        content: tuple[bytes, ...] | BigFile,
+        began_at: float,
+        request: Request | None = None,
     ) -> Deferred[Reply]:
         """Make a message durable, put it on the schedule, and say so.
 
         :param began_at: when its data ended.
+        :param request: its name is kept before it is on the schedule, and so before it can be gone
+            from the spool; in between a restart finds it there.
         :return: never fails, so that nobody needs to add an errback: each takes 1 us of the 10
             between the commit and its reply.
         """
@@ -102,13 +145,28 @@ class Acceptance:
                 self._took(self._now() - began_at)
             except Exception:
                 return self.failed(Failure(), message.id)
-            return Reply(250, "2.0.0", (f"ok, queued as {message.id}",))
+            return _queued(message.id)
 
+        if request is not None:
+            return self._remembered(stored, request, message, durable)
         return stored.addCallbacks(durable, self.failed, errbackArgs=(message.id,))
+
+    def _remembered(
+        self,
+        stored: Deferred[None],
+        request: Request,
+        message: Message,
+        durable: Callable[[None], Reply],
+    ) -> Deferred[Reply]:
+        replies: list[Reply] = []
+        remembered = stored.addCallback(
+            lambda _: request.remember(message, lambda: replies.append(durable(None)))
+        )
+        return remembered.addCallbacks(lambda _: replies[0], self.failed, errbackArgs=(message.id,))
 
     def failed(self, failure: Failure, id: QueueId) -> Reply:
         """What the sender hears of a message that could not be stored."""
-        if not failure.check(SpoolFull, SpoolFailed):
+        if not failure.check(SpoolFull, SpoolFailed, StateFailed):
             self.log.failure("could not store {id}", failure=failure, id=id)
         return refusal(failure.value)
 
@@ -125,6 +183,7 @@ class Arriving:
         "_head_octets",
         "_incoming",
         "_is_eight_bit",
+        "_request",
         "_trouble",
         "arrived_at",
         "envelope",
@@ -141,6 +200,7 @@ class Arriving:
         envelope: Envelope,
         origin: Origin,
         trace: bytes,
+        request: Request | None = None,
     ) -> None:
         self.id = id
         self._acceptance = acceptance
@@ -152,6 +212,9 @@ class Arriving:
         self._head_octets = 0
         self._is_eight_bit = False
         self._trouble: Failure | None = None
+        self._request = request
+        if request is not None:
+            request.superseded = self._superseded
         self._incoming.write(trace)
         acceptance.arriving.add(self)
 
@@ -180,7 +243,30 @@ class Arriving:
         if not failure.check(CancelledError):
             self._trouble = failure
 
+    def _superseded(self) -> None:
+        """The same comes anew by another way; what this one still brings passes by."""
+        self._request = None
+        self._trouble = Failure(_Superseded())
+        self._acceptance.arriving.discard(self)
+        self._incoming.discard()
+
     def finish(self) -> Deferred[Reply]:
+        request, self._request = self._request, None
+        if request is None:
+            return self._finish(None)
+        request.settle()
+
+        def ended(result: _T) -> _T:
+            request.release()
+            return result
+
+        try:
+            return self._finish(request).addBoth(ended)
+        except BaseException:
+            request.release()
+            raise
+
+    def _finish(self, request: Request | None) -> Deferred[Reply]:
         self._acceptance.arriving.discard(self)
         if self._trouble is not None:
             self._incoming.discard()
@@ -204,20 +290,33 @@ class Arriving:
         began_at = acceptance._now()
         content = self._incoming.at_hand()
         if content is not None:
-            return acceptance.store(message, content, began_at)
+            return acceptance.store(message, content, began_at, request)
         storing = self._incoming.sealed().addCallback(
-            lambda content: acceptance.store(message, content, began_at)
+            lambda content: acceptance.store(message, content, began_at, request)
         )
         return storing.addErrback(acceptance.failed, self.id)
 
     def abort(self) -> None:
         self._acceptance.arriving.discard(self)
         self._incoming.discard()
+        request, self._request = self._request, None
+        if request is not None:
+            request.release()
+
+
+class _Superseded(Exception):
+    """The same message is being handed in anew."""
 
 
 def refusal(trouble: BaseException | None) -> Reply:
     """What a sender is told of a local fault: always 4yz, never the cause."""
+    if isinstance(trouble, _Superseded):
+        return TABLE["request-busy"]
     return TABLE["spool-full" if isinstance(trouble, SpoolFull) else "spool-failed"]
+
+
+def _queued(id: QueueId) -> Reply:
+    return Reply(250, "2.0.0", (f"ok, queued as {id}",))
 
 
 def _distinct(envelope: Envelope) -> Envelope:

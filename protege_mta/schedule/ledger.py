@@ -7,21 +7,25 @@ desk.  It knows no scheduler.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from ..model.batch import Batch, End, Operation, Update
 from ..model.envelope import Message
 from ..model.hop import Site
 from ..model.ids import QueueId
-from ..model.outcome import Fate
+from ..model.outcome import Fate, Outcome
 from ..model.ports import Content, Events, Spool
 from ..model.status import RecipientStatus
 from .bounces import Bounce, Bounces
 from .entry import Entry
 from .verdict import Ended
+
+PASSED_ON: Final = Site("agent", "agent")
+"""Where mail went that was passed on while its sender waited."""
 
 
 @attrs.define
@@ -38,6 +42,8 @@ class Ledger:
 
     :ivar accepted: told of each bounce once it is durable; the dispatcher's, while one runs.
     """
+
+    log = Logger()
 
     def __init__(self, spool: Spool, events: Events, bounces: Bounces) -> None:
         self._spool = spool
@@ -80,6 +86,31 @@ class Ledger:
             return self.commit(page)
 
         return self._spool.open(entry.id).addCallback(opened)
+
+    def passed_on(
+        self,
+        content: Content,
+        outcomes: Sequence[tuple[int, Outcome]],
+        tell: Callable[[bytes], None],
+    ) -> None:
+        """Tell of recipients who have a message that was never in the spool; a DSN that its sender
+        asked for is queued.
+
+        :param tell: takes an event's line, which no batch carries.
+        """
+        message = content.message
+        ended = [Ended(index, "delivered", outcome) for index, outcome in outcomes]
+        page = self.page(content, 1, 1, PASSED_ON, ended)
+        for index, _ in outcomes:
+            tell(self._events.received(message, index))
+        for line in page.lines:
+            tell(line)
+        if page.bounces:
+            self.commit(Page([], [], page.bounces)).addErrback(
+                lambda failure: self.log.failure(
+                    "nobody tells the sender of {id}", failure=failure, id=message.id
+                )
+            )
 
     def removed(self, message: Message, entry: Entry) -> Deferred[None]:
         """A person took it out of the queue: nobody is told, and nothing is read, so that this ends

@@ -190,6 +190,7 @@ class _Message(msgspec.Struct, omit_defaults=True, gc=False):
     rel: str = ""
     tls: bool = False
     rid: str = ""
+    ans: str = ""
     spf: str = ""
     dkim: str = ""
     dmarc: str = ""
@@ -262,6 +263,7 @@ def _message_octets(message: Message) -> bytes:
         envelope.future_release,
         envelope.requires_tls,
         origin.request_id,
+        origin.answer,
         message.verdicts.spf,
         message.verdicts.dkim,
         message.verdicts.dmarc,
@@ -296,7 +298,7 @@ def message_of(id: QueueId, meta: ContentMeta) -> Message:
             future_release=it.rel,
             requires_tls=it.tls,
         ),
-        origin=Origin(it.src, it.who, it.peer, it.sign, it.tnt, it.cmp, it.rid),
+        origin=Origin(it.src, it.who, it.peer, it.sign, it.tnt, it.cmp, it.rid, it.ans),
         arrived_at=it.at,
         size_octets=it.size,
         header_message_id=it.mid,

@@ -282,6 +282,14 @@ class Database:
         self._jobs.put((change, done))
         return done
 
+    def write_now(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Let ``change`` work in this thread, inside of a transaction; blocks until it is durable.
+
+        :raise StateFailed:
+        """
+        with self._told(), closing(connect(self._folder)) as connection, transaction(connection):
+            return change(connection)
+
     def close(self) -> Deferred[None]:
         """Once all that was written is durable."""
         self._reader.close()

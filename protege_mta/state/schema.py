@@ -40,5 +40,28 @@ _ACCOUNTS: Final = (
     "CREATE TABLE secret (name TEXT PRIMARY KEY, octets BLOB NOT NULL) WITHOUT ROWID",
 )
 
-VERSIONS: Final[tuple[tuple[str, ...], ...]] = (_ACCOUNTS,)
+_REQUESTS: Final = (
+    # An index over the spool's content records that outlives them.
+    """CREATE TABLE request (
+        source TEXT NOT NULL,
+        identity TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        message_id TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        kept_from REAL NOT NULL,
+        PRIMARY KEY (source, identity, request_id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX request_by_age ON request (kept_from)",
+)
+
+_AGENTS: Final = (
+    # Agents that have logged in by tunnel, so that mail may wait for them.
+    """CREATE TABLE agent (
+        identity TEXT PRIMARY KEY,
+        first_at REAL NOT NULL,
+        last_at REAL NOT NULL
+    ) WITHOUT ROWID""",
+)
+
+VERSIONS: Final[tuple[tuple[str, ...], ...]] = (_ACCOUNTS, _REQUESTS, _AGENTS)
 """What makes version 1 of an empty file, version 2 of version 1, and so on; only ever added to."""

@@ -48,6 +48,7 @@ from protege_mta.schedule.prepare import Preparer
 from protege_mta.schedule.scheduler import Scheduler, SchedulerSettings
 from protege_mta.schedule.window import WindowSettings
 from protege_mta.spool.memory import MemorySpool
+from protege_mta.testing.requests import MemoryRequests
 from protege_mta.testing.transports import TAKEN
 
 START: Final = 1_700_000_000.0
@@ -221,6 +222,7 @@ class FlowMachine(RuleBasedStateMachine):
         self.acceptance = Acceptance(
             self.spool,
             events,
+            requests=MemoryRequests(),
             now=now,
             new_id=self.new_id,
             first_s=lambda: RETRY.first_s,

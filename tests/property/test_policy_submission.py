@@ -70,7 +70,10 @@ class UsageTests(SynchronousTestCase):
                 if not open_now:  # so that the model need not know in which window one began
                     now += 1200.0 * session
             elif step == "begin":
-                if mine is None and (reservation := usage.begin(account)) is not None:
+                if (
+                    mine is None
+                    and (reservation := usage.begin(account.name, account.limits)) is not None
+                ):
                     open_now[session] = reservation, 0
             elif mine is not None and step == "recipient":
                 open_now[session] = mine[0], mine[1] + mine[0].add_recipient()

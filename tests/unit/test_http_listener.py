@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from klein import Klein
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -198,6 +200,146 @@ class ListenerTests(Case):
             self.assertTrue(answer or transport.disconnecting, octets)
             transport.protocol.connectionLost(CLOSED)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class Echo(Protocol):
+    """Speaks something else than HTTP, and keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.is_lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self.heard += data
+        assert self.transport is not None
+        self.transport.write(b"[%b]" % data.split(b"\r\n")[0])
+
+    def connectionLost(self, reason: Failure = CLOSED) -> None:
+        self.is_lost = True
+
+
+class UpgradeTests(Case):
+    """``/ws`` leaves HTTP, its limits and its time-outs."""
+
+    fields = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.made: list[tuple[str, Echo]] = []
+        self.has_room = True
+        self.configure()
+
+    def configure(self, *trusted: str) -> None:
+        self.factory.configure(
+            trusted_proxies=[ip_network(one) for one in trusted], upgrade=self.upgrade
+        )
+
+    def upgrade(self, address: str) -> Echo | None:
+        if not self.has_room:
+            return None
+        self.made.append((address, Echo()))
+        return self.made[-1][1]
+
+    def request(self, target: str = "/ws", more: str = "", method: str = "GET") -> bytes:
+        return f"{method} {target} HTTP/1.1\r\nHost: mx.test\r\n{self.fields}{more}\r\n".encode()
+
+    def open(self, more: str = "", host: str = "192.0.2.1") -> Wire:
+        transport = self.connect(host)
+        assert transport is not None
+        transport.protocol.dataReceived(self.request(more=more))
+        return transport
+
+    def test_upgrade(self) -> None:
+        """The other protocol has the request as it came, and all that comes after it."""
+        transport = self.open()
+        [(address, echo)] = self.made
+        self.assertEqual(address, "192.0.2.1")
+        self.assertEqual(
+            echo.heard,
+            b"GET /ws HTTP/1.1\r\nHost: mx.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-Websocket-Key: x\r\n\r\n",
+        )
+        for octets in (b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100):
+            transport.protocol.dataReceived(octets)
+        self.assertTrue(echo.heard.endswith(b"GET / HTTP/1.1\r\n\r\n" + b"\0" * 100))
+        self.assertTrue(transport.value().startswith(b"[GET /ws HTTP/1.1][GET / HTTP/1.1]["))
+        self.assertIsNone(transport.producer)
+        transport.protocol.connectionLost(CLOSED)
+        self.assertTrue(echo.is_lost)
+        self.assertEqual(self.factory.protocols, {})
+
+    def test_octet_by_octet(self) -> None:
+        transport = self.connect()
+        assert transport is not None
+        for octet in self.request() + b"more":
+            transport.protocol.dataReceived(bytes([octet]))
+        self.assertTrue(self.made[0][1].heard.endswith(b"\r\n\r\nmore"))
+
+    def test_other_requests(self) -> None:
+        """Whatever is not exactly ``/ws``, and who does not upgrade, is told 404."""
+        targets = ("/ws/", "/ws?", "/ws?x=1", "/WS", "/%77s", "//ws", "http://mx.test/ws")
+        for octets in (
+            b"GET /ws HTTP/1.1\r\nHost: mx.test\r\n\r\n",
+            self.request(method="POST"),
+            *map(self.request, targets),
+        ):
+            transport = self.connect()
+            assert transport is not None
+            transport.protocol.dataReceived(octets)
+            self.assertEqual(self.parse(transport.value())[0], 404, octets)
+            transport.protocol.connectionLost(CLOSED)
+        self.assertEqual(self.made, [])
+
+    def test_no_relay_server(self) -> None:
+        self.factory.configure(trusted_proxies=(), upgrade=None)
+        self.assertEqual(self.ask(self.request())[0], 404)
+
+    def test_no_room(self) -> None:
+        self.has_room = False
+        status, headers, _ = self.ask(self.request())
+        self.assertEqual((status, headers["Retry-After"]), (503, "30"))
+
+    def test_limits_are_for_requests(self) -> None:
+        """Sessions count against no share of connections, and are never idle for HTTP."""
+        open_now = [self.open() for _ in range(20)]
+        self.assertEqual(len(self.made), 20)
+        self.assertIsNotNone(self.connect())
+        self.clock.advance(3600)
+        self.assertFalse(any(one.disconnecting for one in open_now))
+        for one in open_now:
+            one.protocol.connectionLost(CLOSED)
+        self.assertIsNotNone(self.connect())
+        self.assertIsNone(self.connect())  # two of one address, as ever
+
+    def test_client_behind_a_proxy(self) -> None:
+        self.configure("192.0.2.0/28")
+        self.open("X-Forwarded-For: 203.0.113.9, 198.51.100.7\r\nX-Forwarded-For: 192.0.2.3\r\n")
+        self.open("X-Forwarded-For: 203.0.113.9\r\n", host="198.51.100.8")
+        self.assertEqual([address for address, _ in self.made], ["198.51.100.7", "198.51.100.8"])
+
+    def test_proxy_has_many_clients(self) -> None:
+        """No limit of one address is for it; that of all is."""
+        self.configure("192.0.2.1")
+        self.assertEqual([self.connect() is None for _ in range(4)], [False] * 3 + [True])
+
+
+class TlsTests(Case):
+    def test_tls_from_the_first_octet(self) -> None:
+        """The transport is put under TLS before HTTP says or hears anything."""
+        begun: list[object] = []
+
+        class Transport(Wire):
+            def startTLS(self, context: object) -> None:
+                begun.append(context)
+                assert not self.producer
+
+        context = cast(Any, object())
+        self.factory.tls = context
+        address = IPv4Address("TCP", "192.0.2.1", 50000)
+        protocol = self.factory.buildProtocol(address)
+        assert protocol is not None
+        protocol.makeConnection(Transport(peerAddress=address))
+        self.assertEqual(begun, [context])
 
 
 class EndpointTests(Case):

@@ -27,6 +27,7 @@ from protege_mta.policy.usage import Usage
 from protege_mta.schedule.intake import Acceptance
 from protege_mta.spool.memory import MemorySpool
 from protege_mta.testing.doors import FakeIntake
+from protege_mta.testing.requests import MemoryRequests
 from protege_mta.testing.smtp_dialog import Client
 from protege_mta.wire.settings import ServerSettings
 
@@ -686,6 +687,7 @@ class RepairTests(Case):
         acceptance = Acceptance(
             spool,
             self.events,
+            requests=MemoryRequests(),
             now=lambda: self.now,
             new_id=IdSource(lambda: self.now, lambda wanted: b"\1" * wanted),
             first_s=lambda: 300.0,

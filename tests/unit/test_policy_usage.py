@@ -20,7 +20,7 @@ class UsageTests(SynchronousTestCase):
         )
 
     def begin(self, recipients: int = 0) -> Reservation:
-        reservation = self.usage.begin(self.account)
+        reservation = self.usage.begin(self.account.name, self.account.limits)
         assert reservation is not None
         for _ in range(recipients):
             self.assertTrue(reservation.add_recipient())
@@ -35,7 +35,7 @@ class UsageTests(SynchronousTestCase):
 
     def test_place_is_held_and_given_back(self) -> None:
         reservation = self.begin()
-        self.assertIsNone(self.usage.begin(self.account))
+        self.assertIsNone(self.usage.begin(self.account.name, self.account.limits))
         reservation.release()
         self.begin()
 
@@ -44,7 +44,7 @@ class UsageTests(SynchronousTestCase):
         self.now += 1000
         self.begin().settle()
         self.now += 3599.5
-        self.assertIsNone(self.usage.begin(self.account))
+        self.assertIsNone(self.usage.begin(self.account.name, self.account.limits))
         self.now += 0.5
         self.begin()
 
@@ -67,7 +67,7 @@ class UsageTests(SynchronousTestCase):
         self.now += 1800
         self.usage = Usage(lambda: self.now)
         self.usage.restore(rows)
-        self.assertIsNone(self.usage.begin(self.account))
+        self.assertIsNone(self.usage.begin(self.account.name, self.account.limits))
         self.assertEqual(self.usage.rows(), rows)
         self.now += 1800
         self.begin()
@@ -83,7 +83,7 @@ class UsageTests(SynchronousTestCase):
         """A window in the future is not waited for."""
         self.usage.restore([Row("bot", NOON + 10**9, 3600, 1, 1)])
         self.begin().settle()
-        self.assertIsNone(self.usage.begin(self.account))
+        self.assertIsNone(self.usage.begin(self.account.name, self.account.limits))
 
     def test_limits_that_change(self) -> None:
         """What was sent before there was a limit counts."""
@@ -94,4 +94,4 @@ class UsageTests(SynchronousTestCase):
             name="bot", password_hash="", limits=AccountLimits(messages_per_day=4)
         )
         self.begin().settle()
-        self.assertIsNone(self.usage.begin(self.account))
+        self.assertIsNone(self.usage.begin(self.account.name, self.account.limits))

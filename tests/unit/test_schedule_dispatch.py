@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.address import NULL, Address, domain_of
 from protege_mta.model.envelope import Envelope, Notify, Origin, Recipient
-from protege_mta.model.hop import NextHop, Site
+from protege_mta.model.hop import HopKind, NextHop, Site
 from protege_mta.model.ids import IdSource, QueueId
 from protege_mta.model.outcome import (
     Contact,
@@ -23,7 +23,7 @@ from protege_mta.model.outcome import (
     Scope,
     TransientFailure,
 )
-from protege_mta.model.ports import SpoolFull
+from protege_mta.model.ports import SpoolFull, Transport
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.observe.events import EventLines
 from protege_mta.observe.metrics import Counts
@@ -37,6 +37,7 @@ from protege_mta.schedule.ledger import Ledger
 from protege_mta.schedule.prepare import Preparer
 from protege_mta.schedule.scheduler import Scheduler, SchedulerSettings
 from protege_mta.spool.memory import MemorySpool
+from protege_mta.testing.requests import MemoryRequests
 from protege_mta.testing.transports import TAKEN, ScriptedTransport
 
 START = 1_700_000_000.0
@@ -79,12 +80,12 @@ class FlowCase(SynchronousTestCase):
             self.spool,
             events,
             self.ledger,
-            transports={"mx": self.transport},
+            transports=self.transports(),
             locate=self.locate,
             now=now,
             rng=rng,
         )
-        self.dispatcher.route_by(lambda address: NextHop("mx", domain_of(address)))
+        self.dispatcher.route_by(self.hop)
         self.dispatcher.retry = RETRY
         self.dispatcher.preparer = Preparer({}, lambda work: succeed(work()))
         self.scheduler = Scheduler(
@@ -103,6 +104,7 @@ class FlowCase(SynchronousTestCase):
         self.acceptance = Acceptance(
             self.spool,
             events,
+            requests=MemoryRequests(),
             now=now,
             new_id=IdSource(now, lambda count: bytes(count)),
             first_s=lambda: RETRY.first_s,
@@ -110,6 +112,12 @@ class FlowCase(SynchronousTestCase):
             took=lambda seconds: None,
         )
         self.desk = Desk(self.spool, self.ledger, now, self.scheduler)
+
+    def transports(self) -> dict[HopKind, Transport]:
+        return {"mx": self.transport}
+
+    def hop(self, address: Address) -> NextHop:
+        return NextHop("mx", domain_of(address))
 
     def locate(self, hop: NextHop) -> Deferred[Site | TransientFailure | PermanentFailure]:
         missing = self.missing.get(hop.name)

@@ -1,0 +1,160 @@
+"""Recipients whose mail is passed through and others, at the doors that both come to."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from protege_mta.model.account import Account, AccountLimits
+from protege_mta.model.address import NULL, Address
+from protege_mta.model.envelope import Envelope, Recipient
+from protege_mta.model.identity import identity_of
+from protege_mta.model.ports import MailCommand, Peer
+from protege_mta.model.reply import TABLE, Reply, name_of
+from protege_mta.model.tally import Tally
+from protege_mta.observe.events import EventLines
+from protege_mta.observe.metrics import Counts
+from protege_mta.policy.door import SmtpDoor
+from protege_mta.policy.greylist import Greylist, GreylistSettings
+from protege_mta.policy.guard import Guard
+from protege_mta.policy.limits import Limits, LimitSettings
+from protege_mta.policy.pass_through import PassThrough, PassThroughSettings
+from protege_mta.policy.relaying import AgentMailboxes, Mailboxes, Relaying
+from protege_mta.policy.submission import SubmissionDoor
+from protege_mta.policy.tarpit import Tarpit
+from protege_mta.policy.usage import Usage
+from protege_mta.testing.sessions import FakeAgents, FakeSession, FakeSessions
+from protege_mta.testing.zones import ZoneResolver
+
+ANNA: Final = identity_of(bytes(32))
+TO_ANNA: Final = f"{ANNA}@pass.test"
+NOTHING: Final = cast(Any, None)
+
+
+class Case(SynchronousTestCase):
+    """``TO_ANNA`` is passed through, ``x@box.test`` is queued."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(6000)
+        now = self.clock.seconds
+        self.sessions = FakeSessions({ANNA: FakeSession(ANNA)})
+        self.relaying = Relaying(
+            {
+                "pass.test": AgentMailboxes(FakeAgents({TO_ANNA: ANNA}), self.sessions, False),
+                "box.test": Mailboxes(frozenset({"x"})),
+            },
+            {},
+            NULL,
+        )
+        self.lines: list[bytes] = []
+        self.events = EventLines(now, self.lines.append, Counts())
+        self.limits = Limits(LimitSettings(), now)
+        self.pass_through = PassThrough(
+            NOTHING,
+            NOTHING,
+            self.events,
+            PassThroughSettings(room_octets=1, message_octets=1),
+            clock=self.clock,
+            now=now,
+            new_id=NOTHING,
+            stream=NOTHING,
+            told=NOTHING,
+        )
+
+    def answer(self, answer: Reply | Deferred[Reply]) -> str:
+        return name_of(self.successResultOf(answer) if isinstance(answer, Deferred) else answer)
+
+
+class SmtpDoorTests(Case):
+    def setUp(self) -> None:
+        super().setUp()
+        self.door = SmtpDoor(
+            self.relaying,
+            self.limits,
+            self.events,
+            NOTHING,
+            tarpit=Tarpit(5, self.clock, Tally()),
+        )
+        self.door.pass_through = self.pass_through
+        self.peer = Peer("198.51.100.7", 40000, "mx", "s-1")
+
+    def rcpt(self, *recipients: str) -> list[str]:
+        """One transaction."""
+        mail = MailCommand(Envelope(Address("a@a.test"), ()))
+        return [
+            self.answer(self.door.recipient(self.peer, mail, Recipient(Address(one))))
+            for one in recipients
+        ]
+
+    def test_the_later_one_comes_by_itself(self) -> None:
+        self.assertEqual(
+            self.rcpt(TO_ANNA, "x@box.test", TO_ANNA),
+            ["recipient-ok", "comes-by-itself", "recipient-ok"],
+        )
+        self.assertEqual(
+            self.rcpt("x@box.test", TO_ANNA, "x@box.test"),
+            ["recipient-ok", "comes-by-itself", "recipient-ok"],
+        )
+        self.assertEqual(len(self.lines), 2)
+
+    def test_who_was_not_accepted_decides_nothing(self) -> None:
+        self.assertEqual(self.rcpt("y@box.test", TO_ANNA), ["no-such-user", "recipient-ok"])
+        self.sessions.there.clear()
+        self.assertEqual(self.rcpt(TO_ANNA, "x@box.test"), ["agent-away", "recipient-ok"])
+
+    def test_nor_who_was_put_off(self) -> None:
+        """A greylisted recipient is not in the transaction."""
+        resolver = ZoneResolver("$ORIGIN test.\n$TTL 300\n")
+        greylist = Greylist(GreylistSettings(), self.clock.seconds)
+        self.door.guard = Guard(resolver, self.clock, helo="off", lists=None, greylist=greylist)
+        self.door.opened(self.peer)
+        self.assertEqual(self.rcpt(TO_ANNA, "x@box.test"), ["greylisted", "greylisted"])
+        self.clock.advance(400)
+        self.assertEqual(self.rcpt("x@box.test", TO_ANNA), ["recipient-ok", "comes-by-itself"])
+        self.assertEqual(self.rcpt(TO_ANNA, "x@box.test"), ["recipient-ok", "comes-by-itself"])
+
+    def test_nothing_is_remembered_of_who_has_gone(self) -> None:
+        self.door.opened(self.peer)
+        self.rcpt(TO_ANNA)
+        self.door.closed(self.peer)
+        self.assertEqual(self.pass_through._ways, {})
+
+
+class SubmissionDoorTests(Case):
+    def test_the_later_one_comes_by_itself(self) -> None:
+        """And does not count for the account."""
+        account = Account(name="bot", password_hash="", limits=AccountLimits(recipients=2))
+
+        class Accounts:
+            def get(self, name: str) -> Account:
+                return account
+
+        door = SubmissionDoor(
+            self.relaying,
+            self.limits,
+            self.events,
+            NOTHING,
+            accounts=Accounts(),
+            logins=NOTHING,
+            usage=Usage(self.clock.seconds),
+            now=self.clock.seconds,
+            new_message_id=NOTHING,
+        )
+        door.pass_through = self.pass_through
+        peer = Peer("198.51.100.7", 40000, "submission", "s-1", identity="bot")
+        door.opened(peer)
+        mail = MailCommand(Envelope(Address("a@a.test"), ()))
+        self.assertEqual(door.sender(peer, mail), TABLE["sender-ok"])
+        self.assertEqual(
+            [
+                name_of(door.recipient(peer, mail, Recipient(Address(one))))
+                for one in ("a@else.test", TO_ANNA, "b@else.test", "c@else.test")
+            ],
+            ["recipient-ok", "comes-by-itself", "recipient-ok", "too-many-recipients"],
+        )
+        door.closed(peer)
+        self.assertEqual(self.pass_through._ways, {})
