@@ -204,6 +204,19 @@ class AwayTests(AgentCase):
         self.turn(61)
         self.assertEqual(len(anna.sent), 1)
 
+    def test_a_going_that_nobody_told_of(self) -> None:
+        """It was no attempt, and leaves no trace."""
+        self.come()
+        self.send(TO_ANNA)
+        self.answer(self.sessions.there[ANNA].sent[0])
+        del self.sessions.there[ANNA]
+        id = self.send(TO_ANNA)
+        self.turn(60)
+        self.assertEqual(self.events(id), [("received", TO_ANNA)])
+        self.assertEqual([entry.attempts for entry in self.scheduler.entries(id)], [0])
+        self.assertIn("not connected", self.why(id))
+        self.assertEqual(len(self.come().sent), 1)
+
     def test_it_is_said_where_it_stands(self) -> None:
         id = self.send(TO_ANNA)
         self.assertEqual(
