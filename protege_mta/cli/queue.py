@@ -105,7 +105,12 @@ def _waiting(row: Row) -> list[Row]:
 
 
 def _cause(row: Row) -> str:
-    return next((one["cause"] for one in row["recipients"] if one.get("cause")), "")
+    return next(filter(None, map(_reason, row["recipients"])), "")
+
+
+def _reason(one: Row) -> str:
+    """Why a recipient waits: for somebody to come, or for another attempt."""
+    return str(one.get("absence") or one.get("cause", ""))
 
 
 @command.command("show")
@@ -128,7 +133,7 @@ def _show(id: str, config: Path | None, as_json: bool) -> None:
             Column("STATE", lambda one: one["state"], is_state=True),
             Column("ATTEMPTS", lambda one: str(one.get("attempts", "")), is_right=True),
             Column("NEXT", lambda one: _when(one, now)),
-            Column("CAUSE", lambda one: one.get("cause", "")),
+            Column("CAUSE", _reason),
         ],
         row["recipients"],
     )

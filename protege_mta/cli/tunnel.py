@@ -27,14 +27,14 @@ def command() -> None:
     """
 
 
-def _key(context: click.Context, parameter: click.Parameter, value: str) -> Identity:
+def _identity(text: str) -> Identity:
     from ..model.identity import parse_identity
 
     # An address is what people have at hand.
-    identity = parse_identity(value.partition("@")[0]) if value.isascii() else None
+    identity = parse_identity(text.partition("@")[0]) if text.isascii() else None
     if identity is None:
         raise click.BadParameter(
-            f'wanted a key: 52 of a-z and 2-7, the last one "a" or "q"; got {value!r}'
+            f'wanted 52 of a-z and 2-7, the last one "a" or "q"; got {text!r}', param_hint="KEY"
         )
     return identity
 
@@ -53,7 +53,7 @@ def _aliases(
         raise click.BadParameter(f"wanted {unfit.wanted}") from None
 
 
-_key_argument = click.argument("identity", metavar="KEY", callback=_key)
+_key_argument = click.argument("key", metavar="KEY")
 
 
 @command.command("allow")
@@ -77,7 +77,7 @@ _key_argument = click.argument("identity", metavar="KEY", callback=_key)
 @config_option
 @json_option
 def _allow(
-    identity: Identity,
+    key: str,
     aliases: list[str] | None,
     send_per_hour: int | None,
     tenant: str | None,
@@ -87,6 +87,7 @@ def _allow(
     """Let an agent log in, or change what is given of one that may."""
     from .identities_file import change, put
 
+    identity = _identity(key)
     settings = settings_from(config)
     values: dict[str, Any] = {"revoked": None}
     if aliases is not None:
@@ -138,10 +139,11 @@ def _list(config: Path | None, as_json: bool) -> None:
 @_key_argument
 @config_option
 @json_option
-def _revoke(identity: Identity, config: Path | None, as_json: bool) -> None:
+def _revoke(key: str, config: Path | None, as_json: bool) -> None:
     """Let an agent log in no more; its session ends within a second."""
     from .identities_file import change, put, remove
 
+    identity = _identity(key)
     settings = settings_from(config)
     path = _file(settings)
     if settings.tunnel_server.identities == "any":

@@ -55,7 +55,9 @@ class Alias:
 
 @attrs.frozen(kw_only=True)
 class AgentEntry:
-    """An agent."""
+    """An agent of a relay server, in the file that `identities_file` of `[tunnel_server]` names. No
+    two agents may have a key or an alias in common.
+    """
 
     identity: Identity = attrs.field(
         metadata=key(AgentKey(), "Its public key, as its address has it.") | {"name": "key"}

@@ -153,7 +153,7 @@ class SubmissionsListener(SubmissionListener):
 
 @attrs.frozen(kw_only=True)
 class HttpListener:
-    """Serves `/metrics` and `/healthz`, and `/ws` and `/health` with `[tunnel_server]`."""
+    """Serves `/metrics`, `/healthz` and `/health`, and with `[tunnel_server]` agents at `/ws`."""
 
     kind: ClassVar[Literal["http"]] = "http"
     name: str = _listener_name("http")
@@ -164,7 +164,11 @@ class HttpListener:
         default=8026, metadata=key(Whole(0, 65535), "The TCP port; 0 takes any free one.")
     )
     tls: bool = attrs.field(
-        default=False, metadata=key(Flag(), "Serve HTTPS, with the certificates of `[tls]`.")
+        default=False,
+        metadata=key(
+            Flag(),
+            "Serve HTTPS, with the certificates of `[tls]`, or a self-signed one without that table.",
+        ),
     )
     trusted_proxies: tuple[IpNetwork, ...] = attrs.field(
         default=(),

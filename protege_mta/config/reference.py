@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from .identities import IdentitiesFile
 from .kinds import Kind
 from .model import Settings
 from .schema import TABLES, Key, Named, Table, Tables, Variant
@@ -36,7 +37,10 @@ This page is made from the program; `make docs` writes it anew.
 
 def page() -> str:
     """The whole page in Markdown."""
-    return "\n".join([_OPENING, *_section("", "Top level", Settings)])
+    whole = [_OPENING, *_section("", "Top level", Settings)]
+    for name, key, _ in keys_of(IdentitiesFile):
+        whole += _tables(name, key)
+    return "\n".join(whole)
 
 
 def _section(dotted: str, title: str, model: type) -> Iterator[str]:

@@ -40,7 +40,8 @@ class TunnelServer:
         default=Path("identities.toml"),
         metadata=key(
             FilePath(),
-            "The agents, with their aliases and limits. A change takes effect within a second.",
+            "The agents, with their aliases and limits (below); `protege-mta tunnel` writes it. A "
+            "change takes effect within a second; a file that is broken then changes nothing.",
             shown_default="`identities.toml` beside the configuration",
         ),
     )
@@ -64,7 +65,12 @@ class TunnelServer:
         ),
     )
     sessions: int = attrs.field(
-        default=10_000, metadata=key(Whole(1), "Connections to `/ws` at a time.")
+        default=10_000,
+        metadata=key(
+            Whole(1),
+            "Connections to `/ws` at a time, beside the limits of HTTP. The process needs as many "
+            "file descriptors.",
+        ),
     )
     ping_s: float = attrs.field(
         default=30.0,

@@ -143,6 +143,9 @@ TABLE: Final[dict[str, Reply]] = {
     "cannot-be-sent": _reply(554, "5.6.0", "message cannot be put into the tunnel's form"),
     # agents
     "agent-not-connected": _reply(451, "4.4.1", "the agent is not connected"),
+    "tunnel-requiretls": _reply(
+        550, "5.7.30", "REQUIRETLS support required: an agent's tunnel does not offer it"
+    ),
     "pass-through-full": _reply(452, "4.3.1", "no room to pass the message on, try again later"),
     "not-passed-on": _reply(
         451,

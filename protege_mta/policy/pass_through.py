@@ -134,6 +134,8 @@ class PassThrough:
         """
         if envelope.hold_until:
             return TABLE["release-too-late"]
+        if envelope.requires_tls:
+            return TABLE["tunnel-requiretls"]
         id, arrived_at = self._new_id(), self._now()
         message = Message(id, envelope, origin, arrived_at, 0)
         return Passing(self, peer, message, trace(id, arrived_at))

@@ -132,7 +132,10 @@ class Desk:
                 one["state"] = self._state(message.id, index, status)
                 one["attempts"] = status.attempts
                 one["next_attempt_at"] = self._due_at(message, index, status)
-                one["cause"] = self._absence(message.id, index) or status.cause
+                one["cause"] = status.cause
+                absence = self._absence(message.id, index)
+                if absence:
+                    one |= {"next_attempt_at": None, "absence": absence}
             recipients.append(one)
         return {
             "id": message.id,

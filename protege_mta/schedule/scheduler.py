@@ -26,7 +26,7 @@ from .entry import Entry, Health, Report
 from .locator import SLICE, Locate, Locator
 from .register import Register, idle_state
 from .sitequeue import HopQueue, Line, SiteQueue
-from .standing import Depth, SiteSummary, Standing, standing_of
+from .standing import Depth, SiteSummary, Standing, is_absent, standing_of
 from .wheel import Alarm, drop
 from .window import WINDOWS, WindowSettings
 
@@ -544,7 +544,7 @@ class Scheduler:
     def absence(self, entry: Entry) -> str:
         """Who it waits for, in words; empty where it waits for nobody to come."""
         hop = self._locator.known(entry.hop)
-        if hop is None or hop.absence is None or entry.place is not hop.line:
+        if hop is None or hop.absence is None or not is_absent(entry, hop):
             return ""
         return hop.absence.cause.text
 

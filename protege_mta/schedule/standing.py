@@ -17,6 +17,7 @@ class Standing:
     """One entry, for ``explain`` and ``queue show``.
 
     :ivar site: the key of the site it waits for or is active at; empty where none is known.
+    :ivar due_at: POSIX seconds; 0 where it waits for somebody to come.
     :ivar why: one sentence, without a full stop.
     """
 
@@ -92,10 +93,18 @@ def standing_of(
         recipients=entry.recipients,
         site="" if queue is None else queue.site.key,
         state=entry.state,
-        due_at=entry.due_at,
+        due_at=0.0 if is_absent(entry, hop) else entry.due_at,
         attempts=entry.attempts,
         why=_why(entry, hop, queue, order, concurrency),
     )
+
+
+def is_absent(entry: Entry, hop: HopQueue | None) -> bool:
+    """Whether an entry waits for somebody to come.
+
+    :param hop: the entry's.
+    """
+    return hop is not None and hop.absence is not None and entry.place is hop.line
 
 
 def _queue(entry: Entry, hop: HopQueue | None) -> SiteQueue | None:

@@ -81,6 +81,12 @@ class AgentTransport:
         if session is None:
             away = TransientFailure(Scope.ABSENT, TABLE["agent-not-connected"])
             return succeed(_all(attempt, away))
+        if attempt.content.message.envelope.requires_tls:
+            # A stream cannot say that a message has to be kept secret, and whether a proxy takes the
+            # session's TLS off before it comes to us we do not know (RFC 8689, 4.4).
+            return succeed(
+                _all(attempt, PermanentFailure(Scope.MESSAGE, TABLE["tunnel-requiretls"]))
+            )
         self._at_work += 1
         delivering = Deferred.fromCoroutine(self._deliver(attempt, session))
         return delivering.addErrback(self._broke, attempt).addCallback(self._ended)

@@ -106,6 +106,12 @@ class AgentTransportTests(SynchronousTestCase):
         for said, meant in pairs:
             self.assertEqual(self.outcome(said), meant)
 
+    def test_what_is_to_be_kept_secret(self) -> None:
+        """A stream has no word for REQUIRETLS, so that such mail goes back (RFC 8689, 4.4)."""
+        attempt = attrs.evolve(make_attempt(requires_tls=True, kind=AGENT), domain=ANNA)
+        ((_, outcome),) = self.successResultOf(self.transport.deliver(attempt))
+        self.assertEqual(outcome, PermanentFailure(Scope.MESSAGE, TABLE["tunnel-requiretls"]))
+
     def test_a_form_that_would_not_do(self) -> None:
         reply = Reply(550, "5.6.3", ("no form",))
         answer = self.transport.deliver(self.attempt(prepare=lambda abilities: reply))

@@ -82,6 +82,24 @@ class QueueTests(SynchronousTestCase):
         )
         self.assertEqual((ran.code, ran.err), (0, ""))
 
+    def test_list_of_what_waits_for_an_agent(self) -> None:
+        """Whom it waits for is said, and no time, since nobody knows that."""
+        waiting = {
+            "address": "anna@agents.test",
+            "state": "scheduled",
+            "attempts": 0,
+            "next_attempt_at": None,
+            "cause": "451 4.4.2 lost",
+            "absence": "the agent is not connected",
+        }
+        row = ROW | {"state": "scheduled", "recipients": [waiting]}
+        ran, _ = self.ask({"queue.list": [{"row": row}, {"done": {}}]}, "queue", "list")
+        self.assertEqual(
+            ran.out.splitlines()[1],
+            "01hzzzzzzzzzzzzzzzzzzzzzzz  2 h  4 KiB  scheduled  -     a@local.test"
+            "  anna@agents.test  the agent is not connected",
+        )
+
     def test_list_on_a_terminal(self) -> None:
         """Colours and a count; what came by mail cannot steer the terminal."""
         row = ROW | {"sender": "\x1b]0;title\x07@local.test"}

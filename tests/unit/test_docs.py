@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.cli import root
 from protege_mta.cli.sendmail_options import NoSuchOption, parsed
+from protege_mta.config.identities import IdentitiesFile
 from protege_mta.config.model import Settings
 from protege_mta.config.schema import TABLES, Named, Table, Tables, Variant
 from protege_mta.config.toml import ConfigError, keys_of, load
@@ -352,7 +353,7 @@ class ConfigurationTests(SynchronousTestCase):
 
     def test_spans(self) -> None:
         """Each key in running text exists, in the table that is named with it."""
-        known = set(tables())
+        known = {*tables(), *tables(IdentitiesFile)}
         names = {key for _, key in known}
         wrong = []
         for page in pages():

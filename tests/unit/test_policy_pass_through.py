@@ -90,7 +90,7 @@ class Case(SynchronousTestCase):
         self.ledger.passed_on(content, done, self.lines.append)
 
     def begin(
-        self, *recipients: str | Recipient, peer: Peer | None = None, hold_until: float = 0.0
+        self, *recipients: str | Recipient, hold_until: float = 0.0, requires_tls: bool = False
     ) -> Any:
         envelope = Envelope(
             Address("a@a.test"),
@@ -99,11 +99,10 @@ class Case(SynchronousTestCase):
                 for one in recipients or (TO_ANNA,)
             ),
             hold_until=hold_until,
+            requires_tls=requires_tls,
         )
         origin = Origin("smtp", peer_address="198.51.100.7")
-        return self.house.begin(
-            self.peer if peer is None else peer, envelope, origin, lambda id, at: TRACE
-        )
+        return self.house.begin(self.peer, envelope, origin, lambda id, at: TRACE)
 
     def send(self, *recipients: str | Recipient, message: bytes = MESSAGE) -> Deferred[Reply]:
         passing = self.begin(*recipients)
@@ -342,6 +341,10 @@ class ArrivalTests(Case):
     def test_what_is_never_kept_cannot_be_held(self) -> None:
         """FUTURERELEASE (RFC 4865)."""
         self.assertEqual(self.begin(hold_until=2e9), TABLE["release-too-late"])
+
+    def test_what_is_to_be_kept_secret(self) -> None:
+        """A stream has no word for REQUIRETLS (RFC 8689)."""
+        self.assertEqual(self.begin(requires_tls=True), TABLE["tunnel-requiretls"])
 
 
 class ApartTests(Case):

@@ -204,6 +204,19 @@ class AwayTests(AgentCase):
         self.turn(61)
         self.assertEqual(len(anna.sent), 1)
 
+    def test_a_going_that_nobody_told_of(self) -> None:
+        """It was no attempt, and leaves no trace."""
+        self.come()
+        self.send(TO_ANNA)
+        self.answer(self.sessions.there[ANNA].sent[0])
+        del self.sessions.there[ANNA]
+        id = self.send(TO_ANNA)
+        self.turn(60)
+        self.assertEqual(self.events(id), [("received", TO_ANNA)])
+        self.assertEqual([entry.attempts for entry in self.scheduler.entries(id)], [0])
+        self.assertIn("not connected", self.why(id))
+        self.assertEqual(len(self.come().sent), 1)
+
     def test_it_is_said_where_it_stands(self) -> None:
         id = self.send(TO_ANNA)
         self.assertEqual(
@@ -212,7 +225,10 @@ class AwayTests(AgentCase):
             "held until 2023-11-15 10:13:20Z",
         )
         (recipient,) = self.desk.row(self.found(id))["recipients"]
-        self.assertEqual(recipient["cause"], "the agent is not connected")
+        self.assertEqual(
+            (recipient["absence"], recipient["next_attempt_at"], recipient["cause"]),
+            ("the agent is not connected", None, ""),
+        )
         self.come()
         self.assertEqual(self.why(id), f"being delivered to agent:{ANNA}")
 
@@ -289,6 +305,27 @@ class AwayTests(AgentCase):
             self.assertLessEqual(len(anna.sent) - answered, 20)
             self.clock.advance(0)
         self.assertEqual((answered, self.spool.ids()), (1000, []))
+
+    def test_a_thousand_agents_that_come_at_once(self) -> None:
+        """No more streams at a time than all sites together may have attempts, until all is done."""
+        identities = [identity_of(n.to_bytes(32, "big")) for n in range(1, 1001)]
+        self.agents.known |= set(identities)
+        for identity in identities:
+            self.agents.mailboxes[f"{identity}@agents.test"] = identity
+            for _ in range(2):
+                self.send(f"{identity}@agents.test")
+        sessions = [self.come(identity) for identity in identities]
+        most = 0
+        while self.spool.ids():
+            at_work = [
+                one for session in sessions for one in session.sent if not one.outcome.called
+            ]
+            most = max(most, len(at_work))
+            for one in at_work:
+                one.outcome.callback(QUEUED)
+            self.clock.advance(0)
+        self.assertEqual(most, 500)
+        self.assertEqual({len(session.sent) for session in sessions}, {2})
 
 
 class RestartTests(AgentCase):

@@ -54,32 +54,45 @@ BROKEN = [AuthError("invalid_tunnel_frame"), (4401, "invalid_tunnel_frame")]
 class Stranger:
     """The other side of a connection, played by the test.
 
-    :ivar session: ours.
+    :ivar connection: ours.
     """
 
-    def __init__(self, net: Net, connection: Connection, socket: StrangeSocket) -> None:
+    connection: Connection
+
+    def __init__(self, net: Net) -> None:
         self.net = net
-        self.connection = connection
-        self.socket = socket
+        self.socket = StrangeSocket()
+
+    def meet_relay(self) -> None:
+        """Connect to our relay."""
+        self.connection = self.net.relay.connection(self.socket)
+        self.connection.opened()
+
+    def meet_agent(self) -> None:
+        """Let our agent connect."""
+        who = Agent(ME, KEY.sign)
+        self.connection = AgentConnection(self.socket, self.net.agents, who, Watch())
+        self.connection.opened()
 
     @property
     def session(self) -> Session:
+        """Ours."""
         session = self.connection.session
         assert session is not None
         return session
 
     def text(self, octets: bytes) -> None:
-        self.connection.heard()
-        self.connection.message_began(False)
-        self.connection.message_data(octets)
-        self.connection.message_ended()
+        self._say(octets, is_binary=False)
 
     def binary(self, *frames: bytes) -> None:
         for frame in frames:
-            self.connection.heard()
-            self.connection.message_began(True)
-            self.connection.message_data(frame)
-            self.connection.message_ended()
+            self._say(frame, is_binary=True)
+
+    def _say(self, octets: bytes, *, is_binary: bool) -> None:
+        self.connection.heard()
+        self.connection.message_began(is_binary)
+        self.connection.message_data(octets)
+        self.connection.message_ended()
 
     def heard(self) -> list[Any]:
         """What was said since it was asked last: messages, parts of frames, pings, closes."""
@@ -92,26 +105,21 @@ class Stranger:
                 case bytes() if kind == "binary":
                     reader = FrameReader()
                     found += [*reader.feed(what), *reader.finish()]
-                case bytes():
+                case _:
                     found.append(what)
-                case close:
-                    found.append(close)
         return found
 
 
 def agent(net: Net, terms: Terms | None = None) -> Stranger:
     """Log in at the relay.  :param terms: None for an original gateway."""
-    socket = StrangeSocket()
-    connection = net.relay.connection(socket)
-    stranger = Stranger(net, connection, socket)
-    connection.opened()
+    stranger = Stranger(net)
+    stranger.meet_relay()
     stranger.text(format_message(ChallengeRequest(ME)))
     [challenge] = stranger.heard()
     assert isinstance(challenge, Challenge)
-    signature = b64(KEY.sign(challenge.text.encode()))
-    stranger.text(
-        format_message(ChallengeResponse(ME, challenge.challenge_id, signature, "inbound", terms))
-    )
+    signature = base64.b64encode(KEY.sign(challenge.text.encode())).decode()
+    response = ChallengeResponse(ME, challenge.challenge_id, signature, "inbound", terms)
+    stranger.text(format_message(response))
     [ok] = stranger.heard()
     assert isinstance(ok, AuthOk)
     return stranger
@@ -119,19 +127,21 @@ def agent(net: Net, terms: Terms | None = None) -> Stranger:
 
 def original_relay(net: Net) -> Stranger:
     """Let our agent in, and offer nothing."""
-    socket = StrangeSocket()
-    who = Agent(ME, KEY.sign)
-    connection = AgentConnection(socket, net.agents, who, Watch())
-    stranger = Stranger(net, connection, socket)
-    connection.opened()
-    stranger.text(format_message(Challenge(ME, "c", "t", 0)))
-    stranger.text(format_message(AuthOk(ME, "inbound")))
+    return _relay(net, Challenge(ME, "c", "t", 0), AuthOk(ME, "inbound"))
+
+
+def reliable_relay(net: Net) -> Stranger:
+    ok = AuthOk(ME, "inbound", None, (1,), TERMS, TERMS)
+    return _relay(net, Challenge(ME, "c", "t", 0, (1,)), ok)
+
+
+def _relay(net: Net, challenge: Challenge, ok: AuthOk) -> Stranger:
+    stranger = Stranger(net)
+    stranger.meet_agent()
+    stranger.text(format_message(challenge))
+    stranger.text(format_message(ok))
     stranger.heard()
     return stranger
-
-
-def b64(octets: bytes) -> str:
-    return base64.b64encode(octets).decode()
 
 
 def start(stream_id: str, request_id: str = "", size: int | None = None, **more: bool) -> bytes:
