@@ -249,7 +249,7 @@ class House:
         is_rerouted = _routes(settings) != _routes(self.settings)
         self.settings = settings
         self._locator = locator
-        self.dispatcher.route_by(RoutingTable(kinds, way_out).hop)
+        self.dispatcher.route_by(RoutingTable(kinds, way_out, _shared(settings)).hop)
         self.dispatcher.retry = _retry(settings)
         self.scheduler.back_off_by(_site_backoff(settings))
         self.dispatcher.preparer = Preparer(signers, self.signers)
@@ -280,7 +280,7 @@ class House:
             ).items()
         }
         found["maildir"] = MaildirTransport(
-            maildir_resolver(_maildirs(settings)),
+            maildir_resolver(_maildirs(settings), _mailboxes(settings)),
             in_thread=self._in_thread,
             hostname=settings.hostname,
             started_at=self.started_at,
@@ -540,10 +540,31 @@ def _maildirs(settings: Settings) -> dict[str, str]:
     }
 
 
+def _mailboxes(settings: Settings) -> dict[tuple[str, str], str]:
+    """Maildirs that are elsewhere, by domain and local-part."""
+    return {
+        (name, local_part): path
+        for name, domain in _domains(settings).items()
+        if isinstance(domain, MaildirDomain)
+        for local_part, path in domain.mailboxes.items()
+    }
+
+
+def _shared(settings: Settings) -> dict[str, frozenset[str]]:
+    """Domains that have mailboxes elsewhere too, and those that are here; RFC 5321, 4.5.1, wants
+    a postmaster here."""
+    return {
+        name: frozenset(("postmaster", *map(str.lower, domain.recipients)))
+        for name, domain in _domains(settings).items()
+        if isinstance(domain, MaildirDomain | LmtpDomain)
+        if domain.shared and "*" not in domain.recipients
+    }
+
+
 def _relaying(settings: Settings) -> Relaying:
     return Relaying(
         domains={
-            name: Mailboxes(frozenset(local_part.lower() for local_part in domain.recipients))
+            name: Mailboxes(frozenset(map(str.lower, domain.recipients)), domain.shared)
             for name, domain in _domains(settings).items()
             if not isinstance(domain, TunnelDomain)
         },

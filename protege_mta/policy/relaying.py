@@ -27,9 +27,11 @@ class Mailboxes:
     """Which local-parts of one of our own domains exist.
 
     :ivar names: in lower case; ``*`` stands for all.
+    :ivar is_shared: whether others may exist elsewhere, for those who may relay.
     """
 
     names: frozenset[str]
+    is_shared: bool = False
 
     def __contains__(self, local_part: str) -> bool:
         return "*" in self.names or local_part.lower() in self.names
@@ -80,7 +82,8 @@ class Relaying:
             # RFC 5321, 4.5.1: postmaster is always there.
             if local_part in mailboxes or local_part.lower() == "postmaster":
                 return TABLE["recipient-ok"]
-            return TABLE["no-such-user"]
+            is_ok = mailboxes.is_shared and self.may_relay(peer)
+            return TABLE["recipient-ok" if is_ok else "no-such-user"]
         return TABLE["recipient-ok" if self.may_relay(peer) else "no-relaying"]
 
     def redirected(self, recipient: Recipient) -> Recipient:
