@@ -163,7 +163,10 @@ def _smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:
     if smarthost.username and smarthost.password_file is None:
         yield "password_file", "wanted a file, since there is a username, got nothing"
     if smarthost.username and smarthost.tls in CLEAR and not is_here(smarthost.host):
-        yield "tls", f'wanted "starttls" or "implicit" for a password on its way, got "{smarthost.tls}"'
+        yield (
+            "tls",
+            f'wanted "starttls" or "implicit" for a password on its way, got "{smarthost.tls}"',
+        )
     if smarthost.password_file is not None and not smarthost.username:
         yield "username", "wanted a user name, since there is a password_file, got nothing"
 

@@ -25,8 +25,8 @@ from .kinds import (
     IpAddress,
     Kind,
     Mailbox,
-    MailDomain,
     MaildirTemplate,
+    MailDomain,
     OneOf,
     Text,
     Unfit,
@@ -34,7 +34,14 @@ from .kinds import (
     Whole,
     is_host_name,
 )
-from .model import Outbound, Settings, Smarthost, SmtpListener, SubmissionListener
+from .model import (
+    Outbound,
+    Settings,
+    Smarthost,
+    SmtpListener,
+    SubmissionListener,
+    own_name,
+)
 from .personas import Persona, read_personas
 from .toml import Complaint, ConfigError, shown
 from .tunnel import Relay, TrustedKey
@@ -85,9 +92,7 @@ def glimpse(folder: Path) -> Settings:
     """Where the sockets and the state of a project are, whatever is wrong with its files."""
     reader = _Reader(folder.absolute())
     gateway = _Document(reader, GATEWAY)
-    return Settings(
-        source=reader.folder, state_dir=reader.folder / STATE, **reader.naming(gateway)
-    )
+    return Settings(source=reader.folder, state_dir=reader.folder / STATE, **reader.naming(gateway))
 
 
 class _Document:
@@ -196,14 +201,14 @@ class _Reader:
             relay=relay,
             # A relay takes from us what our agents write, and nothing that is passed on.
             postmaster=admin if relay is None else None,
-            **self.naming(gateway),
+            hostname=self.hostname(gateway),
         )
 
-    def naming(self, gateway: _Document) -> dict[str, str]:
+    def hostname(self, gateway: _Document) -> str:
         """Our name: behind a relay the domain's, for this machine's is nobody's business there."""
         domain = gateway.get("mailDomain", MailDomain(), "localhost")
         is_behind = gateway.get("relay.enabled", Flag(), default=False)
-        return {"hostname": domain} if is_behind and is_host_name(domain) else {}
+        return str(domain) if is_behind and is_host_name(domain) else own_name()
 
     def _listener(self, gateway: _Document) -> SmtpListener | SubmissionListener:
         mode = gateway.get("mode", OneOf(("dev", "default")), "dev")

@@ -639,7 +639,8 @@ class Events:
     )
 
 
-def _own_name() -> str:
+def own_name() -> str:
+    """The machine's name, where it can be a host's."""
     name = os.uname().nodename.lower()
     return name if is_host_name(name) else "localhost"
 
@@ -661,7 +662,7 @@ class Settings:
         ),
     )
     hostname: str = attrs.field(
-        factory=_own_name,
+        factory=own_name,
         metadata=key(
             HostName(),
             "Our name in EHLO, Received and Message-ID; it should resolve to our address, and "
