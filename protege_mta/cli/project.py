@@ -129,16 +129,10 @@ class Project:
 
     def create_persona(self, domain: str, now: datetime) -> str:
         """Make a key, and a persona of it.  :return: its id."""
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ed25519
+        from ..dkim import keys
 
-        key = ed25519.Ed25519PrivateKey.generate()
-        pem = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        identity = identity_of(key.public_key().public_bytes_raw())
+        pem = keys.generate_ed25519()
+        identity = identity_of(keys.load(pem).public_octets)
         id = persona_id(identity)
         personas = self.place(PERSONAS)
         fresh, folder = personas / _BEING_MADE, personas / id

@@ -92,7 +92,8 @@ def glimpse(folder: Path) -> Settings:
     """Where the sockets and the state of a project are, whatever is wrong with its files."""
     reader = _Reader(folder.absolute())
     gateway = _Document(reader, GATEWAY)
-    return Settings(source=reader.folder, state_dir=reader.folder / STATE, **reader.naming(gateway))
+    hostname = reader.hostname(gateway)
+    return Settings(source=reader.folder, state_dir=reader.folder / STATE, hostname=hostname)
 
 
 class _Document:
