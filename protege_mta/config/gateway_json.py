@@ -96,6 +96,10 @@ def glimpse(folder: Path) -> Settings:
     return Settings(source=reader.folder, state_dir=reader.folder / STATE, hostname=hostname)
 
 
+def _got(raw: object) -> str:
+    return "an object" if isinstance(raw, dict) else shown(raw)
+
+
 class _Document:
     """One JSON file and what is wrong with it."""
 
@@ -139,9 +143,7 @@ class _Document:
         try:
             return kind.read(raw, self._reader.folder)
         except Unfit as unfit:
-            got = "an object" if isinstance(raw, dict) else shown(raw)
-            if isinstance(kind, _Secret):
-                got = "something else"
+            got = "something else" if isinstance(kind, _Secret) else _got(raw)
             note = f" ({unfit.note})" if unfit.note else ""
             self.complain(place, f"wanted {unfit.wanted}, got {got}{note}")
             return default
@@ -282,7 +284,7 @@ class _Reader:
         place = "gateway_auth.trusted_relays"
         raw = security.raw(place)
         if raw is not None and not isinstance(raw, list):
-            security.complain(place, f"wanted an array of objects, got {shown(raw)}")
+            security.complain(place, f"wanted an array of objects, got {_got(raw)}")
         found = []
         for number, each in enumerate(raw if isinstance(raw, list) else ()):
             key = self._trusted_key(security, f"{place}[{number}]", each)
