@@ -142,7 +142,7 @@ class Project:
             fresh.chmod(0o700)
             text = written(_described(identity, id, f"{identity}@{domain}", now))
             replace(fresh / KEY_FILE, pem, 0o600)
-            replace(fresh / DOCUMENT_FILE, text.encode("utf-8"), 0o644)
+            replace(fresh / DOCUMENT_FILE, text.encode("utf-8"), 0o644 & ~umask())
             fresh.rename(folder)
             sync_folder(personas)
         self.changed += [folder / KEY_FILE, folder / DOCUMENT_FILE]

@@ -211,6 +211,8 @@ def _transport(project: Project, gateway: Document, wish: Wish) -> Any:
     :return: one that somebody chose and that has to be set aside; else None.
     """
     there = gateway.members.get("transport")
+    if there is not None and not isinstance(there, dict):
+        raise _wrong(gateway, "transport", f"wanted an object, got {shown(there)}")
     if wish.is_relay:
         gateway.text = without(gateway.text, "transport")
         gateway.members.pop("transport", None)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from .domains import TunnelDomain
+from .domains import LmtpDomain, MaildirDomain, TunnelDomain
 from .model import (
     Dkim,
     DkimSelector,
@@ -49,6 +49,8 @@ def of_table(table: Any) -> Iterator[tuple[str, str]]:
             yield from _of_files(table)
         case Relay():
             yield from _relay(table)
+        case MaildirDomain() | LmtpDomain() if table.shared and "*" in table.recipients:
+            yield "shared", 'wanted the local-parts that are here under recipients, got "*"'
         case Outbound(route="smarthost", smarthost=None):
             yield "smarthost", 'wanted a table, since route = "smarthost", got nothing'
         case _:

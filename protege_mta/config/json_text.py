@@ -66,7 +66,7 @@ def _no_constant(word: str) -> Any:
 
 def written(document: Mapping[str, Any]) -> str:
     """A new file's text: two spaces a level, no line end at the end."""
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return _json(document, indent=2)
 
 
 def put(text: str, path: Sequence[str], value: Any) -> str:
@@ -89,7 +89,7 @@ def put(text: str, path: Sequence[str], value: Any) -> str:
     found = members.get(path[depth])
     if found is not None:
         return text[: found.value_start] + rendered + text[found.end :]
-    item = f"{json.dumps(path[depth], ensure_ascii=False)}: {rendered}"
+    item = f"{_json(path[depth])}: {rendered}"
     if members:
         last = max(each.end for each in members.values())
         gap = _gap(text, depth + 1) or " "
@@ -159,9 +159,16 @@ def _gap(text: str, depth: int) -> str:
 def _rendered(text: str, value: Any, depth: int) -> str:
     gap = _gap(text, 0)
     if not isinstance(value, dict | list) or not value:
-        return json.dumps(value, ensure_ascii=False)
+        return _json(value)
     if not gap:
-        return json.dumps(value, ensure_ascii=False)
+        return _json(value)
     unit = _gap(text, 1).removeprefix(gap)
-    lines = json.dumps(value, ensure_ascii=False, indent=unit).split("\n")
+    lines = _json(value, indent=unit).split("\n")
     return _gap(text, depth).join(lines)
+
+
+def _json(value: Any, indent: int | str | None = None) -> str:
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    if text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text):
+        return text
+    return json.dumps(value, indent=indent)  # lone surrogates have no other form than an escape

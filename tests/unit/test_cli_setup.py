@@ -78,6 +78,8 @@ class InitTests(SynchronousTestCase):
             [(each["name"], each["type"]) for each in said["records"]],
             [
                 ("mx.local.test", "A"),
+                ("mx.local.test", "AAAA"),
+                ("YOUR-ADDRESS", "PTR"),
                 ("mx.local.test", "TXT"),
                 ("local.test", "MX"),
                 ("local.test", "TXT"),
@@ -224,6 +226,26 @@ class DnsTests(SynchronousTestCase):
         text = 'hostname = "mx.a.test"\n' + domain
         self.assertIn("mx.a.test      A     YOUR-ADDRESS", self.records(text))
         self.assertIn("; mx.a.test. IN A YOUR-ADDRESS\n", self.records(text, "--zone"))
+        self.assertIn("; mx.a.test. IN AAAA YOUR-IPV6-ADDRESS\n", self.records(text, "--zone"))
+        self.assertIn("; YOUR-ADDRESS. IN PTR mx.a.test.\n", self.records(text, "--zone"))
+
+    def test_public_addresses(self) -> None:
+        """Those that are named, each with its PTR, which is no part of the domain's zone."""
+        text = (
+            'hostname = "mx.a.test"\npublic_addresses = ["192.0.2.25", "2001:db8::25"]\n'
+            '[[listener]]\nkind = "smtp"\naddress = "8.8.8.8"\n'
+        )
+        zone = self.records(text, "--zone").splitlines()
+        self.assertEqual(
+            zone[:3],
+            [
+                "mx.a.test. IN A 192.0.2.25",
+                "mx.a.test. IN AAAA 2001:db8::25",
+                "; 25.2.0.192.in-addr.arpa. IN PTR mx.a.test.",
+            ],
+        )
+        self.assertTrue(zone[3].startswith("; 5.2.0.0.0"), zone[3])
+        self.assertEqual(zone[4], 'mx.a.test. IN TXT "v=spf1 a -all"')
 
     def test_smarthost(self) -> None:
         """Its address is the one that others see."""
