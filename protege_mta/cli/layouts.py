@@ -21,6 +21,7 @@ state_dir = "state"              # spool, event log, sockets
 
 _ADDRESSES: Final = """\
 {mark}public_addresses = {addresses}  # ours as others see them, for "protege-mta dns records"
+# postmaster = "you@example.net"   # who reads mail for postmaster, where no mailbox has that name
 """
 
 _SMTP: Final = """

@@ -134,8 +134,8 @@ class Project:
         pem = keys.generate_ed25519()
         identity = identity_of(keys.load(pem).public_octets)
         id = persona_id(identity)
-        personas = self.place(PERSONAS)
-        fresh, folder = personas / _BEING_MADE, personas / id
+        personas, fresh = self.place(PERSONAS), self.place(PERSONAS / _BEING_MADE)
+        folder = personas / id
         with _told(folder):
             personas.mkdir(mode=0o700, exist_ok=True)
             fresh.mkdir(mode=0o700, exist_ok=True)  # it may be left of one that was interrupted

@@ -213,12 +213,12 @@ def _transport(project: Project, gateway: Document, wish: Wish) -> Any:
     there = gateway.members.get("transport")
     if there is not None and not isinstance(there, dict):
         raise _wrong(gateway, "transport", f"wanted an object, got {shown(there)}")
+    kept = project.place(TRANSPORT)
     if wish.is_relay:
         gateway.text = without(gateway.text, "transport")
         gateway.members.pop("transport", None)
         return there if there is not None and there != SCAFFOLD_TRANSPORT else None
     if there is None:
-        kept = project.place(TRANSPORT)
         gateway.put("transport", value=_kept(kept) if kept.exists() else SCAFFOLD_TRANSPORT)
     return None
 

@@ -649,7 +649,8 @@ def own_name() -> str:
 class Settings:
     """The whole configuration.
 
-    :ivar source: the file that this was read from; None for the embedded default.
+    :ivar source: the file or the project's folder that this was read from; None for the embedded
+        default.
     """
 
     source: Path | None = None

@@ -85,6 +85,19 @@ class RefusalTests(ProjectCase):
             after = {p: p.read_bytes() for p in outside.parent.rglob("*") if p.is_file()}
             self.assertEqual(after, before)
 
+    def test_symbolic_links_to_folders_outside(self) -> None:
+        """Of ours, too: neither a key nor a password gets out."""
+        for name in ("personas/.new-persona", ".protege-mta"):
+            project = self.made({"transport": {"host": "x.test", "port": 25}})
+            outside = Path(self.mktemp()).absolute()
+            outside.mkdir()
+            (project.path / "personas").mkdir()
+            (project.path / name).symlink_to(outside)
+            before = project.text()
+            done = self.bootstrap("--relay-ws-url", URL, code=77)
+            self.assertIn("leads out of the project, to", done.err)
+            self.assertEqual((list(outside.iterdir()), project.text()), ([], before))
+
     def test_symbolic_links_in_the_project(self) -> None:
         """Stay; what they lead to is written."""
         project = self.made()

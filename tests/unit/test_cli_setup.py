@@ -22,12 +22,14 @@ from protege_mta.cli.terminal import duration, harmless, size, until
 from protege_mta.cli.unit import PACKAGED, in_folder
 from protege_mta.config.embedded import embedded
 from protege_mta.config.model import Settings
+from protege_mta.config.source import load as load_any
 from protege_mta.config.toml import load
 from protege_mta.model.account import Account
 from protege_mta.state.accounts import put
 from protege_mta.state.database import connect, transaction
 
 from .console import run
+from .projects import ProjectFolder, keys
 
 ROOT: Final = Path(__file__).parents[2]
 BAD: Final = ROOT / "tests/badconfig"
@@ -145,6 +147,18 @@ class InitTests(SynchronousTestCase):
 
 
 class CheckConfigTests(SynchronousTestCase):
+    def test_project(self) -> None:
+        """A folder will do, and complaints name its files."""
+        project = ProjectFolder.made(Path(self.mktemp()))
+        ran = run("check-config", str(project.path))
+        self.assertEqual((ran.code, ran.out), (0, f"{project.path}: ok\n"))
+        file = project.write("configs/gateway.json", {"port": 0.5})
+        ran = run("check-config", str(project.path))
+        self.assertEqual(
+            (ran.code, ran.err),
+            (1, f"{file}: port: wanted a whole number from 0 to 65535, got 0.5\n"),
+        )
+
     def test_complaints(self) -> None:
         """One line each on stderr, and exit status 1."""
         path = BAD / "workers.toml"
@@ -312,6 +326,26 @@ class RunTests(SynchronousTestCase):
         with closing(connect(folder)) as connection, transaction(connection):
             put(connection, Account(name="agent", password_hash="x"))
         self.assertEqual(first_account(embedded(folder)), "")
+
+    def test_project(self) -> None:
+        """A persona is who a first message goes to, and who a first account sends as."""
+        project = ProjectFolder.made(Path(self.mktemp()), {"mode": "default"})
+        settings = load_any(project.path)
+        self.assertEqual(first_message(settings, {"submission": 5}), "")
+        project.persona()
+        settings = load_any(project.path)
+        address = f"{keys()[0].text}@localhost"
+        self.assertEqual(
+            first_account(settings),
+            f"protege-mta --config {project.path} user add agent --allowed-from {address}",
+        )
+        project.write("configs/gateway.json", {"mode": "dev"})
+        settings = load_any(project.path)
+        box = project.path / "memory" / keys()[0].id / "maildir"
+        self.assertIn(("localhost", str(box)), list(facts_of(settings, {"smtp": 5})))
+        lines = first_message(settings, {"smtp": 5}).splitlines()
+        self.assertIn(f", '{address}', ", lines[0])
+        self.assertEqual(lines[1], f"cat {box}/new/*")
 
     def test_port_is_taken(self) -> None:
         """It says so in words, and nothing has begun."""
