@@ -72,7 +72,7 @@ class Done:
     addresses: tuple[str, ...]
     changed: tuple[Path, ...]
 
-    def shown(self) -> dict[str, Any]:
+    def members(self) -> dict[str, Any]:
         """As JSON has it."""
         return {
             "relayEnabled": self.relay_url is not None,

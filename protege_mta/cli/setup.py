@@ -110,7 +110,7 @@ def carried_out(folder: Path, wish: Wish) -> Done:
 def tell(done: Done, *, as_json: bool) -> None:
     """Print what was done."""
     if as_json:
-        write_json(done.shown())
+        write_json(done.members())
         return
     for path in done.changed:
         write(f"wrote {path}")

@@ -127,7 +127,8 @@ class _Document:
         names = dotted.split(".")
         for number, name in enumerate(names):
             if not isinstance(at, dict):
-                self.complain(".".join(names[:number]), f"wanted an object, got {shown(at)}")
+                got = "text" if isinstance(at, str) else shown(at)  # it may hold a password
+                self.complain(".".join(names[:number]), f"wanted an object, got {got}")
                 return None
             if name not in at:
                 return None
@@ -185,10 +186,10 @@ class _Reader:
         own = self._domain(domain, personas, is_enforced=is_enforced)
         relay = None
         if gateway.get("relay.enabled", Flag(), default=False):
-            trusted = self._trusted(security, is_enforced=is_enforced)
-            relay = self._relay(gateway, domain, personas)
             relay = attrs.evolve(
-                relay, trusted=trusted, unattested="refuse" if is_enforced else "accept"
+                self._relay(gateway, domain, personas),
+                trusted=self._trusted(security, is_enforced=is_enforced),
+                unattested="refuse" if is_enforced else "accept",
             )
         state = self.folder / STATE
         if state.exists() and not state.is_dir():
