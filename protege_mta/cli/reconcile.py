@@ -142,12 +142,13 @@ def _block(gateway: Document, wish: Wish) -> dict[str, Any]:
     if found is not None and not isinstance(found, dict):
         raise _wrong(gateway, "relay", f"wanted an object, got {shown(found)}")
     there = found or {}
-    url = wish.url or there.get("relayWsUrl", _UNUSED_URL)
-    if wish.is_relay and url == _UNUSED_URL and not (wish.url or there.get("enabled")):
+    is_given = wish.url is not None
+    url = wish.url if is_given else there.get("relayWsUrl", _UNUSED_URL)
+    if wish.is_relay and url == _UNUSED_URL and not (is_given or there.get("enabled")):
         raise Fault("--relay-ws-url: wanted the URL of a relay, got nothing", os.EX_USAGE)
     block: dict[str, Any] = {
         "enabled": wish.is_relay,
-        "relayWsUrl": _url(gateway, url, is_given=bool(wish.url)),
+        "relayWsUrl": _url(gateway, url, is_given=is_given),
     }
     for name, default in RELAY_NUMBERS.items():
         value = wish.numbers.get(name, there.get(name, default))

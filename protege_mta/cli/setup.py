@@ -86,8 +86,8 @@ def command(
 
     if outbound == "local" and url is not None:
         raise Fault("--relay-ws-url: only with --outbound relay", os.EX_USAGE)
-    is_asking = not (outbound or url or admin or is_forced or is_quiet or as_json)
-    if is_asking and sys.stdin.isatty() and sys.stdout.isatty():
+    is_told = is_forced or is_quiet or as_json or any(x is not None for x in (outbound, url, admin))
+    if not is_told and sys.stdin.isatty() and sys.stdout.isatty():
         outbound, url = _asked(folder)
     wish = Wish(
         is_relay=outbound != "local",

@@ -287,7 +287,14 @@ class RelayTests(ProjectCase):
         self.bootstrap("--relay-ws-url", URL, "--reconnect-max-delay-ms", "8000")
 
     def test_wrong_urls(self) -> None:
-        for url in ("http://relay.test/ws", "relay.test", "wss://", "wss://a b/ws", "wss://u@h/ws"):
+        for url in (
+            "http://relay.test/ws",
+            "relay.test",
+            "",
+            "wss://",
+            "wss://a b/ws",
+            "wss://u@h/ws",
+        ):
             self.made()
             for command in COMMANDS:
                 said = self.refused(*command, "--relay-ws-url", url, code=64)
