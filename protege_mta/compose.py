@@ -257,10 +257,14 @@ class House:
         self.tarpit = Tarpit(settings.limits.unknown_recipients, reactor, self.tally)
         self.greylist = Greylist(_greylist_settings(settings), time.monotonic)
         self.door = SmtpDoor(
-            self._relaying(settings), self.limits, self.events, self._begin, tarpit=self.tarpit
+            _relaying(settings, self.agents, self.sessions),
+            self.limits,
+            self.events,
+            self._begin,
+            tarpit=self.tarpit,
         )
         self.submission_door = SubmissionDoor(
-            self._relaying(settings),
+            _relaying(settings, self.agents, self.sessions),
             self.limits,
             self.events,
             self._begin,
@@ -312,7 +316,7 @@ class House:
         is_rerouted = _routes(settings) != _routes(self.settings)
         self.settings = settings
         self._locator = locator
-        self.dispatcher.route_by(RoutingTable(kinds, way_out, self.agents).hop)
+        self.dispatcher.route_by(RoutingTable(kinds, way_out, self.agents, _shared(settings)).hop)
         self.dispatcher.retry = _retry(settings)
         self.dispatcher.hold_s = _hold_s(settings)
         self.pass_through.settings = _pass_through_settings(settings)
@@ -320,7 +324,7 @@ class House:
         self.dispatcher.preparer = Preparer(signers, self.signers)
         if self.delegate is not None and self.transports:
             self.delegate.set_up(self.delegated())
-        relaying = self._relaying(settings)
+        relaying = _relaying(settings, self.agents, self.sessions)
         self.door.relaying = self.submission_door.relaying = relaying
         self.relay_server.door.relaying = relaying
         self.register.configure(settings.login)
@@ -349,7 +353,7 @@ class House:
             ).items()
         }
         found["maildir"] = MaildirTransport(
-            maildir_resolver(_maildirs(settings)),
+            maildir_resolver(_maildirs(settings), _mailboxes(settings)),
             in_thread=self._in_thread,
             hostname=settings.hostname,
             started_at=self.started_at,
@@ -489,22 +493,6 @@ class House:
     def clerk(self, reload: Callable[[], Any]) -> Clerk:
         """Carries out the commands of ``control.sock``."""
         return Clerk(self.desk, self.status, reload, pause=lambda: deferLater(self.reactor, 0))
-
-    def _relaying(self, settings: Settings) -> Relaying:
-        def mailboxes(domain: Domain) -> Mailboxes | AgentMailboxes:
-            if isinstance(domain, TunnelDomain):
-                return AgentMailboxes(self.agents, self.sessions, domain.tunnel.store)
-            return Mailboxes(frozenset(name.lower() for name in domain.recipients))
-
-        return Relaying(
-            domains={name: mailboxes(domain) for name, domain in _domains(settings).items()},
-            relay_hosts={
-                listener.name: listener.relay_hosts
-                for listener in settings.listeners
-                if isinstance(listener, SmtpListener | SubmissionListener)
-            },
-            postmaster=settings.postmaster or NULL,
-        )
 
     def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
         recipients = envelope.recipients
@@ -705,6 +693,44 @@ def _pass_through_settings(settings: Settings) -> PassThroughSettings:
     limits = settings.limits
     return PassThroughSettings(
         room_octets=limits.pass_through_octets, message_octets=limits.message_octets
+    )
+
+
+def _mailboxes(settings: Settings) -> dict[tuple[str, str], str]:
+    """Maildirs that are elsewhere, by domain and local-part."""
+    return {
+        (name, local_part): path
+        for name, domain in _domains(settings).items()
+        if isinstance(domain, MaildirDomain)
+        for local_part, path in domain.mailboxes.items()
+    }
+
+
+def _shared(settings: Settings) -> dict[str, frozenset[str]]:
+    """Domains that have mailboxes elsewhere too, and those that are here; RFC 5321, 4.5.1, wants
+    a postmaster here."""
+    return {
+        name: frozenset(("postmaster", *map(str.lower, domain.recipients)))
+        for name, domain in _domains(settings).items()
+        if isinstance(domain, MaildirDomain | LmtpDomain)
+        if domain.shared and "*" not in domain.recipients
+    }
+
+
+def _relaying(settings: Settings, agents: Agents, sessions: Sessions) -> Relaying:
+    def mailboxes(domain: Domain) -> Mailboxes | AgentMailboxes:
+        if isinstance(domain, TunnelDomain):
+            return AgentMailboxes(agents, sessions, domain.tunnel.store)
+        return Mailboxes(frozenset(map(str.lower, domain.recipients)), domain.shared)
+
+    return Relaying(
+        domains={name: mailboxes(domain) for name, domain in _domains(settings).items()},
+        relay_hosts={
+            listener.name: listener.relay_hosts
+            for listener in settings.listeners
+            if isinstance(listener, SmtpListener | SubmissionListener)
+        },
+        postmaster=settings.postmaster or NULL,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from .config.credentials import secret
 from .config.model import Settings, Smarthost
 from .dkim.keys import load as load_key
 from .dkim.sign import Signer
@@ -77,5 +78,5 @@ def _credentials(host: Smarthost) -> Credentials | None:
         return None
     password = ""
     if host.password_file is not None:
-        password = host.password_file.read_text("utf-8").split("\n", 1)[0]
+        password = secret(host.password_file).decode("utf-8")
     return Credentials(host.username, password)

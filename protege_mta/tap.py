@@ -32,13 +32,15 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from .cli.faults import Fault, shown
-from .cli.options import find_config
+from .cli.options import find_config, of_project
 from .compose import House
 from .config.embedded import FOLDER, embedded
 from .config.model import HttpListener, Settings
 from .config.sockets import address_of
-from .config.toml import ConfigError, load
+from .config.source import load
+from .config.toml import ConfigError
 from .model.ports import SpoolLocked
+from .spool.lock import ForeignOwner, check_owner
 from .transport import fast
 from .transport.control import ControlFactory, ControlFault
 from .transport.listening import (
@@ -68,20 +70,26 @@ class CannotStart(Exception):
 class Options(usage.Options):
     """Options of ``twistd protege-mta``."""
 
-    synopsis = "[--config FILE]"
+    synopsis = "[--config FILE | --project DIR]"
     longdesc = (
-        "Without --config the file is $PROTEGE_MTA_CONFIG, ./protege-mta.toml or "
+        "--project names the folder of a Protege project, whose own files are the configuration: "
+        "configs/gateway.json, configs/security.json, configs/system.json and personas. "
+        "Without either the file is $PROTEGE_MTA_CONFIG, ./protege-mta.toml or "
         "/etc/protege-mta/protege-mta.toml; without any, an embedded default serves "
         "localhost.test on 127.0.0.1:2525 and 2587 with its data in ./protege-mta-data."
     )
-    optParameters = [["config", "c", None, "The configuration (TOML)."]]  # noqa: RUF012
+    optParameters = [  # noqa: RUF012
+        ["config", "c", None, "The configuration (TOML)."],
+        ["project", "p", None, "The folder of a Protege project, in place of --config."],
+    ]
 
     settings: Settings
 
     def postOptions(self) -> None:
-        given = self["config"]
+        given, project = self["config"], self["project"]
+        config = Path(given) if given else None
         try:
-            self.settings = read_settings(Path(given) if given else None)
+            self.settings = read_settings(of_project(Path(project), config) if project else config)
         except ConfigError as error:
             sys.stderr.write(f"{error}\n")
             sys.exit(os.EX_CONFIG)
@@ -129,7 +137,7 @@ def _reasons() -> Iterator[None]:
     """What the machine or another process is in the way with becomes :class:`CannotStart`."""
     try:
         yield
-    except (CannotBind, SpoolLocked, SocketTaken, OSError, ValueError) as error:
+    except (CannotBind, ForeignOwner, SpoolLocked, SocketTaken, OSError, ValueError) as error:
         raise CannotStart(str(error)) from error
 
 
@@ -179,6 +187,8 @@ class MailService(Service):
         :raise CannotStart:
         """
         settings = self._settings
+        if settings.source is not None and settings.source.is_dir():
+            check_owner(settings.source)  # what we would leave in a project, its owner must manage
         settings.state_dir.mkdir(0o700, parents=True, exist_ok=True)
         if not settings.run_dir.is_dir():
             settings.run_dir.mkdir(parents=True)

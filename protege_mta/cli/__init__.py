@@ -18,6 +18,8 @@ from .faults import Fault, shown
 _COMMANDS: Final = {
     "run": "run",
     "init": "init",
+    "setup": "setup",
+    "relay": "relay",
     "check-config": "check_config",
     "status": "status",
     "queue": "queue",

@@ -24,7 +24,8 @@ def command(file: Path | None, config: Path | None, as_json: bool) -> int:
     """
     import attrs
 
-    from ..config.toml import ConfigError, load
+    from ..config.source import load
+    from ..config.toml import ConfigError
 
     path = file if file is not None else find_config(config)
     if path is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from .options import config_option, json_option, settings_from
-from .terminal import Column, write_json, write_table
+from .terminal import Column, write, write_json, write_table
 
 
 @click.group("dns")
@@ -31,6 +31,8 @@ def _records(as_zone: bool, config: Path | None, as_json: bool) -> None:
         write_json([attrs.asdict(record) for record in records])
     elif as_zone:
         sys.stdout.write(zone(records))
+    elif not records:
+        write("nothing to publish: the records are the relay's")
     else:
         write_table(
             [

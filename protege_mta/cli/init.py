@@ -3,152 +3,141 @@
 from __future__ import annotations
 
 import grp
+import ipaddress
 import os
 import pwd
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 import click
 
 from .faults import Fault
 from .files import NewFile, write_files
+from .layouts import ATTESTATION_KEY_ID, Names, Ports, local, relay, relay_server
 from .options import json_option
 from .terminal import Column, write, write_json, write_table
 
 if TYPE_CHECKING:
     from .records import Record
 
-_CONFIG: Final = """\
-# The configuration of protege-mta.  docs/reference/configuration.md describes every key;
-# "protege-mta check-config" says what is wrong.  Relative paths start at this file's folder.
-
-mode = "local"
-hostname = "{hostname}"          # should resolve to our address, and the address back to it
-state_dir = "state"              # spool, event log, sockets
-
-[[listener]]
-name = "smtp"
-kind = "smtp"
-address = "{address}"
-port = {smtp_port}
-relay_hosts = []                 # networks that may relay without authentication
-
-[[listener]]
-name = "submission"
-kind = "submission"              # mail of our users: STARTTLS, then AUTH
-address = "{address}"
-port = {submission_port}
-
-[[listener]]
-name = "submissions"
-kind = "submissions"             # the same, with TLS from the first octet
-address = "{address}"
-port = {submissions_port}
-
-[[listener]]
-name = "http"
-kind = "http"                    # /metrics and /healthz
-address = "127.0.0.1"
-port = {http_port}
-
-[tls]
-certificate = "tls/cert.pem"     # self-signed: fit for servers; mail programs of users will ask
-private_key = "tls/key.pem"
-
-[domains."{domain}"]
-deliver = "maildir"              # or "lmtp", with lmtp = "127.0.0.1:24"
-maildir = "mail/{{domain}}/{{local_part}}"
-recipients = ["*"]               # ["agent", "postmaster"]: these alone
-
-[outbound]
-route = "mx"                     # or "smarthost", with:
-# smarthost = {{ host = "smtp.example.net", port = 587, tls = "starttls", \
-username = "me", password_file = "keys/smarthost" }}
-
-[dkim."{domain}"]                # signs mail that is From this domain
-selectors = [
-    {{ name = "rsa", private_key = "keys/rsa.pem" }},
-    {{ name = "ed25519", private_key = "keys/ed25519.pem" }},
-]
-
-# What follows are defaults.
-
-# [retry]
-# first_s = 300
-# max_age_s = 432000             # then a bounce
-# delay_warning_s = 14400        # 0 = none
-
-# [limits]
-# message_octets = 52428800
-# recipients = 1000
-# connections = 2000
-# connections_per_ip = 50
-"""
+Mode = Literal["local", "relay", "relay-server"]
 
 _PORT: Final = click.IntRange(0, 65535)
 
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--mode", default="local", show_default=True, help='Only "local" so far.')
-@click.option("--hostname", metavar="H", help="Our name.  [default: mx. and the domain]")
-@click.option("--domain", metavar="D", default="local.test", show_default=True, help="Ours.")
-@click.option("--address", metavar="A", default="0.0.0.0", show_default=True, help="For SMTP.")
-@click.option("--smtp-port", type=_PORT, default=25, show_default=True, help="For SMTP.")
+@click.option(
+    "--mode",
+    type=click.Choice(("local", "relay", "relay-server")),
+    default="local",
+    show_default=True,
+    help="A mail host; a machine behind a relay; or the relay.",
+)
+@click.option(
+    "--hostname",
+    metavar="H",
+    help="Our name.  [default: mx. and the domain; relay-server: relay. for its mail.]",
+)
+@click.option(
+    "--domain",
+    metavar="D",
+    help="Ours, or the agents'.  [default: local.test; of a relay: mail. for the host's relay.]",
+)
+@click.option("--relay-url", metavar="URL", help="The relay, with --mode relay.")
+@click.option(
+    "--address", metavar="A", help="To listen on.  [default: 0.0.0.0; 127.0.0.1 behind a relay]"
+)
+@click.option(
+    "--public-address",
+    "public",
+    metavar="A",
+    multiple=True,
+    help="Ours as others see it, for DNS records; may be repeated.  [default: the machine's]",
+)
+@click.option("--smtp-port", type=_PORT, help="For SMTP.  [default: 25]")
 @click.option(
     "--submission-port",
     type=_PORT,
-    help="For submission.  [default: 587; 2587 where SMTP's is not below 1024]",
+    help="For submission.  [default: 587; 2587 where SMTP's is not below 1024, or there is none]",
 )
 @click.option(
     "--submissions-port", type=_PORT, help="The same with implicit TLS.  [default: 465; or 2465]"
 )
+@click.option(
+    "--tunnel-port", type=_PORT, help="For agents, of a relay-server.  [default: 443; or 2443]"
+)
 @click.option("--http-port", type=_PORT, default=8026, show_default=True, help="For metrics.")
 @click.option("--user", metavar="U", help="Whose the service is.  [default: ours]")
+@click.option("--zone", "as_zone", is_flag=True, help="Print the records as lines of a zone file.")
 @click.option("--force", "is_forced", is_flag=True, help="Overwrite what is there.")
 @json_option
 def command(
     folder: Path,
-    mode: str,
+    mode: Mode,
     hostname: str | None,
-    domain: str,
-    address: str,
-    smtp_port: int,
+    domain: str | None,
+    relay_url: str | None,
+    address: str | None,
+    public: tuple[str, ...],
+    smtp_port: int | None,
     submission_port: int | None,
     submissions_port: int | None,
+    tunnel_port: int | None,
     http_port: int,
     user: str | None,
+    as_zone: bool,
     is_forced: bool,
     as_json: bool,
 ) -> None:
     """Write a working configuration, keys, a certificate and a service unit into DIR.
 
-    Prints the DNS records to publish.
+    Prints the DNS records to publish, or our address behind a relay.
     """
-    from ..config.toml import ConfigError, load
+    from ..config.source import load
+    from ..config.toml import ConfigError
     from .records import records_of
 
-    if mode != "local":
-        raise Fault(f'mode "{mode}" is not available in this version, only "local"', os.EX_USAGE)
+    for option, value, modes in (
+        ("--relay-url", relay_url, ("relay",)),
+        ("--tunnel-port", tunnel_port, ("relay-server",)),
+        ("--smtp-port", smtp_port, ("local", "relay-server")),
+        ("--submissions-port", submissions_port, ("local", "relay-server")),
+        ("--public-address", public or None, ("local", "relay-server")),
+    ):
+        if value is not None and mode not in modes:
+            raise Fault(f"{option}: only with --mode {' or '.join(modes)}", os.EX_USAGE)
     folder = folder.absolute()
-    domain = _valid(domain, "--domain")
-    hostname = _valid(hostname or f"mx.{domain}", "--hostname")
-    config = folder / "protege-mta.toml"
-    text = _CONFIG.format(
-        hostname=hostname,
-        domain=domain,
-        address=_address(address),
-        smtp_port=smtp_port,
-        submission_port=_port(submission_port, 587, smtp_port),
-        submissions_port=_port(submissions_port, 465, smtp_port),
-        http_port=http_port,
+    url = _url(relay_url) if mode == "relay" else ""
+    hostname, domain = _named(mode, hostname, domain, url)
+    smtp = 25 if smtp_port is None else smtp_port
+    unprivileged = mode == "relay" or not 0 < smtp < 1024
+    listening = _address(address or ("127.0.0.1" if mode == "relay" else "0.0.0.0"))
+    names = Names(
+        hostname,
+        domain,
+        listening,
+        Ports(
+            smtp=smtp,
+            submission=_port(submission_port, 587, unprivileged),
+            submissions=_port(submissions_port, 465, unprivileged),
+            tunnel=_port(tunnel_port, 443, unprivileged),
+            http=http_port,
+        ),
+        () if mode == "relay" else _public(public, listening),
     )
+    config = folder / "protege-mta.toml"
     owner = Owner.named(user)
-    files = {config: NewFile(text.encode("utf-8")), **_made(folder, hostname, owner)}
+    made = _made(mode, names, url)
+    files = {
+        config: NewFile(made.text.encode("utf-8")),
+        **{folder / name: file for name, file in made.files.items()},
+        folder / "protege-mta.service": NewFile(_unit(folder, owner)),
+    }
     write_files(files, is_forced=is_forced)
     if owner.uid != os.geteuid():
         _give(folder, files, owner)
@@ -163,17 +152,26 @@ def command(
                 "config": str(config),
                 "files": [str(path) for path in files],
                 "records": [attrs.asdict(record) for record in records],
+                **made.facts,
             }
         )
         return
     for path in files:
         write(f"wrote {path}")
-    write("\nDNS records to publish:\n")
-    _print_records(records)
+    if records:
+        write("\nDNS records to publish:\n")
+        _print_records(records, as_zone=as_zone)
+    for line in made.told:
+        write(f"\n{line}")
     write(f"\nNext: protege-mta run --config {config}")
 
 
-def _print_records(records: list[Record]) -> None:
+def _print_records(records: list[Record], *, as_zone: bool) -> None:
+    from .records import zone
+
+    if as_zone:
+        sys.stdout.write(zone(records))
+        return
     write_table(
         [
             Column("NAME", lambda row: row["name"]),
@@ -218,22 +216,126 @@ def _give(folder: Path, files: Iterable[Path], owner: Owner) -> None:
         raise Fault(text, os.EX_NOPERM) from error
 
 
-def _made(folder: Path, hostname: str, owner: Owner) -> dict[Path, NewFile]:
-    """Keys, certificate and unit."""
+# --- what differs between modes ------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Made:
+    """A mode's configuration, and what belongs to it.
+
+    :ivar files: by their names from the folder.
+    :ivar facts: more members for ``--json``.
+    :ivar told: the same in words.
+    """
+
+    text: str
+    files: dict[str, NewFile]
+    facts: dict[str, Any]
+    told: list[str]
+
+
+def _made(mode: Mode, names: Names, url: str) -> _Made:
+    """Keys, certificate and configuration."""
     from ..dkim import keys
     from ..transport.self_signed import self_signed
+
+    certificate, key = self_signed([names.hostname], datetime.now(UTC))
+    files = {
+        "tls/cert.pem": NewFile(certificate),
+        "tls/key.pem": NewFile(key, is_secret=True),
+    }
+    if mode == "relay":
+        return _behind_relay(names, url, files)
+    files["keys/rsa.pem"] = NewFile(keys.generate_rsa(), is_secret=True)
+    files["keys/ed25519.pem"] = NewFile(keys.generate_ed25519(), is_secret=True)
+    if mode == "local":
+        return _Made(local(names), files, {}, [])
+    attestation = keys.generate_ed25519()
+    public = _public_pem(attestation)
+    files["keys/attestation.pem"] = NewFile(attestation, is_secret=True)
+    files["keys/attestation.pub"] = NewFile(public.encode("ascii"))
+    port = names.ports.tunnel
+    endpoint = f"wss://{names.hostname}{'' if port == 443 else f':{port}'}/ws"
+    return _Made(
+        relay_server(names),
+        files,
+        {
+            "relay_url": endpoint,
+            "attestation": {"key_id": ATTESTATION_KEY_ID, "public_key": public},
+        },
+        [
+            f"Agents come to: {endpoint}",
+            "They trust our word about senders by this key, under the name "
+            f'"{ATTESTATION_KEY_ID}" (keys/attestation.pub):\n\n{public}',
+            "An agent is let in by its key: protege-mta tunnel allow KEY",
+        ],
+    )
+
+
+def _behind_relay(names: Names, url: str, files: dict[str, NewFile]) -> _Made:
+    from ..dkim import keys
+    from ..model.identity import identity_of
+
+    pem = keys.generate_ed25519()
+    identity = identity_of(keys.load(pem).public_octets)
+    files["keys/agent.pem"] = NewFile(pem, is_secret=True)
+    address, allow = f"{identity}@{names.domain}", f"protege-mta tunnel allow {identity}"
+    return _Made(
+        relay(names, url=url, identity=identity),
+        files,
+        {"address": address, "identity": identity, "allow": allow},
+        [f"Our address: {address}", f"For the relay's administrator: {allow}"],
+    )
+
+
+def _public_pem(pem: bytes) -> str:
+    from cryptography.hazmat.primitives import serialization
+
+    public = serialization.load_pem_private_key(pem, password=None).public_key()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return public.public_bytes(serialization.Encoding.PEM, form).decode("ascii")
+
+
+def _unit(folder: Path, owner: Owner) -> bytes:
     from .unit import in_folder
 
-    certificate, key = self_signed([hostname], datetime.now(UTC))
     twistd = Path(sys.executable).with_name("twistd")
-    unit = in_folder(str(twistd), str(folder), owner.user, owner.group)
-    return {
-        folder / "keys/rsa.pem": NewFile(keys.generate_rsa(), is_secret=True),
-        folder / "keys/ed25519.pem": NewFile(keys.generate_ed25519(), is_secret=True),
-        folder / "tls/cert.pem": NewFile(certificate),
-        folder / "tls/key.pem": NewFile(key, is_secret=True),
-        folder / "protege-mta.service": NewFile(unit.text().encode("utf-8")),
-    }
+    return in_folder(str(twistd), str(folder), owner.user, owner.group).text().encode("utf-8")
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+def _url(text: str | None) -> str:
+    from ..config.kinds import Unfit, WebSocketUrl
+
+    try:
+        return WebSocketUrl().read(text, Path())
+    except Unfit as unfit:
+        got = "nothing" if text is None else repr(text)
+        raise Fault(f"--relay-url: wanted {unfit.wanted}, got {got}", os.EX_USAGE) from unfit
+
+
+def _named(mode: Mode, hostname: str | None, domain: str | None, url: str) -> tuple[str, str]:
+    """Host name and domain, as given, or as one follows from the other."""
+    from ..config.gateway_json import inferred_domain
+    from ..config.kinds import is_host_name
+    from ..config.model import own_name
+
+    if mode == "relay":
+        domain = domain or inferred_domain(url)
+        if domain is None:
+            text = f"--domain: wanted the relay's domain of mail, which does not follow from {url}"
+            raise Fault(text, os.EX_USAGE)
+        hostname = hostname or (domain if is_host_name(domain) else own_name())
+        return _valid(hostname, "--hostname"), _domain(domain)
+    if mode == "relay-server":
+        if domain is None:
+            host = hostname.lower() if hostname is not None else "relay.local.test"
+            domain = f"mail.{host.removeprefix('relay.')}"
+        hostname = hostname or f"relay.{domain.lower().removeprefix('mail.')}"
+    domain = _valid(domain or "local.test", "--domain")
+    return _valid(hostname or f"mx.{domain}", "--hostname"), domain
 
 
 def _valid(name: str, option: str) -> str:
@@ -244,17 +346,35 @@ def _valid(name: str, option: str) -> str:
     return name.lower()
 
 
-def _port(given: int | None, usual: int, smtp_port: int) -> int:
+def _domain(name: str) -> str:
+    """A relay's: one that is reached by its IP address has that for a domain."""
+    try:
+        return str(ipaddress.IPv4Address(name))
+    except ValueError:
+        return _valid(name, "--domain")
+
+
+def _port(given: int | None, usual: int, is_unprivileged: bool) -> int:
     """Who cannot have the usual port for SMTP cannot have the others either."""
     if given is not None:
         return given
-    return usual if 0 < smtp_port < 1024 else usual + 2000
+    return usual + 2000 if is_unprivileged else usual
 
 
-def _address(text: str) -> str:
+def _public(given: tuple[str, ...], listening: str) -> list[str]:
+    """Our addresses as others see them: those of this machine, where it listens on all of them."""
+    from ..transport.addresses import public_addresses
+
+    if given:
+        return [_address(text, "--public-address") for text in given]
+    found = public_addresses() if ipaddress.ip_address(listening).is_unspecified else []
+    return [each for each in found if listening == "::" or ":" not in each]
+
+
+def _address(text: str, option: str = "--address") -> str:
     from ..config.kinds import IpAddress, Unfit
 
     try:
         return IpAddress().read(text, Path())
     except Unfit as unfit:
-        raise Fault(f"--address: wanted {unfit.wanted}, got {text!r}", os.EX_USAGE) from unfit
+        raise Fault(f"{option}: wanted {unfit.wanted}, got {text!r}", os.EX_USAGE) from unfit

@@ -35,6 +35,16 @@ def config_option(command: _Command) -> _Command:
     )(command)
 
 
+def project_option(command: _Command) -> _Command:
+    """``--project DIR``; the command receives the folder, or None."""
+    return click.option(
+        "--project",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="A Protege project, whose own files are the configuration.",
+    )(command)
+
+
 def json_option(command: _Command) -> _Command:
     """``--json``; the command receives ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
@@ -56,13 +66,27 @@ def find_config(given: Path | None, places: Sequence[Path] = PLACES) -> Path | N
     return next((path for path in places if os.path.exists(path)), None)
 
 
+def of_project(folder: Path, config: Path | None) -> Path:
+    """The configuration that ``--project`` names.
+
+    :param config: what ``--config`` names.
+    :raise Fault: both are given, or there is no such folder.
+    """
+    if config is not None:
+        raise Fault("--config and --project: give one of them", os.EX_USAGE)
+    if not folder.is_dir():
+        raise Fault(f"{folder}: no such folder, named by --project", os.EX_CONFIG)
+    return folder
+
+
 def settings_from(given: Path | None) -> Settings:
     """The whole configuration, checked.
 
     :raise Fault: it is wrong, or there is none.
     """
     from ..config.embedded import FOLDER, embedded
-    from ..config.toml import ConfigError, load
+    from ..config.source import load
+    from ..config.toml import ConfigError
 
     path = find_config(given)
     try:
@@ -81,7 +105,8 @@ def glimpse_from(given: Path | None) -> Settings:
     :raise Fault: that much is wrong, or there is no configuration.
     """
     from ..config.embedded import FOLDER, embedded
-    from ..config.toml import ConfigError, glimpse
+    from ..config.source import glimpse
+    from ..config.toml import ConfigError
 
     path = find_config(given)
     try:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ..config.model import Dkim, Settings
 
 UNKNOWN_ADDRESS: Final = "YOUR-ADDRESS"
-"""Stands where our own public address is not known from the configuration."""
+UNKNOWN_IPV6_ADDRESS: Final = "YOUR-IPV6-ADDRESS"
+"""Stand where our own public addresses are not known from the configuration."""
 
 
 @attrs.frozen
@@ -33,24 +34,30 @@ class Record:
     why: str
 
     @property
-    def is_complete(self) -> bool:
-        return self.value != UNKNOWN_ADDRESS
+    def is_for_zone(self) -> bool:
+        """Whether it can stand in the domain's zone file as it is: nothing in it is unknown, and it
+        is not for the reverse zone, which whoever gave us the address has."""
+        is_known = self.value not in (UNKNOWN_ADDRESS, UNKNOWN_IPV6_ADDRESS)
+        return is_known and self.type != "PTR"
 
     def zone_line(self) -> str:
-        """As a zone file has it; a comment where a part of it is not known."""
+        """As a zone file has it, or a comment."""
         value = self.value
         if self.type == "TXT":
             value = " ".join(f'"{piece}"' for piece in strings(value))
-        mark = "" if self.is_complete else "; "
+        mark = "" if self.is_for_zone else "; "
         return f"{mark}{self.name}. IN {self.type} {value}"
 
 
 def records_of(settings: Settings) -> list[Record]:
-    """MX, address, SPF, DKIM and DMARC of every domain, the host's own first.
+    """MX, SPF, DKIM and DMARC of every domain, behind the host's own addresses; of a machine behind
+    a relay the keys alone, for the rest is the relay's.
 
     :raise OSError: a key cannot be read.
     :raise BadKey: a file holds no key.
     """
+    if settings.mode == "relay":
+        return [record for name, dkim in settings.dkim.items() for record in _dkim(name, dkim)]
     host = settings.hostname
     records = list(_addresses(settings))
     if host not in settings.domains:
@@ -70,13 +77,23 @@ def records_of(settings: Settings) -> list[Record]:
 
 
 def _addresses(settings: Settings) -> Iterator[Record]:
-    known = [each.address for each in settings.listeners if each.kind == "smtp"]
-    known += settings.outbound.source_addresses
-    public = sorted({text for text in known if ipaddress.ip_address(text).is_global})
-    for text in public or [UNKNOWN_ADDRESS]:
-        kind = "AAAA" if ":" in text else "A"
-        why = "our address; its PTR record should lead back to the name"
-        yield Record(settings.hostname, kind, text, why)
+    known = list(settings.public_addresses)
+    if not known:
+        ours = [each.address for each in settings.listeners if each.kind == "smtp"]
+        ours += settings.outbound.source_addresses
+        known = sorted({text for text in ours if ipaddress.ip_address(text).is_global})
+    host = settings.hostname
+    for text in known:
+        yield Record(host, "AAAA" if ":" in text else "A", text, "our address")
+    if not known:
+        yield Record(host, "A", UNKNOWN_ADDRESS, "our address")
+        yield Record(host, "AAAA", UNKNOWN_IPV6_ADDRESS, "our IPv6 address, where there is one")
+    for text in known:
+        pointer = ipaddress.ip_address(text).reverse_pointer
+        yield Record(pointer, "PTR", f"{host}.", "our name; set by whoever gave us the address")
+    if not known:
+        why = "our name; set by whoever gave us the address, for each of them"
+        yield Record(UNKNOWN_ADDRESS, "PTR", f"{host}.", why)
 
 
 def _spf(settings: Settings, domain: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .faults import Fault
-from .options import config_option, find_config
+from .options import config_option, find_config, of_project, project_option
 from .terminal import write, write_facts
 
 if TYPE_CHECKING:
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-def command(config: Path | None) -> int:
+@project_option
+def command(config: Path | None, project: Path | None) -> int:
     """Run the service in the foreground; Ctrl-C ends it.
 
     Without a configuration it serves localhost.test on 127.0.0.1:2525, takes submission on
     127.0.0.1:2587, and has its data in ./protege-mta-data.
     """
     from ..config.embedded import FOLDER, embedded
-    from ..config.toml import ConfigError, load
+    from ..config.source import load
+    from ..config.toml import ConfigError
 
-    path = find_config(config)
+    path = find_config(config) if project is None else of_project(project, config)
     try:
         settings = embedded(FOLDER) if path is None else load(path)
     except ConfigError as error:
@@ -78,7 +80,7 @@ def facts_of(settings: Settings, ports: Mapping[str, int]) -> Iterator[tuple[str
 def _way(domain: Domain) -> str:
     match domain.deliver:
         case "maildir":
-            return domain.maildir
+            return ", ".join(dict.fromkeys(domain.mailboxes.values())) or domain.maildir
         case "lmtp":
             return str(domain.lmtp)
         case "tunnel":
@@ -94,6 +96,7 @@ def first_message(settings: Settings, ports: Mapping[str, int]) -> str:
     configuration has no Maildir."""
     smtp = [each for each in settings.listeners if each.kind == "smtp"]
     boxes = [(name, each) for name, each in settings.domains.items() if each.deliver == "maildir"]
+    boxes = [(name, each) for name, each in boxes if each.recipients]
     if not smtp or not boxes:
         return ""
     name, box = boxes[0]
@@ -106,11 +109,13 @@ def first_message(settings: Settings, ports: Mapping[str, int]) -> str:
         "Subject: First\\n\\nHello.\\n')"
     )
     folder = box.maildir.replace("{domain}", name).replace("{local_part}", local_part.lower())
+    folder = box.mailboxes.get(local_part.lower(), folder)
     return f'python3 -c "{program}"\ncat {shlex.quote(folder)}/new/*'
 
 
 def first_account(settings: Settings) -> str:
     """A command that makes one; empty where there is none to be made, or there are some."""
+    from ..config.domains import MaildirDomain
     from ..model.ports import StateFailed
     from ..state.accounts import every
     from ..state.database import connect
@@ -124,5 +129,7 @@ def first_account(settings: Settings) -> str:
     except StateFailed:
         return ""  # the service has said so
     config = f" --config {shlex.quote(str(settings.source))}" if settings.source else ""
-    domain = next(iter(settings.domains), settings.hostname)
-    return f"protege-mta{config} user add agent --allowed-from agent@{domain}"
+    name, domain = next(iter(settings.domains.items()), (settings.hostname, None))
+    mailboxes = domain.mailboxes if isinstance(domain, MaildirDomain) else {}
+    local_part = next(iter(mailboxes), "agent")
+    return f"protege-mta{config} user add agent --allowed-from {local_part}@{name}"

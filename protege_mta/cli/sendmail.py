@@ -106,7 +106,8 @@ def _place(given: Path | None) -> Place:
     current folder: whoever may write there could have our mail.
     """
     from ..config.embedded import FOLDER, embedded
-    from ..config.toml import ConfigError, glimpse
+    from ..config.source import glimpse
+    from ..config.toml import ConfigError
 
     is_called_sendmail = Path(sys.argv[0]).name == "sendmail"
     path = find_config(given, PLACES[1:] if is_called_sendmail else PLACES)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from .domains import TunnelDomain
+from .domains import LmtpDomain, MaildirDomain, TunnelDomain
 from .identities import AgentEntry, of_entries
 from .model import (
     Dkim,
@@ -29,6 +29,9 @@ from .model import (
     TlsCertificate,
 )
 from .tunnel import AttestationKey, Relay, TrustedKey
+
+CLEAR: Final = ("none", "opportunistic")
+"""Ways to a smarthost that may be in plain text."""
 
 _LISTENERS: Final = (SmtpListener, SubmissionListener, HttpListener)
 
@@ -47,6 +50,8 @@ def of_table(table: Any) -> Iterator[tuple[str, str]]:
             yield from _of_files(table)
         case Relay():
             yield from _relay(table)
+        case MaildirDomain() | LmtpDomain() if table.shared and "*" in table.recipients:
+            yield "shared", 'wanted the local-parts that are here under recipients, got "*"'
         case Outbound(route="smarthost", smarthost=None):
             yield "smarthost", 'wanted a table, since route = "smarthost", got nothing'
         case _:
@@ -161,13 +166,17 @@ def _relay(relay: Relay) -> Iterator[tuple[str, str]]:
 def _smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:
     if smarthost.username and smarthost.password_file is None:
         yield "password_file", "wanted a file, since there is a username, got nothing"
-    if smarthost.username and smarthost.tls == "none" and not _is_here(smarthost.host):
-        yield "tls", 'wanted "starttls" or "implicit" for a password on its way, got "none"'
+    if smarthost.username and smarthost.tls in CLEAR and not is_here(smarthost.host):
+        yield (
+            "tls",
+            f'wanted "starttls" or "implicit" for a password on its way, got "{smarthost.tls}"',
+        )
     if smarthost.password_file is not None and not smarthost.username:
         yield "username", "wanted a user name, since there is a password_file, got nothing"
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """Whether what is sent there does not leave this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from ..dkim import keys
+from ..model.identity import Identity, identity_of
+from .kinds import InlineText
 from .model import Smarthost, Tls, TlsCertificate
 
 
@@ -37,21 +40,39 @@ def of_dkim_key(path: Path) -> Iterator[tuple[str, str]]:
         yield "private_key", f'wanted an RSA or Ed25519 key in PEM, got "{path}" ({_brief(error)})'
 
 
-def of_ed25519(key: str, path: Path) -> Iterator[tuple[str, str]]:
+def of_ed25519(key: str, path: Path | InlineText) -> Iterator[tuple[str, str]]:
     """Key and complaint where a file holds no Ed25519 key; ``public_key`` wants a public one."""
-    what = "a public" if key == "public_key" else "a private"
-    try:
-        pem = path.read_bytes()
-        found: object
-        if key == "public_key":
-            found = serialization.load_pem_public_key(pem)
-        else:
-            found = serialization.load_pem_private_key(pem, password=None)
-    except Exception as error:  # as in _private_key
-        yield key, f'wanted {what} Ed25519 key in PEM, got "{path}" ({_brief(error)})'
+    if key != "public_key":
+        found = identity_in(path)
+        if isinstance(found, NoIdentity):
+            yield key, found.text
         return
-    if not isinstance(found, ed25519.Ed25519PublicKey | ed25519.Ed25519PrivateKey):
-        yield key, f'wanted {what} Ed25519 key in PEM, got "{path}", which is of another kind'
+    try:
+        public = serialization.load_pem_public_key(path.read_bytes())
+    except Exception as error:  # as in _private_key
+        yield key, f'wanted a public Ed25519 key in PEM, got "{path}" ({_brief(error)})'
+        return
+    if not isinstance(public, ed25519.Ed25519PublicKey):
+        yield key, f'wanted a public Ed25519 key in PEM, got "{path}", which is of another kind'
+
+
+@attrs.frozen
+class NoIdentity:
+    """Why a file holds no private key of an agent: what was wanted, and got."""
+
+    text: str
+
+
+def identity_in(path: Path | InlineText) -> Identity | NoIdentity:
+    """Whose private key (PEM, Ed25519) a file holds."""
+    wanted = "wanted a private Ed25519 key in PEM"
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except Exception as error:  # as in _private_key
+        return NoIdentity(f'{wanted}, got "{path}" ({_brief(error)})')
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        return NoIdentity(f'{wanted}, got "{path}", which is of another kind')
+    return identity_of(key.public_key().public_bytes_raw())
 
 
 def of_smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:
@@ -72,7 +93,7 @@ def of_ca_file(key: str, path: Path | None) -> Iterator[tuple[str, str]]:
         yield key, f'wanted PEM certificates, got "{path}" ({_brief(error)})'
 
 
-def secret(path: Path) -> bytes:
+def secret(path: Path | InlineText) -> bytes:
     """The secret in a file: its first line without the line end.
 
     :raise OSError: it cannot be read.

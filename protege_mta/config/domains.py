@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
 
 import attrs
@@ -35,11 +36,24 @@ def _authentication() -> Any:
     )
 
 
+def _shared() -> Any:
+    return attrs.field(
+        default=False,
+        metadata=key(
+            Flag(),
+            "The domain has mailboxes elsewhere too: what those who may relay send to a "
+            "local-part that is not in `recipients` goes the way out, instead of being refused.",
+        ),
+    )
+
+
 @attrs.frozen(kw_only=True)
 class MaildirDomain:
     """Mail for the domain ends in Maildirs of this machine.
 
     :ivar maildir: an absolute path with ``{domain}`` and ``{local_part}`` to be filled in.
+    :ivar mailboxes: paths of Maildirs that are elsewhere, by local-part in lower case; a Protege
+        project's are, and no other configuration has a word for it.
     """
 
     later: ClassVar = ("webhook",)
@@ -60,7 +74,9 @@ class MaildirDomain:
             "550 5.1.1.",
         )
     )
+    shared: bool = _shared()
     authentication: Literal["none", "quarantine", "reject"] = _authentication()
+    mailboxes: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -88,6 +104,7 @@ class LmtpDomain:
             "and mail for others is bounced instead of refused.",
         ),
     )
+    shared: bool = _shared()
     authentication: Literal["none", "quarantine", "reject"] = _authentication()
 
 

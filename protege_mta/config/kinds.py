@@ -69,6 +69,19 @@ class UnixPath:
         return f"unix:{self.path}"
 
 
+@attrs.frozen
+class InlineText:
+    """What a file would hold, where the configuration that was read has it in itself."""
+
+    text: str = attrs.field(repr=False)  # it may be a password
+
+    def read_bytes(self) -> bytes:
+        return self.text.encode("utf-8")
+
+    def __str__(self) -> str:
+        return "text"
+
+
 class Kind(Protocol):
     @property
     def wanted(self) -> str:

@@ -26,6 +26,7 @@ from .kinds import (
     HostName,
     HostOrAddress,
     HostPort,
+    InlineText,
     IpAddress,
     IpNetwork,
     ListOf,
@@ -245,19 +246,20 @@ class Smarthost:
 
     host: str = attrs.field(metadata=key(HostOrAddress(), "Its name or address."))
     port: int = attrs.field(default=587, metadata=key(Whole(1, 65535), "Its TCP port."))
-    tls: Literal["none", "starttls", "implicit"] = attrs.field(
+    tls: Literal["none", "opportunistic", "starttls", "implicit"] = attrs.field(
         default="starttls",
         metadata=key(
-            OneOf(("none", "starttls", "implicit")),
+            OneOf(("none", "opportunistic", "starttls", "implicit")),
             '`"starttls"` insists on STARTTLS, `"implicit"` starts with the handshake (port 465), '
-            '`"none"` sends in plain text, a password to this machine only.',
+            '`"opportunistic"` takes STARTTLS where it is offered, `"none"` sends in plain text; '
+            "with the last two a password goes to this machine only.",
         ),
     )
     username: str = attrs.field(
         default="",
         metadata=key(Text("a user name", is_optional=True), "For AUTH; empty for none."),
     )
-    password_file: Path | None = attrs.field(
+    password_file: Path | InlineText | None = attrs.field(
         default=None,
         metadata=key(
             ReadableFile(is_optional=True),
@@ -649,7 +651,8 @@ class Events:
     )
 
 
-def _own_name() -> str:
+def own_name() -> str:
+    """The machine's name, where it can be a host's."""
     name = os.uname().nodename.lower()
     return name if is_host_name(name) else "localhost"
 
@@ -658,7 +661,8 @@ def _own_name() -> str:
 class Settings:
     """The whole configuration.
 
-    :ivar source: the file that this was read from; None for the embedded default.
+    :ivar source: the file or the project's folder that this was read from; None for the embedded
+        default.
     """
 
     source: Path | None = None
@@ -671,7 +675,7 @@ class Settings:
         ),
     )
     hostname: str = attrs.field(
-        factory=_own_name,
+        factory=own_name,
         metadata=key(
             HostName(),
             "Our name in EHLO, Received and Message-ID; it should resolve to our address, and "
@@ -698,6 +702,14 @@ class Settings:
     drain_s: float = attrs.field(
         default=30.0,
         metadata=key(SECONDS, "How long SIGTERM lets transfers under way come to their end."),
+    )
+    public_addresses: tuple[str, ...] = attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(IpAddress(), "IP addresses"),
+            "Our addresses as others see them, for the DNS records that are to be published.",
+            shown_default="those that are listened on or sent from, as far as they are public",
+        ),
     )
     postmaster: Address | None = attrs.field(
         default=None,

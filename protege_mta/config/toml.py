@@ -186,7 +186,7 @@ class _Reader:
         lines = text.split("\n")
         number = min(int(match[2]), len(lines))
         line = lines[number - 1].strip()[:_GOT_CHARACTERS]
-        got = line if line.isprintable() else _shown(line)
+        got = line if line.isprintable() else shown(line)
         self._complain(f"line {number}", f"wanted TOML, got: {got} ({match[1]})")
 
     def settings(self, document: dict[str, Any], path: Path) -> Settings:
@@ -204,7 +204,7 @@ class _Reader:
     def _table(self, raw: Any, kind: Table | Variant, where: _Where) -> Any:
         """An instance of the table's class; None where something in it is wrong."""
         if not isinstance(raw, dict):
-            return self._complain(str(where), f"wanted {kind.wanted}, got {_shown(raw)}")
+            return self._complain(str(where), f"wanted {kind.wanted}, got {shown(raw)}")
         model = self._variant(raw, kind, where) if isinstance(kind, Variant) else kind.model
         if model is None:
             return None
@@ -227,10 +227,10 @@ class _Reader:
         if isinstance(chosen, str) and chosen in kind.models:
             return kind.models[chosen]
         if isinstance(chosen, str) and chosen in kind.later:
-            self._complain(where.key(kind.by), f"{_shown(chosen)} is not available in this version")
+            self._complain(where.key(kind.by), f"{shown(chosen)} is not available in this version")
             return None
         words = " or ".join(f'"{word}"' for word in kind.models)
-        got = _shown(chosen) if kind.by in raw else "nothing"
+        got = shown(chosen) if kind.by in raw else "nothing"
         self._complain(where.key(kind.by), f"wanted {words}, got {got}")
         known = {name for model in kind.models.values() for name, _, _ in keys_of(model)}
         later = {name for model in kind.models.values() for name in _later(model)}
@@ -291,7 +291,7 @@ class _Reader:
     def _tables(self, raw: Any, each: Table | Variant, name: str, where: _Where) -> Any:
         if not isinstance(raw, list):
             wanted = f"wanted an array of tables, [[{where.table(name).dotted}]]"
-            return self._complain(where.key(name), f"{wanted}, got {_shown(raw)}")
+            return self._complain(where.key(name), f"{wanted}, got {shown(raw)}")
         found = [
             (number, self._table(item, each, where.table(name, number)))
             for number, item in enumerate(raw, start=1)
@@ -303,7 +303,7 @@ class _Reader:
 
     def _named(self, raw: Any, names: Kind, each: Kind | Table | Variant, where: _Where) -> Any:
         if not isinstance(raw, dict):
-            return self._complain(str(where), f"wanted tables with names, got {_shown(raw)}")
+            return self._complain(str(where), f"wanted tables with names, got {shown(raw)}")
         found: dict[str, Any] = {}
         seen: dict[str, str] = {}
         for written, item in raw.items():
@@ -330,7 +330,7 @@ class _Reader:
         except Unfit as unfit:
             if unfit.is_later:
                 return self._complain(place, unfit.wanted)
-            got = _shown(raw if unfit.item is None else unfit.item)
+            got = shown(raw if unfit.item is None else unfit.item)
             note = f" ({unfit.note})" if unfit.note else ""
             return self._complain(place, f"wanted {unfit.wanted}, got {got}{note}")
 
@@ -366,12 +366,12 @@ def _quoted(name: str) -> str:
     return name if _BARE_KEY.match(name) else _json(name)
 
 
-def _shown(raw: object) -> str:
+def shown(raw: object) -> str:
     """A value as the file writes it, on one line, cut where it is long."""
     match raw:
         case dict():
             return "a table"
-        case str() | bool() | int() | float() | list():
+        case None | str() | bool() | int() | float() | list():
             text = _json(raw)
         case _:
             text = str(raw)

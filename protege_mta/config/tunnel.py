@@ -8,7 +8,17 @@ from typing import Literal
 
 import attrs
 
-from .kinds import FilePath, Flag, Number, OneOf, ReadableFile, WebSocketUrl, Whole, Word
+from .kinds import (
+    FilePath,
+    Flag,
+    InlineText,
+    Number,
+    OneOf,
+    ReadableFile,
+    WebSocketUrl,
+    Whole,
+    Word,
+)
 from .schema import Named, Table, Tables, key
 
 
@@ -94,7 +104,9 @@ class TrustedKey:
     """The key of a relay whose word about a message's sender is believed."""
 
     key_id: str = attrs.field(metadata=key(Word(), "The name that the relay calls it by."))
-    public_key: Path = attrs.field(metadata=key(ReadableFile(), "The public key, PEM: Ed25519."))
+    public_key: Path | InlineText = attrs.field(
+        metadata=key(ReadableFile(), "The public key, PEM: Ed25519.")
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import attrs
 
@@ -23,9 +23,11 @@ class Mailboxes:
     """Which local-parts of one of our own domains exist.
 
     :ivar names: in lower case; ``*`` stands for all.
+    :ivar is_shared: whether others may exist elsewhere, for those who may relay.
     """
 
     names: frozenset[str]
+    is_shared: bool = False
 
     def judge(self, address: Address) -> Reply:
         """Whether mail is taken for an address at the domain."""
@@ -44,6 +46,7 @@ class AgentMailboxes:
     agents: Agents
     sessions: Sessions
     is_kept: bool
+    is_shared: ClassVar = False
 
     def judge(self, address: Address) -> Reply:
         """As :meth:`Mailboxes.judge`; what an agent would get if it were there comes later."""
@@ -115,8 +118,10 @@ class Relaying:
         mailboxes = self._mailboxes(address)
         if mailboxes is not None:
             reply = mailboxes.judge(address)
-            # RFC 5321, 4.5.1: postmaster is always there.
-            if reply is TABLE["no-such-user"] and _is_postmaster(address):
+            if reply is TABLE["no-such-user"] and (
+                _is_postmaster(address)  # RFC 5321, 4.5.1: always there
+                or (mailboxes.is_shared and self.may_relay(peer))
+            ):
                 return TABLE["recipient-ok"]
             return reply
         return TABLE["recipient-ok" if self.may_relay(peer) else "no-relaying"]

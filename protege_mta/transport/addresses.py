@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from typing import Final
+
+_IPV4_INTERNET: Final = "1.0.0.1"
+_IPV6_INTERNET: Final = "2000::1"
+"""Somewhere behind the default route; nothing is sent there."""
 
 
 def is_local(address: str) -> bool:
@@ -15,8 +20,17 @@ def is_local(address: str) -> bool:
 
 def has_global_ipv6() -> bool:
     """Whether packets to the IPv6 Internet would leave with an address that it can answer."""
-    source = _source_for("2000::1")
-    return source is not None and ipaddress.ip_address(source).is_global
+    return _is_global(_source_for(_IPV6_INTERNET))
+
+
+def public_addresses() -> list[str]:
+    """This machine's addresses that the Internet can answer; none where it is behind a NAT."""
+    found = map(_source_for, (_IPV4_INTERNET, _IPV6_INTERNET))
+    return [each for each in found if each is not None and _is_global(each)]
+
+
+def _is_global(address: str | None) -> bool:
+    return address is not None and ipaddress.ip_address(address).is_global
 
 
 def _source_for(address: str) -> str | None:

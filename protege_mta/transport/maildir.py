@@ -64,13 +64,19 @@ def folder_name(text: str) -> str:
     return name or "%"
 
 
-def resolver(templates: Mapping[str, str]) -> Callable[[str, str], Path]:
+def resolver(
+    templates: Mapping[str, str], mailboxes: Mapping[tuple[str, str], str] | None = None
+) -> Callable[[str, str], Path]:
     """Where a mailbox is, given its domain and local-part.
 
     :param templates: absolute paths by lower-case domain, with ``{domain}`` and ``{local_part}``.
+    :param mailboxes: paths of those that are elsewhere, by domain and local-part in lower case.
     """
 
     def resolve(domain: str, local_part: str) -> Path:
+        elsewhere = (mailboxes or {}).get((domain.lower(), local_part.lower()))
+        if elsewhere is not None:
+            return Path(elsewhere)
         path = templates[domain.lower()]
         path = path.replace("{domain}", folder_name(domain))
         return Path(path.replace("{local_part}", folder_name(local_part)))

@@ -44,6 +44,7 @@ from protege_mta.schedule.prepare import Preparer
 from protege_mta.schedule.scheduler import Scheduler, SchedulerSettings
 from protege_mta.schedule.window import WindowSettings
 from protege_mta.spool.memory import MemorySpool
+from protege_mta.testing.requests import MemoryRequests
 from protege_mta.testing.sessions import FakeAgents, FakeSessions
 from protege_mta.transport.agent import AgentTransport
 
@@ -190,6 +191,7 @@ class AgentsMachine(RuleBasedStateMachine):
             first_s=lambda: RETRY.first_s,
             accepted=dispatcher.accepted,
             took=lambda seconds: None,
+            requests=MemoryRequests(),
         )
         self.desk = Desk(self.spool, ledger, now, self.scheduler)
         for found in self.spool.recover():

@@ -22,12 +22,14 @@ from protege_mta.cli.terminal import duration, harmless, size, until
 from protege_mta.cli.unit import PACKAGED, in_folder
 from protege_mta.config.embedded import embedded
 from protege_mta.config.model import Settings
+from protege_mta.config.source import load as load_any
 from protege_mta.config.toml import load
 from protege_mta.model.account import Account
 from protege_mta.state.accounts import put
 from protege_mta.state.database import connect, transaction
 
 from .console import run
+from .projects import ProjectFolder, keys
 
 ROOT: Final = Path(__file__).parents[2]
 BAD: Final = ROOT / "tests/badconfig"
@@ -78,6 +80,8 @@ class InitTests(SynchronousTestCase):
             [(each["name"], each["type"]) for each in said["records"]],
             [
                 ("mx.local.test", "A"),
+                ("mx.local.test", "AAAA"),
+                ("YOUR-ADDRESS", "PTR"),
                 ("mx.local.test", "TXT"),
                 ("local.test", "MX"),
                 ("local.test", "TXT"),
@@ -143,6 +147,18 @@ class InitTests(SynchronousTestCase):
 
 
 class CheckConfigTests(SynchronousTestCase):
+    def test_project(self) -> None:
+        """A folder will do, and complaints name its files."""
+        project = ProjectFolder.made(Path(self.mktemp()))
+        ran = run("check-config", str(project.path))
+        self.assertEqual((ran.code, ran.out), (0, f"{project.path}: ok\n"))
+        file = project.write("configs/gateway.json", {"port": 0.5})
+        ran = run("check-config", str(project.path))
+        self.assertEqual(
+            (ran.code, ran.err),
+            (1, f"{file}: port: wanted a whole number from 0 to 65535, got 0.5\n"),
+        )
+
     def test_complaints(self) -> None:
         """One line each on stderr, and exit status 1."""
         path = BAD / "workers.toml"
@@ -224,6 +240,26 @@ class DnsTests(SynchronousTestCase):
         text = 'hostname = "mx.a.test"\n' + domain
         self.assertIn("mx.a.test      A     YOUR-ADDRESS", self.records(text))
         self.assertIn("; mx.a.test. IN A YOUR-ADDRESS\n", self.records(text, "--zone"))
+        self.assertIn("; mx.a.test. IN AAAA YOUR-IPV6-ADDRESS\n", self.records(text, "--zone"))
+        self.assertIn("; YOUR-ADDRESS. IN PTR mx.a.test.\n", self.records(text, "--zone"))
+
+    def test_public_addresses(self) -> None:
+        """Those that are named, each with its PTR, which is no part of the domain's zone."""
+        text = (
+            'hostname = "mx.a.test"\npublic_addresses = ["192.0.2.25", "2001:db8::25"]\n'
+            '[[listener]]\nkind = "smtp"\naddress = "8.8.8.8"\n'
+        )
+        zone = self.records(text, "--zone").splitlines()
+        self.assertEqual(
+            zone[:3],
+            [
+                "mx.a.test. IN A 192.0.2.25",
+                "mx.a.test. IN AAAA 2001:db8::25",
+                "; 25.2.0.192.in-addr.arpa. IN PTR mx.a.test.",
+            ],
+        )
+        self.assertTrue(zone[3].startswith("; 5.2.0.0.0"), zone[3])
+        self.assertEqual(zone[4], 'mx.a.test. IN TXT "v=spf1 a -all"')
 
     def test_smarthost(self) -> None:
         """Its address is the one that others see."""
@@ -290,6 +326,26 @@ class RunTests(SynchronousTestCase):
         with closing(connect(folder)) as connection, transaction(connection):
             put(connection, Account(name="agent", password_hash="x"))
         self.assertEqual(first_account(embedded(folder)), "")
+
+    def test_project(self) -> None:
+        """A persona is who a first message goes to, and who a first account sends as."""
+        project = ProjectFolder.made(Path(self.mktemp()), {"mode": "default"})
+        settings = load_any(project.path)
+        self.assertEqual(first_message(settings, {"submission": 5}), "")
+        project.persona()
+        settings = load_any(project.path)
+        address = f"{keys()[0].text}@localhost"
+        self.assertEqual(
+            first_account(settings),
+            f"protege-mta --config {project.path} user add agent --allowed-from {address}",
+        )
+        project.write("configs/gateway.json", {"mode": "dev"})
+        settings = load_any(project.path)
+        box = project.path / "memory" / keys()[0].id / "maildir"
+        self.assertIn(("localhost", str(box)), list(facts_of(settings, {"smtp": 5})))
+        lines = first_message(settings, {"smtp": 5}).splitlines()
+        self.assertIn(f", '{address}', ", lines[0])
+        self.assertEqual(lines[1], f"cat {box}/new/*")
 
     def test_port_is_taken(self) -> None:
         """It says so in words, and nothing has begun."""

@@ -198,7 +198,7 @@ def fault_in_shell(words: list[str]) -> str | None:
             return fault_of(words[1:], is_whole=True)
         case "twistd" if "protege-mta" in words:
             rest = words[len(words) - words[::-1].index("protege-mta") :]
-            return None if rest[:-1] in ([], ["--config"]) else f"no options {rest}"
+            return None if rest[:-1] in ([], ["--config"], ["--project"]) else f"no options {rest}"
         case "make":
             targets = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"))
             return next((f"no target {word}" for word in words[1:] if word not in targets), None)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from protege_mta.config.credentials import identity_in
+from protege_mta.config.kinds import InlineText
 from protege_mta.model.identity import identity_of, parse_identity, persona_id, public_key_of
+
+from .projects import keys
 
 KEY = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
 TEXT = "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkena"  # RFC 8032, 7.1, test 1
@@ -29,3 +33,12 @@ class IdentityTests(SynchronousTestCase):
 
     def test_the_persona(self) -> None:
         self.assertEqual(persona_id(identity_of(KEY)), "dd46b054d3e4011c")
+
+    def test_as_the_original(self) -> None:
+        """The key file, the text and the persona's folder that a Protege gateway makes of a key."""
+        self.assertGreater(len(keys()), 4)
+        for key in keys():
+            self.assertEqual(len(key.pem), 119)
+            identity = identity_in(InlineText(key.pem))
+            assert isinstance(identity, str)
+            self.assertEqual((identity, persona_id(identity)), (key.text, key.id))

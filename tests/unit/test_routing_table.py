@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
@@ -67,6 +68,27 @@ class RoutingTableTests(SynchronousTestCase):
         self.assertEqual(table.hop(Address("a@b.test")), hop)
         self.assertEqual(table.hop(Address("a@[192.0.2.1]")), hop)
         self.assertEqual(table.hop(Address("a@local.test")), NextHop("maildir", "local.test"))
+
+    def test_shared_domain(self) -> None:
+        """Local-parts that are not here go the way out, in whatever case."""
+        hop = NextHop("tunnel", "")
+        kinds: dict[str, Literal["maildir", "lmtp", "tunnel"]] = {
+            "Local.test": "maildir",
+            "bücher.test": "lmtp",
+        }
+        here = frozenset(("agent", "a@b"))
+        table = RoutingTable(kinds, hop, shared={"Local.test": here, "bücher.test": here})
+        for address, expected in [
+            ("Agent@LOCAL.test", NextHop("maildir", "local.test")),
+            ('"a@b"@local.test', NextHop("maildir", "local.test")),
+            ("agent@BÜCHER.test", NextHop("lmtp", "xn--bcher-kva.test")),
+            ("other@local.test", hop),
+            ("other@xn--bcher-kva.test", hop),
+            ("agent@far.test", hop),
+        ]:
+            self.assertEqual(table.hop(Address(address)), expected)
+        by_mx = RoutingTable(kinds, NextHop("mx", ""), shared={"Local.test": here})
+        self.assertEqual(by_mx.hop(Address("other@Local.test")), NextHop("mx", "local.test"))
 
 
 class SmarthostTests(SynchronousTestCase):
