@@ -126,6 +126,10 @@ TABLE: Final[dict[str, Reply]] = {
     "dns-failed": _reply(451, "4.4.3", "name lookup failed, try again later"),
     "no-smarthost": _reply(451, "4.4.4", "the smarthost has no address, try again later"),
     "own-smarthost": _reply(451, "4.4.6", "the smarthost is this server itself"),
+    # tunnels
+    "relay-away": _reply(451, "4.4.1", "no connection to the relay server, try again later"),
+    "not-attested": _reply(451, "4.7.5", "no trusted relay has vouched for the sender"),
+    "forged-attestation": _reply(550, "5.7.7", "the word about the sender is forged or altered"),
     # local delivery
     "delivered": _reply(250, "2.0.0", "delivered to the mailbox"),
     "mailbox-full": _reply(452, "4.2.2", "mailbox full"),
