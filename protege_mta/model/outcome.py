@@ -18,6 +18,7 @@ class Scope(enum.Enum):
     MESSAGE = "message"  # a reply to MAIL FROM or to the final dot
     HOST = "host"  # one host: refused, timed out, broke TLS
     SITE = "site"  # no host of the site could be reached
+    ABSENT = "absent"  # nobody is there, which is no failure: mail waits until somebody comes
 
 
 @attrs.frozen

@@ -125,6 +125,23 @@ class Journal(Protocol):
         """What lies before this position need not be told again.  Any thread."""
 
 
+class Octets(Protocol):
+    """What can be read.  :class:`Content` is one."""
+
+    @property
+    def size_octets(self) -> int: ...
+
+    def read(self, offset: int = 0, size: int = -1) -> bytes:
+        """As :meth:`Content.read`, in any thread."""
+
+
+class Held(Octets, Protocol):
+    """Content that has come in whole and is not accepted yet."""
+
+    def close(self) -> None:
+        """As :meth:`Content.close`."""
+
+
 class Incoming(Protocol):
     """Content on its way in.  Exactly one of :meth:`sealed` and :meth:`discard` ends it."""
 
@@ -293,6 +310,22 @@ class Intake(Protocol):
         """The peer went away, or broke the rules in the middle."""
 
 
+class Arrival(Intake, Protocol):
+    """A message on its way into the house that can be looked at before it is accepted."""
+
+    def look(self) -> Deferred[Held | Reply]:
+        """What has been written, once all has been; before :meth:`finish` or :meth:`abort`.
+
+        :return: to be closed again; or why the message cannot be kept: it is ended then.
+        """
+
+    def mark(self, head: bytes, verdicts: Verdicts) -> None:
+        """Before :meth:`finish`.
+
+        :param head: fields to come before all else, our trace field included.
+        """
+
+
 class Door(Protocol):
     """What an SMTP server asks the house.
 
@@ -328,16 +361,6 @@ class Door(Protocol):
 # --- tunnels -------------------------------------------------------------------------------------
 
 
-class Octets(Protocol):
-    """Content as it is to be sent.  :class:`Content` is one."""
-
-    @property
-    def size_octets(self) -> int: ...
-
-    def read(self, offset: int = 0, size: int = -1) -> bytes:
-        """As :meth:`Content.read`."""
-
-
 class Session(Protocol):
     """An authenticated connection of one agent, seen from either end of the tunnel."""
 
@@ -359,11 +382,12 @@ class Session(Protocol):
 
     def send(self, stream: Stream, octets: Octets) -> Deferred[Outcome]:
         """Send one message.  Never fails: an end of the session in between is a
-        :class:`~.outcome.TransientFailure`.
+        :class:`~.outcome.TransientFailure` of scope HOST.
 
         The other side has it when the outcome says so: acknowledged where the session is reliable;
         else, by an agent, that it has answered a ping sent after the end of the stream, and by a
-        relay, its ``relay_delivery_result``.  ``octets`` is read until then.
+        relay, its ``relay_delivery_result``.  ``octets`` is read until then.  Cancelling the Deferred
+        gives the stream up.
         """
 
     def tell(self, state: DeliveryState) -> None:
@@ -394,6 +418,23 @@ class Sessions(Protocol):
 
     def to(self, identity: Identity) -> Session | None:
         """The session that takes the agent's mail (at the agent's end: the one to its relay)."""
+
+
+class Agents(Protocol):
+    """The agents of a relay server, as they are now: a change of their file shows within a second.
+
+    Answers come from memory.
+    """
+
+    def at(self, address: Address) -> Identity | None:
+        """Whose mailbox it is: an agent's key or one of its aliases, in any case, at one of our
+        tunnel domains; None where it is nobody's.
+
+        Where any key may log in, each key is somebody's mailbox.
+        """
+
+    def may_hold(self, identity: Identity) -> bool:
+        """Whether its mail may be kept until it comes: it is listed, or has logged in before."""
 
 
 @attrs.frozen

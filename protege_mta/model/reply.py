@@ -113,6 +113,12 @@ TABLE: Final[dict[str, Reply]] = {
     "from-not-allowed": _reply(550, "5.7.1", "this account may not send with this From address"),
     "recipient-not-allowed": _reply(550, "5.7.1", "this account may not send to this address"),
     "no-such-user": _reply(550, "5.1.1", "no such mailbox here"),
+    "agent-away": _reply(
+        450, "4.2.1", "relay_rejected_recipient_not_connected: agent is away, try again later"
+    ),
+    "comes-by-itself": _reply(
+        452, "4.5.3", "mail for this recipient is handled in another way, send it separately"
+    ),
     "too-many-unknown": _reply(421, "4.7.0", "too many unknown recipients, closing channel"),
     "helo-too-short": _reply(550, "5.7.1", "HELO wants a full host name or an address literal"),
     "helo-unknown": _reply(450, "4.7.1", "the host name in HELO is not in the DNS"),
@@ -130,6 +136,14 @@ TABLE: Final[dict[str, Reply]] = {
     "relay-away": _reply(451, "4.4.1", "no connection to the relay server, try again later"),
     "not-attested": _reply(451, "4.7.5", "no trusted relay has vouched for the sender"),
     "forged-attestation": _reply(550, "5.7.7", "the word about the sender is forged or altered"),
+    # agents
+    "agent-not-connected": _reply(451, "4.4.1", "the agent is not connected"),
+    "pass-through-full": _reply(452, "4.3.1", "no room to pass the message on, try again later"),
+    "not-passed-on": _reply(
+        451,
+        "4.4.1",
+        "relay_rejected_no_deliverable_recipients: an agent has not got it, try again later",
+    ),
     # local delivery
     "delivered": _reply(250, "2.0.0", "delivered to the mailbox"),
     "mailbox-full": _reply(452, "4.2.2", "mailbox full"),

@@ -33,6 +33,8 @@ class Stream:
     :ivar request_id: the sender's name for this very content to this recipient: the same again
         means the same message again.  Empty where it gave none.
     :ivar size_octets: None where it was not said.
+    :ivar stream_id: the stream's name in its session, which an attestation names too.  Empty on the
+        way out to have one made.
     """
 
     sender: str
@@ -40,6 +42,7 @@ class Stream:
     attestation: Attestation | None = None
     request_id: str = ""
     size_octets: int | None = None
+    stream_id: str = ""
 
 
 @value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 from attrs import validators
@@ -77,6 +77,21 @@ class RetrySchedule(Backoff):
         if now >= end:
             return None
         return min(now + self.wait_s(failures, rng), end)
+
+
+AGENTS: Final = Backoff(first_s=1.0, max_interval_s=300.0)
+"""Of mail that has failed on the way to an agent, and of agents that have no room just now: another
+attempt troubles nobody else's machine, and whoever waits for the mail is there."""
+
+
+def for_agents(retry: RetrySchedule) -> RetrySchedule:
+    """The attempts of mail for an agent that is there; while it is away there are none."""
+    return attrs.evolve(
+        retry,
+        first_s=min(AGENTS.first_s, retry.first_s),
+        factor=AGENTS.factor,
+        max_interval_s=min(AGENTS.max_interval_s, retry.max_interval_s),
+    )
 
 
 @attrs.define(eq=False)

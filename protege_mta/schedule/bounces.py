@@ -71,14 +71,17 @@ class Bounces:
     def of_delay(self, content: Content, entry: Entry) -> Bounce | None:
         """The DSN that tells of a delay, if anybody wants it."""
         message = content.message
+        to_agent = entry.hop.kind == "agent"
         told = [
             index
             for index in entry.recipients
             if dsn.is_due(message, message.envelope.recipients[index], "delay")
+            and (not to_agent or message.envelope.recipients[index].notify)
         ]
         if not told:
             return None
-        reply = Reply(451, "4.4.7", (entry.cause or "not delivered yet",))
+        why = "held until the agent comes for it" if to_agent else "not delivered yet"
+        reply = Reply(451, "4.4.7", (entry.cause or why,))
         reports = [
             dsn.Report(
                 message.envelope.recipients[index], "delayed", reply, retry_until=entry.expires_at

@@ -38,13 +38,13 @@ from ..model.ports import (
 )
 from ..model.reply import TABLE
 from ..model.status import RecipientStatus
-from .backoff import RetrySchedule
+from .backoff import RetrySchedule, for_agents
 from .entry import DONE, Entry, Health, Report
 from .ledger import Ledger, ends, status_of, waits_until
 from .locator import Locate
 from .prepare import Preparer
 from .sitequeue import Location
-from .verdict import Ended, expired, health, judge
+from .verdict import Ended, expired, health, is_absence, judge, unclaimed
 
 if TYPE_CHECKING:
     import random
@@ -60,6 +60,9 @@ LOCAL_TROUBLE: Final = TransientFailure(Scope.MESSAGE, TABLE["local-error"])
 _ALONE: Final = (0,)
 LEAVE_UPDATES: Final = 1000
 """So many updates go into one batch at the end."""
+RETURN_S: Final = 600.0
+"""So long agents have after our start to come back, before mail for them is too old that was still
+young enough when we went down."""
 
 
 class Dispatcher:
@@ -68,13 +71,15 @@ class Dispatcher:
     :param transports: by kind; every kind that routing names has one.
     :param locate: as the scheduler's.
     :ivar scheduler: set once, before anything is accepted; it calls back into here.
-    :ivar retry: like :attr:`preparer` and the routing of :meth:`route_by` set before anything is
-        accepted, and again when the configuration is read again.
+    :ivar retry: like :attr:`hold_s`, :attr:`preparer` and the routing of :meth:`route_by` set before
+        anything is accepted, and again when the configuration is read again.
+    :ivar hold_s: how long mail for one of our agents' addresses waits for its agent, in seconds.
     """
 
     log = Logger()
     scheduler: Scheduler
     retry: RetrySchedule
+    hold_s: Callable[[Address], float]
     preparer: Preparer
     _hop: Callable[[Address], NextHop]
 
@@ -133,6 +138,8 @@ class Dispatcher:
         for (hop, status), indexes in groups.items():
             due_at = waits_until(found.message, status, now)
             entry = self._entry(found.message, hop, tuple(indexes), status, due_at)
+            if hop.kind == "agent":
+                entry.expires_at = max(entry.expires_at, now + RETURN_S)
             self.scheduler.add_recovered(entry)
 
     def leave(self) -> Deferred[None]:
@@ -166,13 +173,19 @@ class Dispatcher:
         arrived_at = envelope.hold_until or message.arrived_at
         is_bounce = envelope.sender == NULL
         warns = retry.delay_warning_s and not is_bounce and not status.is_warned
+        age_s = retry.bounce_max_age_s if is_bounce else retry.max_age_s
+        if hop.kind == "agent":
+            names = [envelope.recipients[index] for index in recipients]
+            age_s = max([self.hold_s(one.address) for one in names])
+            # That it waits for an agent is no delay, unless its sender calls it one.
+            warns = warns and any([one.notify & Notify.DELAY for one in names])
         return Entry(
             message.id,
             hop,
             recipients,
             arrived_at,
             due_at,
-            arrived_at + (retry.bounce_max_age_s if is_bounce else retry.max_age_s),
+            arrived_at + age_s,
             arrived_at + retry.delay_warning_s if warns else 0.0,
             status.attempts,
             message.origin.tenant,
@@ -232,6 +245,10 @@ class Dispatcher:
             content.close()
             return
         outcomes = [(index, failure) for index in entry.recipients]
+        if self._is_in_vain(entry, outcomes):
+            content.close()
+            self._set_aside(entry, Health.UNKNOWN)
+            return
         self._settle(entry, None, content, outcomes).addBoth(self._over, content, entry)
 
     def _deliver(self, content: Content, entry: Entry, site: Site) -> None:
@@ -275,6 +292,10 @@ class Dispatcher:
             going: Deferred[None] | None
             if len(outcomes) == 1 and isinstance(outcomes[0][1], Delivered):
                 going = self._delivered(entry, site, content, outcomes[0][1])
+            elif self._is_in_vain(entry, outcomes):
+                content.close()
+                self._set_aside(entry, Health.ABSENT)
+                return
             else:
                 going = self._settle(entry, site, content, outcomes)
         except Exception:
@@ -324,8 +345,19 @@ class Dispatcher:
         report = Report(Health.UNKNOWN, entry.recipients, entry.attempts, due_at)
         self.scheduler.finished(entry, report)
 
+    def _is_in_vain(self, entry: Entry, outcomes: Sequence[tuple[int, Outcome]]) -> bool:
+        """Whether there was nobody to try it with, and no person wants something else of it."""
+        return is_absence(outcomes[0][1]) and self.scheduler.order(entry) is None
+
+    def _set_aside(self, entry: Entry, health: Health) -> None:
+        """It was no attempt, and leaves no trace: the entry waits until somebody comes."""
+        self.scheduler.finished(
+            entry, Report(health, entry.recipients, entry.attempts, self._now())
+        )
+
     def _next_due(self, entry: Entry, failures: int) -> float | None:
-        return self.retry.next_attempt(
+        retry = self.retry if entry.hop.kind != "agent" else for_agents(self.retry)
+        return retry.next_attempt(
             failures=failures,
             arrived=entry.arrived_at,
             now=self._now(),
@@ -388,7 +420,7 @@ class Dispatcher:
             page.operations.append(
                 Update(entry.id, remaining, status_of(entry, is_held=order == "hold"))
             )
-            known = health(outcomes) if site is not None else Health.UNKNOWN
+            known = health(outcomes, site.kind) if site is not None else Health.UNKNOWN
             report = Report(known, remaining, attempt, due_at, entry.cause)
         return self._ledger.commit(page, is_lazy=verdict.is_delivery).addCallbacks(
             lambda _: self.scheduler.finished(entry, report),
@@ -399,7 +431,8 @@ class Dispatcher:
 
     def expired(self, entry: Entry) -> None:
         """The scheduler's word that an entry has run out of time and is out of the schedule."""
-        outcome = expired(entry.cause)
+        to_agent = entry.hop.kind == "agent"
+        outcome = unclaimed(entry.cause) if to_agent else expired(entry.cause)
         ended = [Ended(index, "expired", outcome) for index in entry.recipients]
         self._ledger.end(entry, ended).addErrback(
             lambda failure: self.log.failure(

@@ -76,6 +76,7 @@ class Health(enum.Enum):
     GOOD = "good"  # it spoke to us sensibly, whatever it said of the message
     HOST_TROUBLE = "host trouble"  # a host of it refused, timed out or hung up
     DEAD = "dead"  # no host of it could be reached at all
+    ABSENT = "absent"  # whoever was there has gone; no host of somebody else's, to be spared
     UNKNOWN = "unknown"  # nothing: the trouble was ours, or the site was never located
 
 

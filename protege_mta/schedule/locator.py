@@ -119,6 +119,28 @@ class Locator:
         if hop.line.first is not None and hop.may_look:
             self._look(hop)
 
+    def changed(self, next_hop: NextHop) -> None:
+        """Whoever is behind a hop has come or gone: what waits for it, at its site too, is located
+        anew at once, whatever pause there was."""
+        hop = self._hops.get(next_hop)
+        if hop is None:
+            return
+        hop.pause.clear()
+        hop.fresh_until = 0.0
+        self._lead(hop, None)
+        if hop.line.first is not None and hop.may_look:
+            self._look(hop)
+
+    def tell(self, entry: Entry, hop: HopQueue) -> bool:
+        """Hand over an entry that waits for somebody to come, as one that has no site, so that it
+        can be routed anew; whether it did."""
+        if hop.absence is None or entry.place is not hop.line:
+            return False
+        hop.line.remove(entry)
+        self.told += 1
+        self._unlocated(entry, hop.absence)
+        return True
+
     def woke(self, hop: HopQueue) -> None:
         """Its time has come: the end of a pause, or to be forgotten."""
         hop.bucket = None
@@ -165,6 +187,16 @@ class Locator:
         if self._is_stopped:
             return
         now = self._now()
+        if isinstance(location, TransientFailure) and location.scope is Scope.ABSENT:
+            # Those who wait are not told, and are asked for again when somebody has come, or when
+            # the wheel wakes the hop.
+            if hop.absence is None:
+                hop.absent_since = now
+            hop.absence = location
+            hop.fresh_until = 0.0
+            self._lead(hop, None)
+            return
+        hop.absence = None
         match location:
             case Site():
                 hop.pause.clear()

@@ -18,10 +18,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..model.hop import HopKind, Site
+from ..model.hop import HopKind, NextHop, Site
 from ..model.ids import QueueId
 from ..model.outcome import PermanentFailure, TransientFailure
-from .backoff import Backoff
+from .backoff import AGENTS, Backoff
 from .entry import Entry, Health, Report
 from .locator import SLICE, Locate, Locator
 from .register import Register, idle_state
@@ -276,6 +276,8 @@ class Scheduler:
             queue.active -= 1
             self._active -= 1
             self._learn(queue, report)
+            if report.health is Health.ABSENT:
+                self._locator.changed(entry.hop)
         else:
             self._locator.told -= 1
         order = self._orders.pop(entry, None) if self._orders else None
@@ -307,7 +309,7 @@ class Scheduler:
                 queue.pause.fail(
                     report.cause,
                     now=self._now(),
-                    backoff=self._locator.backoff,
+                    backoff=AGENTS if queue.site.kind == "agent" else self._locator.backoff,
                     rng=self._rng,
                 )
                 if queue.bucket is not None:
@@ -315,6 +317,8 @@ class Scheduler:
                 queue.bucket = self._alarm.set(queue, queue.pause.until)
         elif health is Health.HOST_TROUBLE:
             window.halve()
+        elif health is Health.ABSENT:
+            window.close()
 
     def _keep(self, entry: Entry, report: Report, order: Order | None) -> None:
         """What remains waits for its time, unless that has run out."""
@@ -414,6 +418,13 @@ class Scheduler:
         """Sites and lookups that fail from now on are left alone for so long."""
         self._locator.backoff = backoff
 
+    def changed(self, hop: NextHop) -> None:
+        """Whoever is behind a hop has come or gone.  What waits for it is tried at once, or goes on
+        waiting; what failed and waits for its time does so."""
+        self._locator.changed(hop)
+        if self._ready:
+            self._start_ready()
+
     # --- people -----------------------------------------------------------------------------------
 
     def hold(self, id: QueueId) -> list[Entry]:
@@ -470,6 +481,8 @@ class Scheduler:
             tried.append(entry)
             entry.due_at = min(entry.due_at, now)
             hop = self._locator.hop(entry.hop)
+            if self._locator.tell(entry, hop):
+                continue
             self._locator.hurry(hop)
             if not _is_waiting(entry):  # its hop was known at once
                 continue

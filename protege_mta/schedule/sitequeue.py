@@ -181,6 +181,9 @@ class HopQueue:
     :ivar failure: what those who wait are being told; None where they move on to ``site``.
     :ivar is_emptying: whether an answer is being passed on to those who wait.
     :ivar pause: of lookups that failed for now.
+    :ivar absence: why those who wait go on waiting, where nobody is there to deliver to; None
+        where somebody is, or nobody has looked yet.
+    :ivar absent_since: when that was found first, POSIX seconds.
     :ivar bucket: where the wheel will wake it.
     """
 
@@ -192,6 +195,8 @@ class HopQueue:
     failure: TransientFailure | PermanentFailure | None = None
     is_emptying: bool = False
     pause: Pause = attrs.field(factory=Pause)
+    absence: TransientFailure | None = None
+    absent_since: float = 0.0
     bucket: Bucket | None = None
 
     @property

@@ -131,6 +131,9 @@ def _why(
     if entry.place is None:
         return f"next attempt at {clock_time(entry.due_at)}"
     if hop is not None and entry.place is hop.line:
+        if hop.absence is not None:
+            since, until = clock_time(hop.absent_since), clock_time(entry.expires_at)
+            return f"{hop.absence.cause.text}, nor has it been since {since}; held until {until}"
         if hop.pause.until:
             until = clock_time(hop.pause.until)
             return f"{entry.hop.name} is looked up again at {until}: {hop.pause.cause}"

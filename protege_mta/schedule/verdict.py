@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from ..model.hop import HopKind
 from ..model.outcome import (
     Delivered,
     Fate,
@@ -81,12 +82,38 @@ def expired(cause: str, last: TransientFailure | None = None) -> PermanentFailur
     return PermanentFailure(Scope.MESSAGE, Reply(554, "5.4.7", (text,)), contact)
 
 
-_HEALTH: Final = {Scope.SITE: Health.DEAD, Scope.HOST: Health.HOST_TROUBLE}
+def unclaimed(cause: str) -> PermanentFailure:
+    """The outcome of running out of time where nobody has come for it (RFC 3463, X.4.7).
+
+    :param cause: as for :func:`expired`.
+    """
+    text = "the agent has been away for as long as mail is held for it"
+    if cause:
+        text += f"; last failure: {cause}"
+    return PermanentFailure(Scope.MESSAGE, Reply(554, "5.4.7", (text,)))
 
 
-def health(outcomes: Sequence[tuple[int, Outcome]]) -> Health:
-    """What the attempt taught about its site; transports give all recipients one SITE or HOST."""
+_HEALTH: Final = {
+    Scope.SITE: Health.DEAD,
+    Scope.HOST: Health.HOST_TROUBLE,
+    Scope.ABSENT: Health.ABSENT,
+}
+
+
+def is_absence(outcome: Outcome | None) -> bool:
+    """Whether there was nobody to try it with."""
+    return isinstance(outcome, TransientFailure) and outcome.scope is Scope.ABSENT
+
+
+def health(outcomes: Sequence[tuple[int, Outcome]], kind: HopKind) -> Health:
+    """What the attempt taught about its site; transports give all recipients one scope of those
+    that are about it.
+
+    An agent's session that is lost is no host in trouble: the next one may be there already.
+    """
     for _, outcome in outcomes:
         if isinstance(outcome, TransientFailure) and outcome.scope in _HEALTH:
-            return _HEALTH[outcome.scope]
+            known = _HEALTH[outcome.scope]
+            is_lost = kind == "agent" and known is Health.HOST_TROUBLE
+            return Health.ABSENT if is_lost else known
     return Health.GOOD

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 from twisted.internet.defer import Deferred
 
+from ..model.address import Address
 from ..model.identity import Identity
 from ..model.outcome import Outcome
 from ..model.ports import Octets
@@ -58,3 +59,21 @@ class FakeSessions:
 
     def to(self, identity: Identity) -> FakeSession | None:
         return self.there.get(identity)
+
+
+@attrs.define(eq=False)
+class FakeAgents:
+    """Whose an address is, as the test says: a :class:`~..model.ports.Agents`.
+
+    :ivar mailboxes: by address, in lower case.
+    :ivar known: those whose mail may be held.
+    """
+
+    mailboxes: dict[str, Identity] = attrs.field(factory=dict)
+    known: set[Identity] = attrs.field(factory=set)
+
+    def at(self, address: Address) -> Identity | None:
+        return self.mailboxes.get(address.lower())
+
+    def may_hold(self, identity: Identity) -> bool:
+        return identity in self.known
