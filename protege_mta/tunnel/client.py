@@ -6,19 +6,18 @@ keys come and go.  How a connection is made is for the dialler that is handed in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ..model.identity import Identity
 from ..model.ports import Intake, Session
 from ..model.reply import TABLE, Reply
-from ..model.stream import DeliveryState, Stream
+from ..model.stream import Stream
 from .passports import Passport, Passports
 from .patience import Loss, Pace, Patience
 
@@ -27,57 +26,42 @@ if TYPE_CHECKING:
 
 REPLACED: Final = 4400
 UNAUTHENTICATED: Final = 4401
-TIMED_OUT: Final = 4408
 """Status codes with which a relay closes (the protocol's own, within RFC 6455, 7.4.2)."""
 
-GOING_AWAY: Final = 1001
 NORMAL: Final = 1000
 
 
-@attrs.frozen
-class Over:
-    """How a connection to the relay came to its end.
+def loss_of(code: int, reason: str) -> Loss:
+    """What the end of a connection means for the next one.
 
-    :ivar code: the status code of its close frame, whoever sent it; 0 where there was none.
-    :ivar reason: what went with it, or what broke, in words.
-    :ivar error: the code of the relay's ``auth_error``; empty where there was none.
+    :param code: of its close frame, whoever sent it (RFC 6455, 7.4.1).
     """
+    if code == REPLACED:
+        return "replaced"
+    if reason == "rate_limited":  # our answer to its error may be the first close
+        return "limited"
+    return "refused" if code == UNAUTHENTICATED else "lost"
 
-    code: int = 0
-    reason: str = ""
-    error: str = ""
 
-    @property
-    def loss(self) -> Loss:
-        if self.code == REPLACED:
-            return "replaced"
-        if self.error == "rate_limited" or (
-            self.code == TIMED_OUT and self.reason == "rate_limited"
-        ):
-            return "limited"
-        if self.error or self.code == UNAUTHENTICATED:
-            return "refused"
-        return "lost"
+class Watcher(Protocol):
+    """Who is told of one connection."""
 
-    def __str__(self) -> str:
-        words = self.error or self.reason
-        return f"{self.code} {words}".strip() if self.code else words
+    def connected(self, session: Session) -> None:
+        """The relay has let us in."""
+
+    def lost(self, code: int, reason: str) -> None:
+        """It is over, or never was.  Once, for every call; maybe before the dialler returns."""
 
 
 class Call(Protocol):
-    """One connection to the relay, from the first packet to the last.
+    """One connection to the relay, or the attempt to have one."""
 
-    :ivar over: fires once, when nothing is left of it; never fails.
-    """
-
-    over: Deferred[Over]
-
-    def hang_up(self, code: int, reason: str) -> None:
-        """End it, in whatever state it is."""
+    def stop(self) -> None:
+        """End it, in whatever state it is; the watcher is told as ever."""
 
 
-Dial = Callable[[Passport], Call]
-"""Begins to connect and to log in; the session is then told by :meth:`Lines.opened`."""
+Dial = Callable[[Passport, Watcher], Call]
+"""Begins to connect, and logs in."""
 
 Receive = Callable[[Session, Stream], Intake | Reply | Deferred[Intake | Reply]]
 State = Literal["idle", "waiting", "calling", "connected", "stopped"]
@@ -131,6 +115,7 @@ class Line:
         self._lines = lines
         self._began_at = 0.0
         self._call: Call | None = None
+        self._is_calling = False
         self._timer: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
         self._said = ""
@@ -149,7 +134,7 @@ class Line:
         """Call when it is our turn."""
         self._wait(self._lines.pace.turn(self._lines.clock.seconds()), self._dial)
 
-    def stop(self, code: int, reason: str) -> Deferred[None]:
+    def stop(self) -> Deferred[None]:
         """Hang up and stay away; resolves when nothing is left."""
         if self._stopped is None:
             self._stopped = Deferred()
@@ -159,11 +144,14 @@ class Line:
             if self._call is None:
                 self._stopped.callback(None)
             else:
-                self._call.hang_up(code, reason)
+                self._call.stop()
         return self._stopped
 
-    def opened(self, session: Session) -> None:
+    def connected(self, session: Session) -> None:
         """We are logged in."""
+        if self._stopped is not None:
+            session.close(NORMAL, "client_stopped")
+            return
         self.session = session
         self.since = self._lines.now()
         self._began_at = self._lines.clock.seconds()
@@ -176,10 +164,21 @@ class Line:
             identity=self.passport.identity,
             kind="" if session.is_reliable else ", which acknowledges nothing",
         )
+        self._lines.changed(self.passport.identity)
 
-    def closed(self) -> None:
-        """The session is over; the connection's own end follows."""
-        self.session = None
+    def lost(self, code: int, reason: str) -> None:
+        """The connection is over, or never was."""
+        was_connected = self.session is not None
+        lasted_s = self._lines.clock.seconds() - self._began_at if was_connected else 0.0
+        self._call = self.session = None
+        self._is_calling = False
+        self.since = 0.0
+        if self._stopped is not None:
+            self._stopped.callback(None)
+            return
+        self._retry(loss_of(code, reason), f"{reason} ({code})" if reason else str(code), lasted_s)
+        if was_connected:
+            self._lines.changed(self.passport.identity)
 
     def _wait(self, seconds: float, then: Callable[[], None]) -> None:
         self.next_at = self._lines.now() + seconds
@@ -187,37 +186,23 @@ class Line:
 
     def _dial(self) -> None:
         self._timer = self.next_at = None
-        self._began_at = self._lines.clock.seconds()
+        self._is_calling = True
         try:
-            self._call = self._lines.dial(self.passport)
+            call = self._lines.dial(self.passport, self)
         except Exception:
             self.log.failure("cannot call the relay for {name}", name=self.passport.name)
-            self._lost(Over(reason=TABLE["local-error"].text), 0.0)
+            self._is_calling = False
+            self._retry("lost", TABLE["local-error"].text, 0.0)
             return
-        self._call.over.addCallbacks(self._over, self._broke)
-        self._call.over.addErrback(lambda failure: self.log.failure("bug", failure=failure))
+        if self._is_calling:
+            self._call = call
 
-    def _broke(self, failure: Failure) -> None:
-        self.log.failure("the call for {name} broke", failure=failure, name=self.passport.name)
-        self._over(Over(reason=TABLE["local-error"].text))
-
-    def _over(self, over: Over) -> None:
-        was_connected = self.since > 0.0
-        lasted_s = self._lines.clock.seconds() - self._began_at if was_connected else 0.0
-        self._call = self.session = None
-        self.since = 0.0
-        if self._stopped is not None:
-            self._stopped.callback(None)
-            return
-        self._lost(over, lasted_s)
-
-    def _lost(self, over: Over, lasted_s: float) -> None:
+    def _retry(self, loss: Loss, cause: str, lasted_s: float) -> None:
         lines = self._lines
-        loss = over.loss
         lines.losses.by_reason[loss] += 1
         if loss == "limited":
             lines.pace.limited(lines.clock.seconds())
-        self.error = str(over) or "the connection was lost"
+        self.error = cause
         seconds = self.patience.after(loss, lasted_s, lines.rng)
         self._say(loss, seconds)
         self._wait(seconds, self.start)
@@ -280,28 +265,25 @@ class Lines:
     """All sessions of a gateway: a :class:`~..model.ports.Sessions`, and the
     :class:`~..model.ports.StreamDoor` of every one of them.
 
-    :param dial: begins a connection.
     :param receive: the house's answer to a stream.
-    :param connected: told of an identity whose session has come up.
-    :param told: what the relay says of mail that was sent earlier.
+    :param changed: told of an identity whose session has come or gone.
     :param now: POSIX seconds.
-    :ivar dial: replaced when the configuration changes; what is connected stays as it is.
+    :ivar dial: set before the first key is used; replaced when the configuration changes, and what
+        is connected stays as it is.
     """
 
     log = Logger()
+    dial: Dial
 
     def __init__(
         self,
         *,
-        dial: Dial,
         receive: Receive,
-        connected: Callable[[Identity], None],
-        told: Callable[[Session, DeliveryState], None],
+        changed: Callable[[Identity], None],
         clock: IReactorTime,
         now: Callable[[], float],
         rng: random.Random,
     ) -> None:
-        self.dial = dial
         self.clock = clock
         self.now = now
         self.rng = rng
@@ -309,9 +291,8 @@ class Lines:
         self.losses = Losses()
         self.base_s = 0.25
         self.max_s = 30.0
+        self.changed = changed
         self._receive = receive
-        self._connected = connected
-        self.told = told
         self._lines: dict[Identity, Line] = {}
         self._ending: set[Line] = set()
         self._is_stopped = False
@@ -335,7 +316,7 @@ class Lines:
         for identity in gone:
             line = self._lines.pop(identity)
             self.log.info("no more sessions for {name}: its key is gone", name=line.passport.name)
-            self._end(line, "key removed")
+            self._end(line)
         for identity in new:
             line = self._lines[identity] = Line(
                 self, wanted[identity], Patience(self.base_s, self.max_s)
@@ -347,7 +328,7 @@ class Lines:
         """End every session, and have new ones: the relay, or the way to it, is another."""
         lines, self._lines = self._lines, {}
         for identity, line in lines.items():
-            self._end(line, "reconfigured")
+            self._end(line)
             again = self._lines[identity] = Line(
                 self, line.passport, Patience(self.base_s, self.max_s)
             )
@@ -358,12 +339,12 @@ class Lines:
         self._is_stopped = True
         lines, self._lines = self._lines, {}
         for line in lines.values():
-            self._end(line, "gateway stopped", GOING_AWAY)
-        return DeferredList([line.stop(NORMAL, "") for line in list(self._ending)])
+            self._end(line)
+        return DeferredList([line.stop() for line in list(self._ending)])
 
-    def _end(self, line: Line, reason: str, code: int = NORMAL) -> None:
+    def _end(self, line: Line) -> None:
         self._ending.add(line)
-        line.stop(code, reason).addCallback(lambda _: self._ending.discard(line))
+        line.stop().addCallback(lambda _: self._ending.discard(line))
 
     # --- who is connected ------------------------------------------------------------------------
 
@@ -375,31 +356,15 @@ class Lines:
         """One for each key, in the order of the keys."""
         return [line.status() for line in self._lines.values()]
 
-    # --- what sessions tell ----------------------------------------------------------------------
+    # --- the door --------------------------------------------------------------------------------
 
     def opened(self, session: Session) -> None:
-        for line in self._of(session.identity):
-            if line.state == "calling":
-                line.opened(session)
-                self._connected(session.identity)
-                return
-        # Its key went away, or the relay became another, in the middle of the login.
-        session.close(NORMAL, "not needed any more")
+        """Its line is told too, and knows more."""
 
     def closed(self, session: Session) -> None:
-        for line in self._of(session.identity):
-            if line.session is session:
-                line.closed()
+        """As :meth:`opened`."""
 
     def receive(
         self, session: Session, stream: Stream
     ) -> Intake | Reply | Deferred[Intake | Reply]:
         return self._receive(session, stream)
-
-    def _of(self, identity: Identity) -> Iterator[Line]:
-        line = self._lines.get(identity)
-        if line is not None:
-            yield line
-        for ending in list(self._ending):
-            if ending.passport.identity == identity:
-                yield ending

@@ -6,7 +6,6 @@ import random
 
 import attrs
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,7 +14,7 @@ from protege_mta.model.identity import Identity, identity_of
 from protege_mta.model.ports import Session
 from protege_mta.model.reply import TABLE
 from protege_mta.testing.sessions import FakeSession
-from protege_mta.tunnel.client import Lines, LineStatus, Over
+from protege_mta.tunnel.client import Lines, LineStatus, Watcher
 from protege_mta.tunnel.passports import Passport, Passports
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32) for seed in range(1, 4)]
@@ -36,14 +35,14 @@ class FakeCall:
     """:ivar is_slow: whether hanging up takes until the test says so."""
 
     passport: Passport
-    over: Deferred[Over] = attrs.field(factory=Deferred)
-    hung_up: list[tuple[int, str]] = attrs.field(factory=list)
+    watcher: Watcher
+    is_stopped: bool = False
     is_slow: bool = False
 
-    def hang_up(self, code: int, reason: str) -> None:
-        self.hung_up.append((code, reason))
-        if not self.is_slow and not self.over.called:
-            self.over.callback(Over(code, reason))
+    def stop(self) -> None:
+        self.is_stopped = True
+        if not self.is_slow:
+            self.watcher.lost(1000, "client_stopped")
 
 
 class LinesCase(SynchronousTestCase):
@@ -51,19 +50,18 @@ class LinesCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1000.0)
         self.calls: list[FakeCall] = []
-        self.up: list[Identity] = []
+        self.changed: list[Identity] = []
         self.lines = Lines(
-            dial=self.dial,
             receive=lambda session, stream: TABLE["no-such-user"],
-            connected=self.up.append,
-            told=lambda session, state: None,
+            changed=self.changed.append,
             clock=self.clock,
             now=self.clock.seconds,
             rng=Unhurried(),
         )
+        self.lines.dial = self.dial
 
-    def dial(self, passport: Passport) -> FakeCall:
-        call = FakeCall(passport)
+    def dial(self, passport: Passport, watcher: Watcher) -> FakeCall:
+        call = FakeCall(passport, watcher)
         self.calls.append(call)
         return call
 
@@ -74,12 +72,11 @@ class LinesCase(SynchronousTestCase):
         call = call or self.calls[-1]
         session = FakeSession(call.passport.identity)
         self.lines.opened(session)
+        call.watcher.connected(session)
         return session
 
-    def lose(self, session: FakeSession | None, over: Over, call: FakeCall | None = None) -> None:
-        if session is not None:
-            self.lines.closed(session)
-        (call or self.calls[-1]).over.callback(over)
+    def lose(self, code: int, reason: str = "", call: FakeCall | None = None) -> None:
+        (call or self.calls[-1]).watcher.lost(code, reason)
 
     def status(self) -> LineStatus:
         return self.lines.status()[0]
@@ -95,27 +92,26 @@ class KeepingUpTests(LinesCase):
         session = self.log_in(self.calls[0])
         self.assertIs(self.lines.to(ANN.identity), session)
         self.assertIsNone(self.lines.to(BEN.identity))
-        self.assertEqual(self.up, [ANN.identity])
+        self.assertEqual(self.changed, [ANN.identity])
 
     def test_a_lost_session_is_had_again_ever_later(self) -> None:
         self.use(ANN)
         self.clock.advance(0)
-        session: FakeSession | None = self.log_in()
+        self.log_in()
         self.clock.advance(100)
         for wait_s in (0.25, 0.5, 1.0, 2.0):
             count = len(self.calls)
-            self.lose(session, Over(1006, "connection was closed uncleanly"))
-            session = None
+            self.lose(1006, "connection was closed uncleanly")
             self.assertIsNone(self.lines.to(ANN.identity))
             self.clock.advance(wait_s - 0.01)
             self.assertEqual(len(self.calls), count)
             self.clock.pump([0.01, 0, 0.06])
             self.assertEqual(len(self.calls), count + 1)
         self.log_in()
-        self.assertEqual(self.up, [ANN.identity] * 2)
+        self.assertEqual(self.changed, [ANN.identity] * 3)
 
     def test_a_dialler_that_raises_is_tried_again(self) -> None:
-        working, self.lines.dial = self.lines.dial, lambda passport: 1 / 0  # type: ignore[return-value, assignment]
+        working, self.lines.dial = self.lines.dial, lambda passport, watcher: 1 / 0  # type: ignore[return-value, assignment]
         self.use(ANN)
         self.clock.advance(0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -123,29 +119,37 @@ class KeepingUpTests(LinesCase):
         self.clock.pump([0.25, 0, 0.06])
         self.assertEqual(len(self.calls), 1)
 
-    def test_an_end_that_breaks_is_an_end(self) -> None:
+    def test_a_call_that_fails_before_it_has_begun(self) -> None:
+        working = self.lines.dial
+
+        def refused(passport: Passport, watcher: Watcher) -> FakeCall:
+            watcher.lost(1006, "refused")
+            return FakeCall(passport, watcher)
+
+        self.lines.dial = refused
         self.use(ANN)
         self.clock.advance(0)
-        self.calls[0].over.errback(RuntimeError("x"))
-        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(self.status().state, "waiting")
+        self.lines.dial = working
+        self.clock.pump([0.25, 0, 0.06])
+        self.assertEqual(self.status().state, "calling")
 
     def test_status(self) -> None:
         self.use(ANN)
         self.assertEqual(self.status().next_at, 1000.0)
         self.clock.advance(0)
         self.assertEqual(self.status().state, "calling")
-        session = self.log_in()
+        self.log_in()
         self.assertEqual(
             self.status(),
             LineStatus(ANN.identity, "ann", "connected", 1000.0, True, "192.0.2.1", None, ""),
         )
         self.clock.advance(60)
-        self.lose(session, Over(1001, "going away"))
+        self.lose(1001, "going away")
         self.assertEqual(
             self.status(),
             LineStatus(
-                ANN.identity, "ann", "waiting", None, False, "", 1060.25, "1001 going away"
+                ANN.identity, "ann", "waiting", None, False, "", 1060.25, "going away (1001)"
             ),
         )
 
@@ -154,10 +158,10 @@ class QuarrelTests(LinesCase):
     def test_another_gateway_with_the_key_is_told_and_given_way_to(self) -> None:
         self.use(ANN)
         self.clock.advance(0)
-        session = self.log_in()
+        self.log_in()
         self.clock.advance(500)
         with capturedLogs() as logged:
-            self.lose(session, Over(4400, "replaced_by_new_session"))
+            self.lose(4400, "replaced_by_new_session")
         self.assertIn("another gateway runs with the key of {name}", logged[0]["log_format"])
         self.clock.advance(29.9)
         self.assertEqual(len(self.calls), 1)
@@ -167,7 +171,8 @@ class QuarrelTests(LinesCase):
     def test_once_the_other_has_gone_we_are_there_again(self) -> None:
         self.use(ANN)
         self.clock.advance(0)
-        self.lose(self.log_in(), Over(4400, "replaced_by_new_session"))
+        self.log_in()
+        self.lose(4400, "replaced_by_new_session")
         self.clock.pump([30.0, 0.1])
         session = self.log_in()
         self.assertIs(self.lines.to(ANN.identity), session)
@@ -183,7 +188,8 @@ class QuarrelTests(LinesCase):
             while self.clock.seconds() < end:
                 if self.lines.status()[0].state == "calling":
                     logins += 1
-                    self.lose(self.log_in(), Over(4400, "replaced_by_new_session"))
+                    self.log_in()
+                    self.lose(4400, "replaced_by_new_session")
                 self.clock.advance(1.0)
         self.assertLessEqual(logins, 20)
 
@@ -192,7 +198,7 @@ class QuarrelTests(LinesCase):
         self.clock.advance(0)
         with capturedLogs() as logged:
             for wait_s in (15.0, 30.0, 60.0):
-                self.lose(None, Over(4401, "unknown_identity", "unknown_identity"))
+                self.lose(4401, "unknown_identity")
                 self.clock.pump([wait_s, 0.1])
         self.assertEqual(len(self.calls), 4)
         self.assertEqual([each["log_level"].name for each in logged], ["error"])
@@ -200,8 +206,8 @@ class QuarrelTests(LinesCase):
     def test_a_limit_of_the_relay_holds_for_all_keys(self) -> None:
         self.use(ANN, BEN)
         self.clock.pump([0, 0.06])
-        self.lose(None, Over(4408, "rate_limited", "rate_limited"), self.calls[0])
-        self.lose(None, Over(1006, ""), self.calls[1])
+        self.lose(4401, "rate_limited", self.calls[0])
+        self.lose(1006, "", self.calls[1])
         self.clock.advance(59.9)
         self.assertEqual(len(self.calls), 2)
         self.clock.pump([0.2, 7.0])
@@ -210,7 +216,8 @@ class QuarrelTests(LinesCase):
     def test_counts(self) -> None:
         self.use(ANN)
         self.clock.advance(0)
-        self.lose(self.log_in(), Over(4400, ""))
+        self.log_in()
+        self.lose(4400)
         self.assertEqual(self.lines.losses.logins, 1)
         self.assertEqual(self.lines.losses.by_reason["replaced"], 1)
 
@@ -223,8 +230,8 @@ class ComingAndGoingTests(LinesCase):
         ben = self.log_in(self.calls[1])
         self.assertFalse(self.use(ANN, BEN))
         self.assertTrue(self.use(BEN, CAT))
-        self.assertEqual(self.calls[0].hung_up, [(1000, "key removed")])
-        self.assertEqual(self.calls[1].hung_up, [])
+        self.assertTrue(self.calls[0].is_stopped)
+        self.assertFalse(self.calls[1].is_stopped)
         self.clock.advance(0.2)
         self.assertEqual(self.calls[2].passport, CAT)
         self.assertIs(self.lines.to(BEN.identity), ben)
@@ -237,22 +244,21 @@ class ComingAndGoingTests(LinesCase):
         self.clock.advance(0)
         self.calls[0].is_slow = True
         self.use()
-        session = FakeSession(ANN.identity)
-        self.lines.opened(session)
-        self.assertEqual(session.closed_with, (1000, "not needed any more"))
-        self.assertEqual(self.up, [])
+        session = self.log_in()
+        self.assertEqual(session.closed_with, (1000, "client_stopped"))
+        self.assertEqual(self.changed, [])
 
     def test_another_relay_means_new_sessions(self) -> None:
         self.use(ANN)
         self.clock.advance(0)
-        old = self.log_in()
+        self.log_in()
+        self.calls[0].is_slow = True
         self.lines.renew()
-        self.lines.closed(old)
         self.clock.advance(0.1)
         self.assertEqual(len(self.calls), 2)
         new = self.log_in()
         self.assertIs(self.lines.to(ANN.identity), new)
-        self.lines.closed(old)
+        self.lose(1000, "client_stopped", self.calls[0])
         self.assertIs(self.lines.to(ANN.identity), new)
 
     def test_stop_hangs_up_and_waits_for_it(self) -> None:
@@ -263,7 +269,7 @@ class ComingAndGoingTests(LinesCase):
         self.log_in(call)
         stopping = self.lines.stop()
         self.assertNoResult(stopping)
-        call.over.callback(Over(1001, ""))
+        call.watcher.lost(1000, "")
         self.successResultOf(stopping)
         self.assertFalse(self.use(CAT))
         self.assertEqual(self.clock.getDelayedCalls(), [])

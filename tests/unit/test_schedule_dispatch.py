@@ -84,7 +84,7 @@ class FlowCase(SynchronousTestCase):
             now=now,
             rng=rng,
         )
-        self.dispatcher.route_by(lambda address: NextHop("mx", domain_of(address)))
+        self.dispatcher.route_by(lambda address, message: NextHop("mx", domain_of(address)))
         self.dispatcher.retry = RETRY
         self.dispatcher.preparer = Preparer({}, lambda work: succeed(work()))
         self.scheduler = Scheduler(
@@ -462,7 +462,7 @@ class RoutingTests(FlowCase):
         self.transport.script.append({0: GREYLISTED, 1: GREYLISTED})
         id = self.send("b@b.test", "c@b.test")
         hops = {"b@b.test": NextHop("mx", "new.test"), "c@b.test": NextHop("mx", "b.test")}
-        self.dispatcher.route_by(hops.__getitem__)
+        self.dispatcher.route_by(lambda address, message: hops[address])
         self.turn(310)
         self.assertEqual(
             sorted((one.domain, one.recipients) for one in self.transport.attempts[1:]),

@@ -24,7 +24,7 @@ from protege_mta.model.ports import Attempt, HopAbilities, Prepared
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.stream import Stream
 from protege_mta.testing.sessions import FakeSession, FakeSessions
-from protege_mta.transport.tunnel import PreparedOctets, TunnelTransport
+from protege_mta.transport.tunnel import AWAY, TunnelTransport
 
 ID = QueueId("01k5vz4m00abcdefgh00000001")
 KEY = Identity("a" * 51 + "q")
@@ -47,9 +47,11 @@ class Content:
     def close(self) -> None: ...
 
 
-def message(recipients: int = 1, sender: Address = Address("me@home.test"), **more: Any) -> Message:
+def message(recipients: int = 1, sender: str = "me@home.test", **more: Any) -> Message:
     envelope = Envelope(
-        sender, tuple(Recipient(Address(f"r{n}@b.test")) for n in range(recipients)), **more
+        Address(sender),
+        tuple(Recipient(Address(f"r{n}@b.test")) for n in range(recipients)),
+        **more,
     )
     return Message(ID, envelope, Origin("submission"), 1000.0, len(CONTENT))
 
@@ -101,7 +103,7 @@ class TransportTests(SynchronousTestCase):
         self.sessions.there.clear()
         self.assertEqual(
             self.successResultOf(self.deliver(message(2), 0, 1)),
-            [(n, TransientFailure(Scope.SITE, TABLE["relay-away"])) for n in (0, 1)],
+            [(n, AWAY) for n in (0, 1)],
         )
         self.assertEqual(self.asked, [])
 
@@ -111,7 +113,7 @@ class TransportTests(SynchronousTestCase):
         self.sessions.there.clear()
         self.prepared.callback(Prepared())
         ((_, outcome),) = self.successResultOf(delivering)
-        self.assertEqual(outcome, TransientFailure(Scope.SITE, TABLE["relay-away"]))
+        self.assertEqual(outcome, AWAY)
 
     def test_null_sender(self) -> None:
         self.deliver(message(sender=NULL))
@@ -155,20 +157,25 @@ class TransportTests(SynchronousTestCase):
         self.session.sent[0].outcome.callback(TAKEN)
         self.successResultOf(closing)
 
+    def test_a_cut_tunnel_is_gone_on_with_where_nothing_can_double(self) -> None:
+        """An original relay may have sent it on: that one is tried as late as any."""
+        lost = TransientFailure(Scope.HOST, Reply(451, "4.4.2", ("lost",)))
+        for is_reliable, scope in ((True, Scope.HOST), (False, Scope.MESSAGE)):
+            self.session.is_reliable = is_reliable
+            delivering = self.deliver(message())
+            self.session.sent[-1].outcome.callback(lost)
+            ((_, outcome),) = self.successResultOf(delivering)
+            self.assertEqual(outcome, TransientFailure(scope, lost.cause))
 
-class OctetsTests(SynchronousTestCase):
-    def test_every_piece_of_every_form(self) -> None:
-        """Read anyhow, it is the same."""
-        for prepared, whole in [
-            (Prepared(), CONTENT),
-            (Prepared(b"Head\r\n"), b"Head\r\n" + CONTENT),
-            (Prepared(b"Head\r\n", skip_octets=12), b"Head\r\n" + CONTENT[12:]),
-            (Prepared(skip_octets=len(CONTENT), body=b"recoded"), b"recoded"),
-            (Prepared(b"Head", skip_octets=5, body=b"recoded"), b"Headrecoded"),
-        ]:
-            octets = PreparedOctets(Content(message()), prepared)
-            self.assertEqual(octets.size_octets, len(whole))
-            for offset in range(len(whole) + 2):
-                self.assertEqual(octets.read(offset), whole[offset:])
-                for size in (0, 1, 5, 7, 100):
-                    self.assertEqual(octets.read(offset, size), whole[offset : offset + size])
+    def test_a_relay_that_is_full_is_left_alone(self) -> None:
+        full = TransientFailure(Scope.RECIPIENT, Reply(450, "4.3.1", ("full",)))
+        delivering = self.deliver(message())
+        self.session.sent[-1].outcome.callback(full)
+        ((_, outcome),) = self.successResultOf(delivering)
+        self.assertEqual(outcome, TransientFailure(Scope.SITE, full.cause))
+
+    def test_a_session_that_raises_costs_nobody_else_anything(self) -> None:
+        self.patch(FakeSession, "send", lambda session, stream, octets: 1 / 0)
+        ((_, outcome),) = self.successResultOf(self.deliver(message()))
+        self.assertEqual(outcome, TransientFailure(Scope.RECIPIENT, TABLE["local-error"]))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
