@@ -27,7 +27,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "observe": {"model"},
     "config": {"model", "dkim"},
     "transport": {"model", "wire", "message"},
-    "tunnel": {"model", "wire", "message"},
+    "tunnel": {"model", "wire", "message", "transport"},
     "http": {"model", "observe"},
 }
 """What each folder may know besides itself; ``testing``, ``cli``, ``compose`` and ``tap`` may know all."""

@@ -144,6 +144,13 @@ TABLE: Final[dict[str, Reply]] = {
         "4.4.1",
         "relay_rejected_no_deliverable_recipients: an agent has not got it, try again later",
     ),
+    "session-lost": _reply(451, "4.4.2", "tunnel session ended, try again later"),
+    "no-answer": _reply(451, "4.4.1", "no answer through the tunnel, try again later"),
+    "begun-elsewhere": _reply(451, "4.4.2", "stream was begun again in another session"),
+    "too-many-streams": _reply(452, "4.3.2", "too many streams at a time, try again later"),
+    "stream-damaged": _reply(451, "4.3.0", "content is not what was announced, try again later"),
+    "no-request-id": _reply(501, "5.5.4", "stream without a request id"),
+    "cannot-be-sent": _reply(554, "5.6.0", "message cannot be put into the tunnel's form"),
     # local delivery
     "delivered": _reply(250, "2.0.0", "delivered to the mailbox"),
     "mailbox-full": _reply(452, "4.2.2", "mailbox full"),

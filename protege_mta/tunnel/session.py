@@ -1,0 +1,585 @@
+"""A session that has begun: streams both ways between a socket and the house, in either role.
+
+What the protocol allows is :mod:`..wire.tunnel`'s business, the socket :mod:`.connection`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..model.identity import Identity
+from ..model.outcome import Contact, Delivered, Outcome, PermanentFailure, Scope, TransientFailure
+from ..model.ports import Intake, Octets, StreamDoor
+from ..model.reply import TABLE, Reply
+from ..model.stream import DeliveryState, Stream
+from ..wire.tunnel.frames import FramePart
+from ..wire.tunnel.incoming import Abort, Close, Command, Finish, Open, Say, StreamsIn, Write
+from ..wire.tunnel.messages import (
+    AuthError,
+    Credit,
+    DeliveryResult,
+    Malformed,
+    StreamCancel,
+    StreamResult,
+    StreamResume,
+    Terms,
+    format_message,
+    parse,
+)
+from ..wire.tunnel.outgoing import (
+    Acknowledgement,
+    Queued,
+    Refused,
+    Result,
+    Sending,
+    State,
+    StreamsOut,
+    Unanswered,
+)
+from .limits import TunnelLimits
+from .unfinished import Kept, Request, Unfinished
+
+BROKEN: Final = 4401
+"""The close code for who breaks the protocol, as the original has it."""
+
+_TURNS: Final = 16  # chunks before others get a look in
+_TEXT: Final = re.compile(r"[^ -~]+")
+_CODE: Final = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\Z")
+
+
+class Wire(Protocol):
+    """The socket, as a session sees it."""
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether what was sent has yet to leave."""
+
+    def send_text(self, octets: bytes) -> None: ...
+
+    def send_binary(self, octets: bytes) -> None: ...
+
+    def ping(self, number: int) -> None: ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Calls :meth:`TunnelSession.over`."""
+
+    def go_on(self) -> None:
+        """The session waits no longer."""
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """What every session of one side shares.
+
+    :ivar is_relay: whether this is the relay's side.
+    :ivar new_id: gives a fresh UUID, version 4.
+    :ivar told: at an agent's side, gets what its relay says of earlier messages.
+    """
+
+    is_relay: bool
+    door: StreamDoor
+    limits: TunnelLimits
+    unfinished: Unfinished
+    clock: IReactorTime
+    new_id: Callable[[], str]
+    told: Callable[[TunnelSession, DeliveryState], None] = lambda session, state: None
+
+
+class TunnelSession:
+    """A :class:`~..model.ports.Session`.
+
+    :ivar socket_id: what a session that takes its place is told.
+    :param host: what outcomes call the other side.
+    :param theirs: what the other side takes; None where the session is not reliable.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        wire: Wire,
+        setting: Setting,
+        identity: Identity,
+        *,
+        host: str,
+        peer_address: str,
+        takes_mail: bool,
+        theirs: Terms | None,
+        socket_id: str = "",
+    ) -> None:
+        self.identity = identity
+        self.peer_address = peer_address
+        self.is_reliable = theirs is not None
+        self.takes_mail = takes_mail
+        self.socket_id = socket_id
+        self._wire = wire
+        self._setting = setting
+        self._unfinished = setting.unfinished
+        self._contact = Contact(host, peer_address)
+        if theirs is not None:
+            acknowledgement = Acknowledgement.RESULT
+        elif setting.is_relay:
+            acknowledgement = Acknowledgement.PONG
+        else:
+            acknowledgement = Acknowledgement.DELIVERY_RESULT
+        self._acknowledgement = acknowledgement
+        self._out = StreamsOut(acknowledgement, theirs)
+        self._sends: dict[Sending, tuple[Octets, Deferred[Outcome]]] = {}
+        self._in = StreamsIn(
+            setting.limits.terms, is_reliable=self.is_reliable, has_results=setting.is_relay
+        )
+        self._intakes: dict[int, Intake] = {}
+        self._waiting: Deferred[None] | None = None  # for the house
+        self._waiting_number = 0
+        self._is_waiting = False  # for another session that stores the same message
+        self._storing = 0
+        self._pings = 0
+        self._is_pumping = False
+        self._later: IDelayedCall | None = None
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        return f"<session of {self.identity} at {self.peer_address}>"
+
+    # --- Session ---------------------------------------------------------------------------------
+
+    def send(self, stream: Stream, octets: Octets) -> Deferred[Outcome]:
+        if self._is_over:
+            return succeed(self._lost())
+        stream_id = stream.stream_id or self._setting.new_id()
+        stream = attrs.evolve(
+            stream, stream_id=stream_id, request_id=stream.request_id or stream_id,
+            size_octets=octets.size_octets,
+        )  # fmt: skip
+        try:
+            sending = self._out.begin(
+                stream,
+                octets.size_octets,
+                is_resume=self.is_reliable and self._unfinished.is_asked(self._request(stream)),
+                now=self._now,
+            )
+        except ValueError:
+            reply = TABLE["cannot-be-sent"]
+            return succeed(PermanentFailure(Scope.MESSAGE, reply, self._contact))
+        if self.is_reliable:
+            self._unfinished.ask(self._request(stream))
+        outcome: Deferred[Outcome] = Deferred(lambda _: self._cancel(sending))
+        self._sends[sending] = octets, outcome
+        self._settle()
+        self._pump()
+        return outcome
+
+    def tell(self, state: DeliveryState) -> None:
+        if self.is_reliable and not self._is_over:
+            self._wire.send_text(format_message(state))
+
+    def close(self, code: int, reason: str) -> None:
+        if not self._is_over:
+            self._wire.close(code, reason)
+
+    # --- what the connection calls ---------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Tell the house."""
+        try:
+            self._setting.door.opened(self)
+        except Exception:
+            self.log.failure("the door could not take a session in")
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing may be fed for now."""
+        return (
+            self._waiting is not None
+            or self._is_waiting
+            or self._storing >= self._setting.limits.storing
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether streams are on their way out, and :meth:`look` has something to look at."""
+        return not self._out.is_idle
+
+    def parts(self, parts: Iterable[FramePart]) -> None:
+        for part in parts:
+            self._obey(self._in.part(part))
+
+    def text(self, octets: bytes) -> None:
+        """A text message."""
+        if not self.is_reliable:
+            self._text_of_original(octets)
+            return
+        match parse(octets):
+            case Credit() as credit:
+                self._expect(self._out.credited(credit))
+            case StreamResume() as resume:
+                self._expect(self._out.resumed(resume, self._now))
+            case StreamResult() as result:
+                self._out.answered(result)
+                self._settle()
+            case StreamCancel() as cancel:
+                self._obey(self._in.cancelled(cancel))
+            case DeliveryState() as state if not self._setting.is_relay:
+                self._told(state)
+            case Malformed(why):
+                self._broken("invalid_message", why)
+            case _:
+                return
+        self._pump()
+
+    def _text_of_original(self, octets: bytes) -> None:
+        if self._setting.is_relay:
+            self._broken("invalid_tunnel_frame", "text in a session that has none")
+            return
+        match parse(octets):
+            case DeliveryResult() as result:
+                self._out.delivered(result)
+                self._settle()
+                self._pump()
+            case _:
+                self.log.debug("{session}: a message that nobody knows", session=self)
+
+    def ponged(self, number: int) -> None:
+        """The other side has answered a ping."""
+        self._out.ponged(number)
+        self._settle()
+
+    def next_ping(self) -> int:
+        self._pings += 1
+        return self._pings
+
+    def flow(self) -> None:
+        """What was sent has left."""
+        self._pump()
+
+    def look(self) -> None:
+        """End what has waited for too long."""
+        limits = self._setting.limits
+        waits_s = {State.AWAITING: limits.result_s} if not self.is_reliable else {}
+        for sending in self._out.overdue(self._now - min(limits.result_s, limits.answer_s)):
+            wait_s = waits_s.get(sending.state, limits.answer_s)
+            if sending.since < self._now - wait_s:
+                self._give_up(sending, Unanswered())
+        self._pump()
+
+    def over(self) -> None:
+        """The socket is closing, or gone: nothing more can be said.
+
+        What has come may still be fed; :meth:`drained` follows.
+        """
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self._waiting is not None and self._waiting_number not in self._intakes:
+            self._waiting.cancel()  # a stream that has not been opened never will be
+        for sending in self._out.drop():
+            _, outcome = self._sends.pop(sending)
+            outcome.callback(self._lost())
+        try:
+            self._setting.door.closed(self)
+        except Exception:
+            self.log.failure("the door could not take leave of a session")
+
+    def drained(self) -> None:
+        """Nothing more will be fed: keep what can be gone on with, for a while."""
+        for number, intake in list(self._intakes.items()):
+            receiving = self._in.receiving(number)
+            del self._intakes[number]
+            if receiving is None or not receiving.stream.request_id:
+                self._abort(intake)
+                continue
+            request = self._request(receiving.stream)
+            self._unfinished.release(request, self, number)
+            self._unfinished.keep(request, Kept(receiving, intake, self._now))
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def _request(self, stream: Stream) -> Request:
+        return self.identity, stream.request_id
+
+    @property
+    def _now(self) -> float:
+        return self._unfinished.sweep.now
+
+    def _pump(self) -> None:
+        """Send what can be sent now."""
+        if self._is_pumping or self._later is not None:
+            return
+        self._is_pumping = True
+        try:
+            for _ in range(_TURNS):
+                if self._wire.is_stuck or self._is_over or not self._send_one():
+                    return
+        finally:
+            self._is_pumping = False
+        self._later = self._setting.clock.callLater(0, self._pump_later)
+
+    def _pump_later(self) -> None:
+        self._later = None
+        self._pump()
+
+    def _send_one(self) -> bool:
+        turn = self._out.turn()
+        if turn is None:
+            return False
+        sending, offset, size = turn
+        try:
+            octets = self._sends[sending][0].read(offset, size) if size else b""
+            if len(octets) != size:
+                raise EOFError(f"{len(octets)} octets at {offset}, {size} were to be there")
+        except Exception:
+            self.log.failure("{session}: content could not be read", session=self)
+            self._fail(sending, TransientFailure(Scope.MESSAGE, TABLE["local-error"]))
+            return True
+        for frame in self._out.advance(sending, octets, self._now):
+            self._wire.send_binary(frame)
+        is_at_end = sending.state is State.AWAITING
+        if is_at_end and self._acknowledgement is Acknowledgement.PONG:
+            sending.ping = self.next_ping()
+            self._wire.ping(sending.ping)
+        return True
+
+    def _settle(self) -> None:
+        """Tell who waits for it what became of streams."""
+        ended, self._out.ended = self._out.ended, []
+        for sending, result in ended:
+            self._end(sending, result)
+
+    def _give_up(self, sending: Sending, result: Result) -> None:
+        self._say_cancel(sending)
+        self._end(sending, result)
+
+    def _fail(self, sending: Sending, outcome: Outcome) -> None:
+        self._say_cancel(sending)
+        self._sends.pop(sending)[1].callback(outcome)
+
+    def _cancel(self, sending: Sending) -> None:
+        """Nobody waits for the outcome any more."""
+        self._sends.pop(sending, None)
+        self._say_cancel(sending)
+        self._pump()
+
+    def _say_cancel(self, sending: Sending) -> None:
+        text = self._out.cancel(sending)
+        if text is not None:
+            self._wire.send_text(text)
+
+    def _end(self, sending: Sending, result: Result) -> None:
+        if self.is_reliable and not isinstance(result, Unanswered):
+            self._unfinished.answered(self._request(sending.stream))
+        _, outcome = self._sends.pop(sending)
+        outcome.callback(self._outcome(result))
+
+    def _outcome(self, result: Result) -> Outcome:
+        match result:
+            case Queued(code, text):
+                reply = Reply(250, _enhanced(code, "2"), (_readable(text),))
+                return Delivered(self._contact, reply)
+            case Refused(code, text, True):
+                reply = Reply(550, _enhanced(code, "5"), (_readable(text),))
+                return PermanentFailure(Scope.RECIPIENT, reply, self._contact)
+            case Refused(code, text):
+                reply = Reply(450, _enhanced(code, "4"), (_readable(text),))
+                return TransientFailure(Scope.RECIPIENT, reply, self._contact)
+            case Unanswered():
+                return TransientFailure(Scope.HOST, TABLE["no-answer"], self._contact)
+
+    def _lost(self) -> Outcome:
+        return TransientFailure(Scope.HOST, TABLE["session-lost"], self._contact)
+
+    def _told(self, state: DeliveryState) -> None:
+        try:
+            self._setting.told(self, state)
+        except Exception:
+            self.log.failure("{session}: a state of delivery was told in vain", session=self)
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def _obey(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            match command:
+                case Open(number, stream):
+                    self._open(number, stream)
+                case Write(number, octets):
+                    self._write(number, octets)
+                case Finish(number):
+                    self._finish(number)
+                case Abort(number, stream, why):
+                    self._drop(number, stream, why)
+                case Say(text):
+                    if not self._is_over:
+                        self._wire.send_text(text)
+                case Close(code, why):
+                    self._broken(code, why)
+
+    def _expect(self, is_right: bool) -> None:
+        if not is_right:
+            self._broken("invalid_message", "more credit, or more resumed, than there can be")
+
+    def _broken(self, code: str, why: str) -> None:
+        """The other side broke the protocol."""
+        if self._is_over:
+            return
+        self.log.info("{session}: broken off with {code}: {why}", session=self, code=code, why=why)
+        if self._setting.is_relay:
+            self._wire.send_text(format_message(AuthError(code)))
+        self._wire.close(BROKEN, code)
+
+    def _open(self, number: int, stream: Stream) -> None:
+        receiving = self._in.receiving(number)
+        if self._is_over or receiving is None:
+            self._obey(self._in.opened(number, TABLE["session-lost"]))
+            return
+        if self.is_reliable:
+            request = self._request(stream)
+            if self._unfinished.when_stored(request, lambda: self._open_at_last(number, stream)):
+                self._is_waiting = True
+                return
+            kept = self._unfinished.claim(request, self, receiving)
+            if kept is not None:
+                self._intakes[number] = kept.intake
+                self._obey(self._in.resumed(number, kept.receiving))
+                return
+        try:
+            answer = self._setting.door.receive(self, stream)
+        except Exception:
+            self.log.failure("{session}: the door could not answer", session=self)
+            answer = TABLE["local-error"]
+        if not isinstance(answer, Deferred):
+            self._opened(number, answer)
+            return
+        self._wait(number, answer.addCallbacks(
+            lambda opened: self._opened(number, opened), lambda failure: self._unopened(number, failure)
+        ))  # fmt: skip
+
+    def _open_at_last(self, number: int, stream: Stream) -> None:
+        """Another session has done with the same message."""
+        self._is_waiting = False
+        self._open(number, stream)
+        self._go_on()
+
+    def _opened(self, number: int, answer: Intake | Reply) -> None:
+        receiving = self._in.receiving(number)
+        if isinstance(answer, Reply):
+            if receiving is not None:
+                self._unfinished.release(self._request(receiving.stream), self, number)
+            self._obey(self._in.opened(number, answer))
+        elif receiving is None:  # given up meanwhile
+            self._abort(answer)
+        else:
+            self._intakes[number] = answer
+            self._obey(self._in.opened(number, None))
+
+    def _unopened(self, number: int, failure: Failure) -> None:
+        if failure.check(CancelledError) is None:
+            self.log.failure("{session}: the door could not answer", failure, session=self)
+        self._opened(number, TABLE["local-error"])
+
+    def _write(self, number: int, octets: bytes) -> None:
+        try:
+            pause = self._intakes[number].write(octets)
+        except Exception:
+            self._unwritten(number, len(octets), Failure())
+            return
+        if pause is None:
+            self._obey(self._in.written(len(octets)))
+            return
+        self._wait(number, pause.addCallbacks(
+            lambda _: self._obey(self._in.written(len(octets))),
+            lambda failure: self._unwritten(number, len(octets), failure),
+        ))  # fmt: skip
+
+    def _unwritten(self, number: int, octets: int, failure: Failure) -> None:
+        if failure.check(CancelledError) is None:
+            self.log.failure("{session}: content could not be handed on", failure, session=self)
+        self._obey(self._in.spoiled(number, TABLE["local-error"]))
+        self._obey(self._in.written(octets))
+
+    def _wait(self, number: int, answer: Deferred[None]) -> None:
+        """Let nothing more in before the house has answered."""
+        self._waiting, self._waiting_number = answer, number
+        answer.addBoth(self._answered)
+
+    def _answered(self, result: object) -> None:
+        if isinstance(result, Failure):
+            self.log.failure("{session}: bug in a session", result, session=self)
+        self._waiting = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self.is_waiting:
+            self._wire.go_on()
+
+    def _finish(self, number: int) -> None:
+        receiving = self._in.receiving(number)
+        request = None
+        if receiving is not None and receiving.stream.request_id:
+            request = self._request(receiving.stream)
+            self._unfinished.release(request, self, number)
+            self._unfinished.storing(request)
+        self._storing += 1
+        try:
+            stored = self._intakes.pop(number).finish()
+        except Exception:
+            self._stored(Failure(), number, request)
+            return
+        stored.addBoth(self._stored, number, request)
+
+    def _stored(self, result: Reply | Failure, number: int, request: Request | None) -> None:
+        self._storing -= 1
+        if isinstance(result, Failure):
+            self.log.failure("{session}: content could not be stored", result, session=self)
+            result = TABLE["local-error"]
+        self._obey(self._in.finished(number, result))
+        if request is not None:
+            self._unfinished.stored(request)
+        self._go_on()
+
+    def _drop(self, number: int, stream: Stream, why: str) -> None:
+        """A stream came to nothing."""
+        self.log.debug("{session}: a stream came to nothing: {why}", session=self, why=why)
+        intake = self._intakes.pop(number, None)
+        self._unfinished.release(self._request(stream), self, number)
+        if self._waiting is not None and self._waiting_number == number:
+            self._waiting.cancel()
+        if intake is not None:
+            self._abort(intake)
+
+    def _abort(self, intake: Intake) -> None:
+        try:
+            intake.abort()
+        except Exception:
+            self.log.failure("{session}: content could not be given up", session=self)
+
+    def hand_over(self, number: int) -> Kept | None:
+        """Another session goes on with a stream."""
+        receiving = self._in.receiving(number)
+        intake = self._intakes.pop(number, None)
+        self._obey(self._in.give_up(number))
+        if self._waiting is not None and self._waiting_number == number:
+            self._waiting.cancel()  # the house is in the middle of it: nothing to go on with
+            if intake is not None:
+                self._abort(intake)
+            return None
+        if receiving is None or intake is None:
+            return None
+        return Kept(receiving, intake)
+
+
+def _readable(text: str) -> str:
+    return _TEXT.sub(" ", text)[:500]
+
+
+def _enhanced(code: str, kind: str) -> str:
+    return code if _CODE.match(code) and code.startswith(kind) else f"{kind}.0.0"

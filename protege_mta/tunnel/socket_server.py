@@ -1,0 +1,280 @@
+"""The relay's side of tunnels: agents' connections, and who of them is logged in.
+
+::
+
+    server = TunnelServer(
+        door, limits=TunnelLimits(), clock=reactor, now=time.time, new_id=lambda: str(uuid4()),
+        may_attempt=lambda address: True, may_log_in=lambda identity: True,
+    )
+    app.route("/ws")(lambda request: server.resource)   # or a child of a twisted.web tree
+    server.to(identity)                                  # a Sessions
+    server.close()                                       # a Deferred: everybody is gone
+
+``server.resource`` takes the request target ``/ws`` alone; other targets are for whoever mounts it.
+Who is at the other end of a request, behind a proxy for instance, is for ``address_of``.
+``server.sockets`` is the same without HTTP around it: a protocol factory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.web.http import Request
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from ..model.identity import Identity
+from ..model.ports import Session, StreamDoor
+from ..transport.sweep import Sweep
+from ..wire.tunnel.handshake import TOO_OFTEN, Proven, Refuse, RelayHandshake, Say
+from .connection import GOING_AWAY, Connection, Socket
+from .limits import TunnelLimits
+from .session import Setting, TunnelSession
+from .unfinished import Unfinished
+from .websocket import ServerSocket, ServerSockets
+
+TARGET: Final = b"/ws"
+
+
+class TunnelServer:
+    """A :class:`~..model.ports.Sessions`: the inbound session of each agent.
+
+    :param may_attempt: whether one more message before authentication is allowed from an address;
+        a login takes two.
+    :param may_log_in: whether the holder of a key may come.
+    :param replaced: told of a session that had to go for another one.
+    :param now: POSIX seconds.
+    :param new_id: gives a fresh UUID, version 4, that nobody can guess.
+    :param unfinished: left out, one of its own.
+    """
+
+    def __init__(
+        self,
+        door: StreamDoor,
+        *,
+        limits: TunnelLimits,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        new_id: Callable[[], str],
+        may_attempt: Callable[[str], bool],
+        may_log_in: Callable[[Identity], bool],
+        replaced: Callable[[Session, Session], None] = lambda old, new: None,
+        address_of: Callable[[Request], str] | None = None,
+        unfinished: Unfinished | None = None,
+    ) -> None:
+        self.limits = limits
+        self.sweep = Sweep(clock, period_s=1.0)
+        self.now = now
+        self.new_id = new_id
+        self.may_attempt = may_attempt
+        self.may_log_in = may_log_in
+        self.unfinished = unfinished or Unfinished(self.sweep)
+        self.setting = Setting(
+            is_relay=True,
+            door=door,
+            limits=limits,
+            unfinished=self.unfinished,
+            clock=clock,
+            new_id=new_id,
+        )
+        self.sockets = ServerSockets(clock, self._connect)
+        self.resource: IResource = _Resource(self, address_of or _address)
+        self._replaced = replaced
+        self._connections: set[RelayConnection] = set()
+        self._inbound: dict[Identity, TunnelSession] = {}
+        self._gone: Deferred[None] | None = None
+
+    def to(self, identity: Identity) -> Session | None:
+        return self._inbound.get(identity)
+
+    @property
+    def inbound(self) -> Collection[Session]:
+        """Who has its mail sent here."""
+        return self._inbound.values()
+
+    @property
+    def connections(self) -> int:
+        """Those that are not logged in included."""
+        return len(self._connections)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._connections) >= self.limits.sessions
+
+    def close(self) -> Deferred[None]:
+        """End every session; what was cut is given up.  :return: fires when all are gone."""
+        self._gone = self._gone or Deferred()
+        for connection in list(self._connections):
+            connection.close(GOING_AWAY, "shutting down")
+        self._check_gone()
+        return self._gone
+
+    # --- for connections -------------------------------------------------------------------------
+
+    def _connect(self, socket: Socket) -> RelayConnection:
+        connection = RelayConnection(socket, self)
+        self._connections.add(connection)
+        return connection
+
+    def enter(self, session: TunnelSession) -> TunnelSession | None:
+        """A session begins.  :return: the one that it takes the place of."""
+        if not session.takes_mail:
+            return None
+        old = self._inbound.get(session.identity)
+        self._inbound[session.identity] = session
+        return old
+
+    def displace(self, old: TunnelSession, new: TunnelSession) -> None:
+        try:
+            self._replaced(old, new)
+        finally:
+            old.close(4400, "replaced_by_new_session")
+
+    def leave(self, session: TunnelSession) -> None:
+        if self._inbound.get(session.identity) is session:
+            del self._inbound[session.identity]
+
+    def left(self, connection: RelayConnection) -> None:
+        self._connections.discard(connection)
+        self._check_gone()
+
+    def _check_gone(self) -> None:
+        if self._gone is not None and not self._gone.called and not self._connections:
+            self.unfinished.close()
+            self.sweep.close()
+            self._gone.callback(None)
+
+
+class RelayConnection(Connection):
+    """One agent's."""
+
+    def __init__(self, socket: Socket, server: TunnelServer) -> None:
+        super().__init__(socket, server.limits, server.sweep)
+        self._server = server
+        self._handshake = RelayHandshake(
+            server.limits.terms, challenge_s=server.limits.challenge_s, new_id=server.new_id
+        )
+
+    def opened(self) -> None:
+        """The agent speaks first."""
+
+    def authenticate(self, octets: bytes) -> None:
+        server = self._server
+        if not server.may_attempt(self.peer_address):
+            self._refuse(Refuse("rate_limited", TOO_OFTEN))
+            return
+        match self._handshake.received(octets, server.now()):
+            case Say(text):
+                self.send_text(text)
+            case Refuse() as refuse:
+                self._refuse(refuse)
+            case Proven(identity) as proven:
+                if server.may_log_in(identity):
+                    self._admit(proven)
+                else:
+                    self._refuse(Refuse("identity_not_allowed"))
+
+    def too_late(self) -> None:
+        self._refuse(Refuse("auth_timeout", TOO_OFTEN))
+
+    def _too_long(self) -> None:
+        self._refuse(Refuse("invalid_message"))
+
+    def _refuse(self, refuse: Refuse) -> None:
+        self.log.info(
+            "tunnel login refused peer={peer} code={code}",
+            peer=self.peer_address, code=refuse.code,
+        )  # fmt: skip
+        self.send_text(refuse.text)
+        self.close(refuse.close, refuse.code)
+
+    def _admit(self, proven: Proven) -> None:
+        server = self._server
+        session = TunnelSession(
+            self,
+            server.setting,
+            proven.identity,
+            host=proven.identity,
+            peer_address=self.peer_address,
+            takes_mail=proven.role == "inbound",
+            theirs=proven.terms,
+            socket_id=server.new_id(),
+        )
+        old = server.enter(session)
+        self.send_text(self._handshake.admit(proven, old.socket_id if old else None))
+        self.begin(session)
+        if old is not None:
+            server.displace(old, session)
+
+    def ended(self, code: int, reason: str) -> None:
+        if self.session is not None:
+            self._server.leave(self.session)
+
+    def left(self) -> None:
+        self._server.left(self)
+
+
+def _address(request: Request) -> str:
+    return str(getattr(request.getClientAddress(), "host", ""))
+
+
+@implementer(IResource)
+class _Resource:
+    """Takes a request's connection away from twisted.web, and makes a WebSocket of it."""
+
+    isLeaf = True
+    log = Logger()
+
+    def __init__(self, server: TunnelServer, address_of: Callable[[Request], str]) -> None:
+        self._server = server
+        self._address_of = address_of
+
+    def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
+        return self
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        raise RuntimeError("a WebSocket has no children")
+
+    def render(self, request: Request) -> bytes | int:
+        upgrade = request.getHeader(b"upgrade") or b""
+        if request.uri != TARGET or request.method != b"GET" or upgrade.lower() != b"websocket":
+            return _answer(request, 404, b'{"error":"not_found"}')
+        if self._server.is_full:
+            return _answer(request, 503, b'{"error":"too_many_sessions"}')
+        _take_over(request, self._server.sockets.socket(self._address_of(request)))
+        return NOT_DONE_YET
+
+
+def _answer(request: Request, code: int, body: bytes) -> bytes:
+    request.setResponseCode(code)
+    request.setHeader(b"Content-Type", b"application/json")
+    return body
+
+
+def _take_over(request: Any, socket: ServerSocket) -> None:
+    """Put the socket where the request's HTTP channel was, and let it have the request again.
+
+    twisted.web has no way to do so but this one, which autobahn's resource goes, too.
+    """
+    channel = request.channel
+    transport, channel.transport = channel.transport, None
+    channel.setTimeout(None)
+    transport.unregisterProducer()
+    if isinstance(transport, ProtocolWrapper):
+        transport.wrappedProtocol = socket
+    elif isinstance(transport.protocol, ProtocolWrapper):
+        transport.protocol.wrappedProtocol = socket
+    else:
+        transport.protocol = socket
+    socket.makeConnection(transport)
+    transport.resumeProducing()
+    lines = [b"%b %b HTTP/1.1" % (request.method, request.uri)]
+    for name, values in request.requestHeaders.getAllRawHeaders():
+        lines += [b"%b: %b" % (name, value) for value in values]
+    socket.dataReceived(b"\r\n".join((*lines, b"", b"")))

@@ -1,0 +1,1 @@
+"""The tunnel's protocol, without I/O: ``docs/reference/tunnel-protocol.md``."""
