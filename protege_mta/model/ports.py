@@ -125,8 +125,26 @@ class Journal(Protocol):
         """What lies before this position need not be told again.  Any thread."""
 
 
+class Octets(Protocol):
+    """What can be read.  :class:`Content` is one."""
+
+    @property
+    def size_octets(self) -> int: ...
+
+    def read(self, offset: int = 0, size: int = -1) -> bytes:
+        """As :meth:`Content.read`, in any thread."""
+
+
+class Held(Octets, Protocol):
+    """Content that has come in whole and is not accepted yet."""
+
+    def close(self) -> None:
+        """As :meth:`Content.close`."""
+
+
 class Incoming(Protocol):
-    """Content on its way in.  Exactly one of :meth:`sealed` and :meth:`discard` ends it."""
+    """Content on its way in.  One of :meth:`sealed` and :meth:`discard` ends it, or the latter
+    after the former."""
 
     def write(self, octets: bytes) -> Deferred[None] | None:
         """Take the next octets.
@@ -142,6 +160,12 @@ class Incoming(Protocol):
         """The content as :class:`~.batch.Append` takes it; big files are durable by then.
 
         Fails with :class:`SpoolFull` or :class:`SpoolFailed`.
+        """
+
+    def look(self) -> Deferred[Held]:
+        """All of it, to be read before it is sealed; no more writes.
+
+        Fails as :meth:`sealed` does.  Whoever gets it closes it.
         """
 
     def at_hand(self) -> tuple[bytes, ...] | None:
@@ -293,6 +317,22 @@ class Intake(Protocol):
         """The peer went away, or broke the rules in the middle."""
 
 
+class Arrival(Intake, Protocol):
+    """A message on its way into the spool."""
+
+    def look(self) -> Deferred[Held | Reply]:
+        """What has been written, once all has been; before :meth:`finish` or :meth:`abort`.
+
+        :return: to be closed again; or why the message cannot be kept: it is ended then.
+        """
+
+    def mark(self, head: bytes, verdicts: Verdicts) -> None:
+        """Before :meth:`finish`.
+
+        :param head: fields to come before all else, our trace field included.
+        """
+
+
 class Door(Protocol):
     """What an SMTP server asks the house.
 
@@ -326,16 +366,6 @@ class Door(Protocol):
 
 
 # --- tunnels -------------------------------------------------------------------------------------
-
-
-class Octets(Protocol):
-    """Content as it is to be sent.  :class:`Content` is one."""
-
-    @property
-    def size_octets(self) -> int: ...
-
-    def read(self, offset: int = 0, size: int = -1) -> bytes:
-        """As :meth:`Content.read`."""
 
 
 class Session(Protocol):
