@@ -320,6 +320,10 @@ class Intake(Protocol):
 class Arrival(Intake, Protocol):
     """A message on its way into the spool."""
 
+    @property
+    def size_octets(self) -> int:
+        """What has been written, our trace field included."""
+
     def look(self) -> Deferred[Held | Reply]:
         """What has been written, once all has been; before :meth:`finish` or :meth:`abort`.
 
@@ -500,12 +504,13 @@ class TryAgain:
 Answer = Found | NoSuchName | NoSuchRecord | TryAgain
 
 
+RecordKind = Literal["MX", "A", "AAAA", "TXT", "PTR", "TLSA"]
+
+
 class Resolver(Protocol):
     """DNS as routing sees it.  CNAMEs are followed.  Never fails."""
 
-    def lookup(
-        self, name: str, kind: Literal["MX", "A", "AAAA", "TXT", "PTR", "TLSA"]
-    ) -> Deferred[Answer]: ...
+    def lookup(self, name: str, kind: RecordKind) -> Deferred[Answer]: ...
 
 
 # --- events --------------------------------------------------------------------------------------
