@@ -43,21 +43,24 @@ from .model.domain import ascii_domain
 from .model.envelope import Envelope, Origin
 from .model.hop import HopKind, NextHop
 from .model.ids import IdSource, QueueId
-from .model.ports import Intake, Peer, Transport
+from .model.ports import Arrival, Intake, Peer, Transport
 from .model.reply import Reply
 from .model.tally import Tally
 from .observe.events import EventLines
 from .observe.health import Health, HealthLimits, ReactorLag
 from .observe.journal import FileJournal
 from .observe.metrics import Depth, Metrics
+from .policy.authentication.checks import SenderChecks
+from .policy.authentication.organisation import organisation
 from .policy.dns_lists import DnsList, DnsLists, refusal
-from .policy.door import SmtpDoor
+from .policy.door import Begin, SmtpDoor
 from .policy.greylist import Greylist, GreylistSettings
 from .policy.guard import Guard
 from .policy.limits import Limits, LimitSettings
 from .policy.relaying import Mailboxes, Relaying
 from .policy.submission import SubmissionDoor
 from .policy.tarpit import Tarpit
+from .policy.verified import Action, Verification
 from .register import Register
 from .routing.lmtp import LmtpRouter
 from .routing.mx import MxRouter
@@ -77,6 +80,7 @@ from .spool.disk import DiskSpool
 from .spool.settings import SpoolSettings
 from .transport import certificates, self_signed
 from .transport.addresses import has_global_ipv6, is_local
+from .transport.crew import Crew
 from .transport.delegate import Delegate, DelegatedTransport
 from .transport.dns import DnsResolver
 from .transport.dns_system import HostsFile
@@ -144,6 +148,18 @@ class House:
             [(one.host, one.port) for one in settings.dns.nameservers] or None,
             trust_ad=settings.dns.trust_ad,
             rng=random.SystemRandom(),
+        )
+        self.checkers = Crew(2, reactor.callFromThread, "authentication")
+        self.authenticator = SenderChecks(
+            self.resolver,
+            hostname=settings.hostname,
+            clock=reactor,
+            now=time.time,
+            chance=self._rng.random,
+            in_thread=self.checkers,
+            organisation=organisation,
+            counted=self.metrics.counts.authenticated,
+            skipped=self.metrics.counts.authentication_skipped,
         )
         self.bounces = Bounces(
             self.events, hostname=settings.hostname, now=time.time, first_s=self._first_s
@@ -258,6 +274,8 @@ class House:
         self.door.relaying = self.submission_door.relaying = _relaying(settings)
         self.register.configure(settings.login)
         self.door.guard = self._guard(settings.policy)
+        self.authenticator.hostname = settings.hostname
+        self.door.begin_stranger = self._begin_stranger(settings)
         self.tarpit.free = settings.limits.unknown_recipients
         self.greylist.settings = _greylist_settings(settings)
         self.limits.settings = _limit_settings(settings)
@@ -365,6 +383,18 @@ class House:
             greylist=self.greylist if has_greylist else None,
         )
 
+    def _begin_stranger(self, settings: Settings) -> Begin:
+        """Opens the way for mail of clients that may not relay."""
+        if not settings.policy.authenticate:
+            return self._begin
+        return Verification(
+            self.authenticator,
+            self.events,
+            self._begin,
+            hostname=settings.hostname,
+            actions=_actions(settings),
+        ).begin
+
     def server_settings(self, *, is_submission: bool) -> ServerSettings:
         """What the sessions of one kind of listener go by."""
         settings = self.settings
@@ -398,7 +428,7 @@ class House:
         """Carries out the commands of ``control.sock``."""
         return Clerk(self.desk, self.status, reload, pause=lambda: deferLater(self.reactor, 0))
 
-    def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
+    def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Arrival | Reply:
         recipients = envelope.recipients
         helo, address = peer.helo, peer.address
         if peer.listener in self._hiding:
@@ -538,6 +568,11 @@ def _maildirs(settings: Settings) -> dict[str, str]:
         for name, domain in _domains(settings).items()
         if isinstance(domain, MaildirDomain)
     }
+
+
+def _actions(settings: Settings) -> dict[str, Action]:
+    """What becomes of mail that fails DMARC, by own domain."""
+    return {name: domain.authentication for name, domain in _domains(settings).items()}
 
 
 def _relaying(settings: Settings) -> Relaying:

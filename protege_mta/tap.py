@@ -331,6 +331,7 @@ class MailService(Service):
             house.spool.close,
             house.journal.close,
             house.signers.stop,
+            house.checkers.stop,
         )
         for close in last:
             await maybeDeferred(close).addErrback(self._not_closed)

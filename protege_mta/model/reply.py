@@ -122,6 +122,7 @@ TABLE: Final[dict[str, Reply]] = {
     "too-many-unknown": _reply(421, "4.7.0", "too many unknown recipients, closing channel"),
     "helo-too-short": _reply(550, "5.7.1", "HELO wants a full host name or an address literal"),
     "helo-unknown": _reply(450, "4.7.1", "the host name in HELO is not in the DNS"),
+    "dmarc-failed": _reply(550, "5.7.1", "message fails DMARC, and its author's domain rejects it"),
     "greylisted": _reply(450, "4.7.1", "not seen before, try again in a few minutes"),
     # routing
     "no-such-domain": _reply(550, "5.1.2", "no such domain"),

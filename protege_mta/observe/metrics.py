@@ -33,6 +33,7 @@ from ..model.envelope import Source
 from ..model.hop import HopKind
 from ..model.ports import Stats
 from ..model.tally import Tally
+from ..model.verdicts import Verdicts
 
 ROUTES: Final = ("", *get_args(HopKind))
 """Values of the ``route`` label; empty where no next hop was chosen."""
@@ -96,6 +97,8 @@ class Counts:
     :ivar rejections: refusals at the door, by reply code.
     :ivar reasons: the same, by the name of the reply.
     :ivar dns_lists: what lists in the DNS said of clients, by zone and meaning.
+    :ivar authentications: results for messages of strangers, by method.
+    :ivar authentications_skipped: those that there was no room to check.
     :ivar queued_s: from arrival to delivery, by route.
     """
 
@@ -106,6 +109,8 @@ class Counts:
     rejections: defaultdict[int, int] = attrs.Factory(lambda: defaultdict(int))
     reasons: defaultdict[str, int] = attrs.Factory(lambda: defaultdict(int))
     dns_lists: defaultdict[tuple[str, str], int] = attrs.Factory(lambda: defaultdict(int))
+    authentications: defaultdict[tuple[str, str], int] = attrs.Factory(lambda: defaultdict(int))
+    authentications_skipped: int = 0
     queued_s: dict[str, Histogram] = attrs.Factory(
         lambda: {route: Histogram(_QUEUED_S) for route in ROUTES}
     )
@@ -113,6 +118,17 @@ class Counts:
     def dns_list_answered(self, zone: str, meaning: str) -> None:
         """A list was asked about a client."""
         self.dns_lists[zone, meaning] += 1
+
+    def authenticated(self, verdicts: Verdicts) -> None:
+        """A message's sender was checked."""
+        counts = self.authentications
+        counts["spf", verdicts.spf] += 1
+        counts["dkim", verdicts.dkim] += 1
+        counts["dmarc", verdicts.dmarc] += 1
+
+    def authentication_skipped(self) -> None:
+        """There was no room to check one."""
+        self.authentications_skipped += 1
 
 
 class Metrics(Collector):
@@ -223,6 +239,17 @@ class Metrics(Collector):
             "Answers of lists in the DNS about clients.",
             ("zone", "meaning"),
             counts.dns_lists.items(),
+        )
+        yield _counters(
+            "authentications",
+            "Checks of strangers' messages.",
+            ("method", "result"),
+            counts.authentications.items(),
+        )
+        yield _counter(
+            "authentications_skipped",
+            "Messages that there was no room to check.",
+            counts.authentications_skipped,
         )
         yield _histogram("accept_seconds", "From a message's last octet to its 250.", self.accept_s)
         queued = HistogramMetricFamily(
