@@ -34,13 +34,14 @@ from .config.model import (
     SubmissionListener,
     Tls,
 )
+from .gateway import Gateway
 from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics
 from .message import trace
-from .model.address import NULL
+from .model.address import NULL, Address
 from .model.domain import ascii_domain
-from .model.envelope import Envelope, Origin
+from .model.envelope import Envelope, Message, Origin
 from .model.hop import HopKind, NextHop
 from .model.ids import IdSource, QueueId
 from .model.ports import Arrival, Intake, Peer, Transport
@@ -91,6 +92,7 @@ from .transport.proxied import ProxiedFactory
 from .transport.smtp_server import SmtpServerFactory
 from .transport.submit import Submission
 from .transport.tls_server import KeyPair, ServerContext, ServerContexts, TlsFiles
+from .transport.tunnel import TunnelTransport
 from .transport.unix import Credentials as PeerCredentials
 from .wire.settings import ServerSettings
 
@@ -228,6 +230,18 @@ class House:
             now=time.time,
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
         )
+        self.gateway = Gateway(
+            reactor,
+            settings,
+            relaying=_relaying(settings),
+            events=self.events,
+            acceptance=self.acceptance,
+            changed=self.scheduler.changed,
+            rerouted=self._rerouted,
+            in_thread=self._in_thread,
+            rng=self._rng,
+            new_session_id=_session_ids(),
+        )
         self.smtp: dict[str, SmtpServerFactory] = {}
         self.certificates = certificates.Certificates(
             self._put_tls, clock=reactor, now=time.time, in_thread=self._in_thread
@@ -259,13 +273,14 @@ class House:
         tls = certificates.load(tls_source) if tls_source is not None else None
         signers = outbound.signers(settings)
         transports = self._transports(settings)
-        locator = self._new_locator(settings)
-        kinds, way_out = _routes(settings)
+        by_name = self._smarthost_router()
+        locator = self._new_locator(settings, by_name)
+        is_rerouted = self.gateway.configure(settings, _relaying(settings), by_name)
 
-        is_rerouted = _routes(settings) != _routes(self.settings)
+        is_rerouted = is_rerouted or _routes(settings) != _routes(self.settings)
         self.settings = settings
         self._locator = locator
-        self.dispatcher.route_by(RoutingTable(kinds, way_out).hop)
+        self._route(settings)
         self.dispatcher.retry = _retry(settings)
         self.scheduler.back_off_by(_site_backoff(settings))
         self.dispatcher.preparer = Preparer(signers, self.signers)
@@ -286,9 +301,28 @@ class House:
         self.transports.update(transports)
         for transport in old:
             transport.close()
-        if old and is_rerouted:  # what waits for a way that is no more finds the new one at once
-            for id in self.spool.ids():
-                self.scheduler.retry_released(id)
+        self.metrics.relay = self.gateway.figures if settings.mode == "relay" else None
+        if old and is_rerouted:
+            self._retry_all()
+
+    def _route(self, settings: Settings) -> None:
+        table = RoutingTable(*_routes(settings))
+
+        def hop(address: Address, message: Message) -> NextHop:
+            found = table.hop(address)
+            return found if found.kind != "tunnel" else self.gateway.hop(message)
+
+        self.dispatcher.route_by(hop)
+
+    def _rerouted(self) -> None:
+        """Mail goes through other sessions than before."""
+        self._route(self.settings)
+        self._retry_all()
+
+    def _retry_all(self) -> None:
+        """What waits for a way that is no more finds the new one at once."""
+        for id in self.spool.ids():
+            self.scheduler.retry_released(id)
 
     def _transports(self, settings: Settings) -> dict[HopKind, Transport]:
         found: dict[HopKind, Transport] = {
@@ -303,9 +337,21 @@ class House:
             hostname=settings.hostname,
             started_at=self.started_at,
         )
+        found["tunnel"] = TunnelTransport(self.gateway.lines)
         return found
 
-    def _new_locator(self, settings: Settings) -> Callable[[NextHop], Deferred[Located]]:
+    def _smarthost_router(self) -> SmarthostRouter:
+        return SmarthostRouter(
+            self.resolver,
+            HostsFile(self.reactor.seconds).addresses,
+            self.own,
+            rng=self._rng,
+            prefers_ipv6=has_global_ipv6,
+        )
+
+    def _new_locator(
+        self, settings: Settings, smarthost: SmarthostRouter
+    ) -> Callable[[NextHop], Deferred[Located]]:
         mx = MxRouter(
             self.resolver,
             own_names=(settings.hostname,),
@@ -315,15 +361,10 @@ class House:
             rng=self._rng,
             prefers_ipv6=has_global_ipv6,
         )
-        smarthost = SmarthostRouter(
-            self.resolver,
-            HostsFile(self.reactor.seconds).addresses,
-            self.own,
-            rng=self._rng,
-            prefers_ipv6=has_global_ipv6,
-        )
         lmtp = LmtpRouter(_lmtp_servers(settings), smarthost)
-        return Locator({"mx": mx, "smarthost": smarthost, "lmtp": lmtp})
+        return Locator(
+            {"mx": mx, "smarthost": smarthost, "lmtp": lmtp, "tunnel": self.gateway.router}
+        )
 
     # --- the delivery process --------------------------------------------------------------------
 
@@ -541,6 +582,7 @@ class House:
                 "corrupt": stats.corrupt,
                 "is_failed": stats.is_failed,
             },
+            **({"relay": self.gateway.status()} if self.settings.mode == "relay" else {}),
             "connections": {
                 "in": self.tally.connections_in_open,
                 "out": self.tally.connections_out_open,

@@ -1,39 +1,48 @@
-"""Content whose lines may end in a bare LF or CR, made fit for this house (RFC 5321, 2.3.8)."""
+"""Line ends of content that comes by a door where bare LF is allowed: the tunnel."""
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-_END: Final = re.compile(rb"\r\n|\r|\n")
-
 
 class LineEnds:
-    """Makes every line end a CRLF, the last one too, however the octets are cut."""
+    """Makes every line end a CRLF, the last line's too where it has none.
 
-    __slots__ = ("_held", "_last")
+    A bare LF ends a line, as programs on UNIX have it.  A bare CR ends none and is left, to be
+    refused: readers differ about it.  The outcome is a function of the octets, however they are cut.
+
+    :ivar has_bare_cr: whether one has come so far.
+    """
+
+    __slots__ = ("_held", "_last", "has_bare_cr")
 
     def __init__(self) -> None:
+        self.has_bare_cr = False
         self._held = b""  # a CR that may be half of a CRLF
         self._last = b""
 
     def feed(self, octets: bytes) -> bytes:
-        """What is known of the lines so far."""
-        octets = self._held + octets
+        """Take the next octets; no CRLF is torn between two results."""
+        if self._held:
+            octets = self._held + octets
         self._held = b"\r" if octets.endswith(b"\r") else b""
         if self._held:
             octets = octets[:-1]
-        if not octets:
-            return b""
-        ends = octets.count(b"\r\n")
-        if octets.count(b"\n") != ends or octets.count(b"\r") != ends:
-            octets = _END.sub(b"\r\n", octets)
-        self._last = octets[-1:]
-        return octets
+        return self._fixed(octets)
 
     def end(self) -> bytes:
-        """The rest; nothing where there was no content at all."""
+        """What is still to come at the end of the content."""
         if self._held:
             self._held = b""
+            self.has_bare_cr = True
             return b"\r\n"
         return b"\r\n" if self._last not in (b"", b"\n") else b""
+
+    def _fixed(self, octets: bytes) -> bytes:
+        if not octets:
+            return b""
+        whole = octets.count(b"\r\n")
+        if octets.count(b"\r") != whole:
+            self.has_bare_cr = True
+        if octets.count(b"\n") != whole:
+            octets = octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        self._last = octets[-1:]
+        return octets

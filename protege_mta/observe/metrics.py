@@ -87,6 +87,23 @@ class Depth:
     oldest_age_s: float = 0.0
 
 
+@attrs.frozen
+class RelayFigures:
+    """A gateway's sessions.
+
+    :ivar identities: keys that are to have one.
+    :ivar logins: that the relay let in, since the start.
+    :ivar losses: how sessions, and attempts to have one, have ended.
+    :ivar attestations: what came of looking at the relay's word, message by message.
+    """
+
+    identities: int
+    sessions: int
+    logins: int
+    losses: Mapping[str, int]
+    attestations: Mapping[str, int]
+
+
 @attrs.define(eq=False)
 class Counts:
     """What the events add to.
@@ -140,6 +157,7 @@ class Metrics(Collector):
     :ivar commit_s: one group commit of the spool, its sync included.
     :ivar commit_operations: how many operations a group commit took along.
     :ivar journal_errors: writes and syncs of the event journal that failed.
+    :ivar relay: a gateway's figures; None where there is no gateway.
     """
 
     def __init__(self, tally: Tally, version: str) -> None:
@@ -150,6 +168,7 @@ class Metrics(Collector):
         self.commit_s = Histogram(_LATENCY_S)
         self.commit_operations = Histogram(_OPERATIONS)
         self.journal_errors = 0
+        self.relay: Callable[[], RelayFigures] | None = None
         self._depth: Callable[[], Depth] | None = None
         self._stats: Callable[[], Stats] | None = None
         self._lag_s: Callable[[], float] | None = None
@@ -209,6 +228,8 @@ class Metrics(Collector):
             yield _gauge("reactor_lag_seconds", "How late the reactor was.", self._lag_s())
         if self._certificates is not None:
             yield _collect_certificates(self._certificates())
+        if self.relay is not None:
+            yield from _collect_relay(self.relay())
         build = GaugeMetricFamily(
             "protege_mta_build_info", "Which version runs; always 1.", labels=("version", "python")
         )
@@ -356,6 +377,19 @@ def _collect_certificates(ends: Mapping[tuple[str, str], float]) -> Metric:
     for labels, at in ends.items():
         family.add_metric(labels, at)
     return family
+
+
+def _collect_relay(relay: RelayFigures) -> Iterator[Metric]:
+    yield _gauge("relay_identities", "Keys that a session is to be had for.", relay.identities)
+    yield _gauge("relay_sessions", "Sessions with the relay server.", relay.sessions)
+    yield _counter("relay_logins", "Sessions that the relay server let begin.", relay.logins)
+    yield _counters("relay_losses", "Ends of sessions.", ("reason",), _keyed(relay.losses))
+    yield _counters(
+        "relay_attestations",
+        "Messages by what came of the relay's word about them.",
+        ("result",),
+        _keyed(relay.attestations),
+    )
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

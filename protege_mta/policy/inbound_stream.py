@@ -6,6 +6,7 @@ delivered at all is, then, and the rest is told to the log.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, Literal
@@ -14,20 +15,19 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from ..message.attested import without_results
-from ..message.headers import header_end
+from ..message.authres import Outcome, field, without_foreign
 from ..message.line_ends import LineEnds
 from ..model.address import NULL, Address, domain_of, is_ascii, local_part_of, parse
 from ..model.envelope import Envelope, Origin, Recipient
-from ..model.ports import Events, Intake, Peer, Session
+from ..model.ports import Arrival, Events, Intake, Peer, Session
 from ..model.reply import TABLE, Reply
 from ..model.stream import Stream
 from ..model.value import value
 from ..model.verdicts import UNCHECKED, Verdicts
+from .header_first import HeaderFirst
 from .relaying import Relaying
 
-HEADER_OCTETS: Final = 262_144
-"""The longest header section: all of it is looked through for what claims to be ours."""
+_BARE_CR: Final = re.compile(rb"\r(?!\n)")
 
 LISTENER: Final = "tunnel"
 """What the log calls the way by which such mail comes."""
@@ -75,7 +75,7 @@ class StreamRules:
     unattested: Literal["accept", "refuse"] = "accept"
 
 
-Begin = Callable[[Session, Envelope, Origin, Attested], Intake | Reply]
+Begin = Callable[[Session, Envelope, Origin], Arrival | Reply]
 """Opens the way into the spool for one message."""
 
 
@@ -137,12 +137,19 @@ class InboundStreams:
         # An original relay uses the ids of its streams again, for other messages.
         request_id = stream.request_id if session.is_reliable else ""
         origin = Origin("tunnel", session.identity, session.peer_address, request_id=request_id)
-        begun = self._begin(session, envelope, origin, attested)
+        begun = self._begin(session, envelope, origin)
         if isinstance(begun, Reply):
-            if begun.code >= 400:
-                self._refuse(session, stream, begun)
-            return begun
-        return _Arriving(self, begun, session, stream)
+            return self._refuse(session, stream, begun) if begun.code >= 400 else begun
+        hostname = self.rules.hostname
+        if attested.result == "ok":
+            begun.mark(_results(hostname, sender, attested), attested.verdicts)
+
+        def ended(reply: Reply | None) -> None:
+            if reply is not None and reply.code >= 400:
+                self._refuse(session, stream, reply)
+
+        inner = HeaderFirst(begun, lambda fields: without_foreign(fields, hostname), ended)
+        return _Arriving(inner, self.rules.message_octets, ended)
 
     def _judge(self, session: Session, recipient: Address) -> Reply | None:
         """Why the mailbox is not here, or None where it is."""
@@ -187,10 +194,6 @@ class InboundStreams:
             return None
         return TABLE["forged-attestation" if result in FORGED else "not-attested"]
 
-    def refused_late(self, session: Session, stream: Stream, reply: Reply) -> None:
-        """A message was refused after all of it had come."""
-        self._refuse(session, stream, reply)
-
     def _refuse(self, session: Session, stream: Stream, reply: Reply) -> Reply:
         who = _stranger(session, self._new_session_id())
         who.identity = session.identity
@@ -207,73 +210,64 @@ class InboundStreams:
 
 
 class _Arriving:
-    """One message on its way in: an :class:`~..model.ports.Intake` before the house's own.
+    """One message on its way in: an :class:`~..model.ports.Intake` before the house's own, which
+    makes all lines end in CRLF.
 
-    Lines are made to end in CRLF, and Authentication-Results fields that claim to be ours go.
+    A bare CR ends a line too: whatever it was meant for, refused it would be lost with all the rest.
+
+    :param ended: told how it ended, where the house was not asked.
     """
 
     def __init__(
-        self, door: InboundStreams, inner: Intake, session: Session, stream: Stream
+        self, inner: Intake, most_octets: int, ended: Callable[[Reply | None], None]
     ) -> None:
-        self._door = door
         self._inner = inner
-        self._about = (session, stream)
+        self._most_octets = most_octets
+        self._ended = ended
         self._ends = LineEnds()
-        self._head: bytearray | None = bytearray()
         self._octets = 0
-        self._refusal: Reply | None = None
+        self._is_too_big = False
 
     def write(self, octets: bytes) -> Deferred[None] | None:
-        if self._refusal is not None:
+        if self._is_too_big:
             return None
         self._octets += len(octets)
-        if self._octets > self._door.rules.message_octets:
-            return self._give_up("message-too-big")
+        if self._octets > self._most_octets:
+            self._is_too_big = True
+            self._inner.abort()
+            return None
         return self._take(self._ends.feed(octets))
 
     def finish(self) -> Deferred[Reply]:
-        waiting = None
-        if self._refusal is None:
-            waiting = self._take(self._ends.end())
-        if self._refusal is None and self._head is not None:
-            waiting = self._inner.write(self._cleaned(bytes(self._head)))
-        if self._refusal is not None:
-            return succeed(self._ended(self._refusal))
+        if self._is_too_big:
+            reply = TABLE["message-too-big"]
+            self._ended(reply)
+            return succeed(reply)
+        waiting = self._take(self._ends.end())
         if waiting is None:
-            return self._inner.finish().addCallback(self._ended)
-        return waiting.addBoth(lambda _: self._inner.finish()).addCallback(self._ended)
+            return self._inner.finish()
+        return waiting.addCallback(lambda _: self._inner.finish())
 
     def abort(self) -> None:
-        if self._refusal is None:
+        if not self._is_too_big:
             self._inner.abort()
 
     def _take(self, octets: bytes) -> Deferred[None] | None:
-        head = self._head
-        if head is None:
-            return self._inner.write(octets) if octets else None
-        searched = max(0, len(head) - 3)
-        head += octets
-        if not head.startswith(b"\r\n") and head.find(b"\r\n\r\n", searched) < 0:
-            if len(head) > HEADER_OCTETS:
-                return self._give_up("header-too-long")
-            return None
-        self._head = None
-        whole = bytes(head)
-        end = header_end(whole)
-        return self._inner.write(self._cleaned(whole[:end]) + whole[end:])
+        if self._ends.has_bare_cr:
+            octets = _BARE_CR.sub(b"\r\n", octets)
+        return self._inner.write(octets) if octets else None
 
-    def _cleaned(self, header: bytes) -> bytes:
-        return without_results(header, self._door.rules.hostname)
 
-    def _give_up(self, reply: str) -> None:
-        self._refusal = TABLE[reply]
-        self._head = None
-        self._inner.abort()
-
-    def _ended(self, reply: Reply) -> Reply:
-        if reply.code >= 400:
-            self._door.refused_late(*self._about, reply)
-        return reply
+def _results(hostname: str, sender: Address, attested: Attested) -> bytes:
+    """The field that mail readers look at; what the relay did not say is left out."""
+    verdicts, reason = attested.verdicts, f"told by relay {attested.key_id}"
+    about = (("smtp.mailfrom", domain_of(sender)),) if sender else ()
+    said = (
+        Outcome("spf", verdicts.spf, reason, about),
+        Outcome("dkim", verdicts.dkim, reason),
+        Outcome("dmarc", verdicts.dmarc, reason),
+    )
+    return field(hostname, [one for one in said if one.result])
 
 
 def _stranger(session: Session, session_id: str) -> Peer:

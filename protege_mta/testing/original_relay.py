@@ -72,7 +72,7 @@ class _Stream:
     pieces: list[bytes]
 
 
-class OriginalRelay(WebSocketServerFactory):  # type: ignore[misc]  # autobahn is untyped
+class OriginalRelay(WebSocketServerFactory):
     """All of it; listen with it on a port.
 
     :param clock: for the waits between tries.
@@ -106,7 +106,7 @@ class OriginalRelay(WebSocketServerFactory):  # type: ignore[misc]  # autobahn i
         self.is_silent = False
         self.logins_left = 1_000_000
 
-    def buildProtocol(self, addr: object) -> OriginalRelaySession:
+    def buildProtocol(self, addr: object) -> Any:
         session = OriginalRelaySession()
         session.factory = self
         return session
@@ -156,13 +156,14 @@ class OriginalRelay(WebSocketServerFactory):  # type: ignore[misc]  # autobahn i
         }
 
 
-class OriginalRelaySession(WebSocketServerProtocol):  # type: ignore[misc]
+class OriginalRelaySession(WebSocketServerProtocol):
     """One connection.
 
     :ivar key: empty before the login.
     """
 
     factory: OriginalRelay
+    transport: Any  # a TCP connection
 
     def __init__(self) -> None:
         super().__init__()
@@ -314,7 +315,7 @@ class OriginalRelaySession(WebSocketServerProtocol):  # type: ignore[misc]
 
 
 def _role(role: object) -> str | None:
-    return role if role in ("inbound", "outbound") else None  # type: ignore[return-value]
+    return str(role) if role in ("inbound", "outbound") else None
 
 
 def _iso(at: float) -> str:

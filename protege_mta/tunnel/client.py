@@ -7,7 +7,7 @@ keys come and go.  How a connection is made is for the dialler that is handed in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList
@@ -334,7 +334,7 @@ class Lines:
             )
             again.start()
 
-    def stop(self) -> Deferred[object]:
+    def stop(self) -> Deferred[Any]:
         """Hang up everywhere and stay away."""
         self._is_stopped = True
         lines, self._lines = self._lines, {}

@@ -114,6 +114,10 @@ class PassportFiles:
         self._complaints: dict[Path, str] = {}
         self._told: dict[Path, str] = {}
 
+    def is_like(self, other: PassportFiles) -> bool:
+        """Whether the same files are looked at."""
+        return (self._named, self._personas) == (other._named, other._personas)
+
     def read(self) -> Passports | None:
         """What is there now; blocks.  None where the folder of personas cannot be looked at: then
         nobody knows, and all stays as it was."""

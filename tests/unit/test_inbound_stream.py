@@ -12,16 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.model.address import NULL, Address
 from protege_mta.model.envelope import Envelope, Origin
 from protege_mta.model.identity import Identity
-from protege_mta.model.ports import Intake, Peer, Session
+from protege_mta.model.ports import Arrival, Held, Intake, Peer, Session
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.stream import Stream
-from protege_mta.model.verdicts import Verdicts
-from protege_mta.policy.inbound_stream import (
-    HEADER_OCTETS,
-    Attested,
-    InboundStreams,
-    StreamRules,
-)
+from protege_mta.model.verdicts import UNCHECKED, Verdicts
+from protege_mta.policy.inbound_stream import Attested, InboundStreams, StreamRules
 from protege_mta.policy.relaying import Mailboxes, Relaying
 from protege_mta.testing.sessions import FakeSession
 
@@ -32,8 +27,10 @@ OK = Attested("ok", Verdicts("pass", "pass", "pass"), "relay-1")
 
 @attrs.define(eq=False)
 class Stored:
-    """An intake that keeps what it gets."""
+    """An arrival that keeps what it gets."""
 
+    head: bytes = b""
+    verdicts: Verdicts = UNCHECKED
     pieces: list[bytes] = attrs.field(factory=list)
     is_aborted: bool = False
     is_finished: bool = False
@@ -43,6 +40,16 @@ class Stored:
     @property
     def octets(self) -> bytes:
         return b"".join(self.pieces)
+
+    @property
+    def size_octets(self) -> int:
+        return len(self.octets)
+
+    def look(self) -> Deferred[Held | Reply]:
+        raise NotImplementedError
+
+    def mark(self, head: bytes, verdicts: Verdicts) -> None:
+        self.head, self.verdicts = head, verdicts
 
     def write(self, octets: bytes) -> Deferred[None] | None:
         self.pieces.append(octets)
@@ -68,9 +75,9 @@ class Rejections:
 
 class DoorCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.begun: list[tuple[Envelope, Origin, Attested]] = []
+        self.begun: list[tuple[Envelope, Origin]] = []
         self.stored = Stored()
-        self.opening: Intake | Reply = self.stored
+        self.opening: Arrival | Reply = self.stored
         self.attested = OK
         self.events: Any = Rejections()
         self.rules = StreamRules(
@@ -95,10 +102,8 @@ class DoorCase(SynchronousTestCase):
         )
         self.session = FakeSession(KEY)
 
-    def begin(
-        self, session: Session, envelope: Envelope, origin: Origin, attested: Attested
-    ) -> Intake | Reply:
-        self.begun.append((envelope, origin, attested))
+    def begin(self, session: Session, envelope: Envelope, origin: Origin) -> Arrival | Reply:
+        self.begun.append((envelope, origin))
         return self.opening
 
     def receive(
@@ -126,11 +131,10 @@ class DoorCase(SynchronousTestCase):
 class WhoTests(DoorCase):
     def test_mail_for_our_own(self) -> None:
         self.intake(request_id="r1", size_octets=10)
-        ((envelope, origin, attested),) = self.begun
+        ((envelope, origin),) = self.begun
         self.assertEqual(envelope.sender, "a@b.test")
         self.assertEqual([one.address for one in envelope.recipients], [f"{KEY}@home.test"])
         self.assertEqual(origin, Origin("tunnel", KEY, "192.0.2.1", request_id="r1"))
-        self.assertEqual(attested, OK)
 
     def test_an_original_relay_uses_stream_ids_again(self) -> None:
         """So that nothing of it may be taken for a message that is here already."""
@@ -213,6 +217,21 @@ class AttestationTests(DoorCase):
         self.assertEqual(set(self.answers("accept").values()), {"taken"})
         self.assertEqual(self.door.seen["context_mismatch"], 1)
 
+    def test_what_the_relay_says_is_kept_and_shown(self) -> None:
+        self.attested = Attested("ok", Verdicts("pass", "", "fail"), "relay-1")
+        self.intake()
+        self.assertEqual(self.stored.verdicts, self.attested.verdicts)
+        self.assertEqual(
+            self.stored.head.replace(b"\r\n\t", b" ").replace(b"\r\n", b""),
+            b'Authentication-Results: gw.home.test; spf=pass reason="told by relay relay-1"'
+            b' smtp.mailfrom=b.test; dmarc=fail reason="told by relay relay-1"',
+        )
+
+    def test_what_nobody_vouches_for_has_no_field_of_ours(self) -> None:
+        self.attested = Attested("missing_attestation")
+        self.intake()
+        self.assertEqual((self.stored.head, self.stored.verdicts), (b"", UNCHECKED))
+
     def test_refuse(self) -> None:
         """For good what was forged; for now what a key that is not listed yet may explain."""
         self.assertEqual(
@@ -243,7 +262,7 @@ class ContentTests(DoorCase):
         self.assertEqual(self.send(b"A: 1\r\n\r\nx"), b"A: 1\r\n\r\nx\r\n")
 
     def test_nothing_at_all(self) -> None:
-        self.assertEqual(self.send(), b"")
+        self.assertEqual(self.send(), b"\r\n")
 
     def test_what_claims_to_be_ours_goes(self) -> None:
         octets = (
@@ -270,14 +289,16 @@ class ContentTests(DoorCase):
 
     def test_a_header_without_a_body(self) -> None:
         self.assertEqual(
-            self.send(b"Authentication-Results: gw.home.test; spf=pass\r\nA: 1\r\n"), b"A: 1\r\n"
+            self.send(b"Authentication-Results: gw.home.test; spf=pass\r\nA: 1\r\n"),
+            b"A: 1\r\n\r\n",
         )
 
     def test_a_header_without_end_is_refused(self) -> None:
         intake = self.intake()
-        for _ in range(HEADER_OCTETS // 1000 + 2):
-            intake.write(b"x" * 1000)
+        for _ in range(300):
+            intake.write(b"x: y\r\n" * 200)
         self.assertEqual(self.successResultOf(intake.finish()), TABLE["header-too-long"])
+        self.assertEqual(self.events.told[-1][3], TABLE["header-too-long"])
         self.assertTrue(self.stored.is_aborted)
         self.assertFalse(self.stored.is_finished)
 
