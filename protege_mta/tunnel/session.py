@@ -296,7 +296,7 @@ class TunnelSession:
         for number, intake in list(self._intakes.items()):
             receiving = self._in.receiving(number)
             del self._intakes[number]
-            if receiving is None or not receiving.stream.request_id:
+            if receiving is None or not receiving.stream.request_id or not receiving.taken:
                 self._abort(intake)
                 continue
             request = self._request(receiving.stream)

@@ -151,12 +151,12 @@ class AgentConnection(Connection):
     takes_json_in_binary = True
 
     def __init__(
-        self, socket: Socket, client: TunnelClient, agent: Agent, connecting: Connecting
+        self, socket: Socket, client: TunnelClient, agent: Agent, watcher: Watcher
     ) -> None:
         super().__init__(socket, client.limits, client.sweep)
         self._client = client
         self._agent = agent
-        self._connecting = connecting
+        self._watcher = watcher
         self._handshake = AgentHandshake(
             agent.identity, agent.sign, client.limits.terms, agent.role
         )
@@ -179,7 +179,7 @@ class AgentConnection(Connection):
                     theirs=ok.reliable,
                 )
                 self.begin(session)
-                self._connecting.connected(session)
+                self._watcher.connected(session)
             case Failed(code):
                 self.close(BROKEN, code)
             case None:
@@ -189,7 +189,7 @@ class AgentConnection(Connection):
         self.close(TOO_OFTEN, "heartbeat_timeout")
 
     def ended(self, code: int, reason: str) -> None:
-        self._connecting.lost(code, reason)
+        self._watcher.lost(code, reason)
 
     def left(self) -> None:
         """There is nothing to count."""

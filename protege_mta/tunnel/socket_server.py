@@ -83,7 +83,7 @@ class TunnelServer:
             clock=clock,
             new_id=new_id,
         )
-        self.sockets = ServerSockets(clock, self._connect)
+        self.sockets = ServerSockets(clock, self.connection)
         self.resource: IResource = _Resource(self, address_of or _address)
         self._replaced = replaced
         self._connections: set[RelayConnection] = set()
@@ -117,7 +117,8 @@ class TunnelServer:
 
     # --- for connections -------------------------------------------------------------------------
 
-    def _connect(self, socket: Socket) -> RelayConnection:
+    def connection(self, socket: Socket) -> RelayConnection:
+        """What an agent's new socket is to call."""
         connection = RelayConnection(socket, self)
         self._connections.add(connection)
         return connection
