@@ -123,7 +123,7 @@ class Gateway:
         )
         self.router = TunnelRouter(self.lines)
         self._is_started = False
-        self._looking = LoopingCall(self._look)
+        self._looking = LoopingCall(self.look)
         self._looking.clock = reactor
 
     # --- life ------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ class Gateway:
 
     # --- keys ------------------------------------------------------------------------------------
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         files = self._files
         try:
             found = await self._in_thread(files.read)

@@ -31,16 +31,17 @@ UNAUTHENTICATED: Final = 4401
 NORMAL: Final = 1000
 
 
-def loss_of(code: int, reason: str) -> Loss:
+def loss_of(code: int, reason: str, *, was_connected: bool) -> Loss:
     """What the end of a connection means for the next one.
 
     :param code: of its close frame, whoever sent it (RFC 6455, 7.4.1).
+    :param was_connected: whether the relay had let us in, so that it ended over something else.
     """
     if code == REPLACED:
         return "replaced"
     if reason == "rate_limited":  # our answer to its error may be the first close
         return "limited"
-    return "refused" if code == UNAUTHENTICATED else "lost"
+    return "refused" if code == UNAUTHENTICATED and not was_connected else "lost"
 
 
 class Watcher(Protocol):
@@ -176,7 +177,8 @@ class Line:
         if self._stopped is not None:
             self._stopped.callback(None)
             return
-        self._retry(loss_of(code, reason), f"{reason} ({code})" if reason else str(code), lasted_s)
+        loss = loss_of(code, reason, was_connected=was_connected)
+        self._retry(loss, f"{reason} ({code})" if reason else str(code), lasted_s)
         if was_connected:
             self._lines.changed(self.passport.identity)
 

@@ -16,6 +16,10 @@ class Unhurried(random.Random):
         return b
 
 
+def again(loss: Loss, lasted_s: float, times: int) -> list[tuple[Loss, float]]:
+    return [(loss, lasted_s)] * times
+
+
 class PatienceTests(SynchronousTestCase):
     def waits(self, patience: Patience, *losses: tuple[Loss, float]) -> list[float]:
         return [patience.after(loss, lasted_s, Unhurried()) for loss, lasted_s in losses]
@@ -23,7 +27,7 @@ class PatienceTests(SynchronousTestCase):
     def test_losses_double_the_wait_up_to_the_longest(self) -> None:
         patience = Patience(0.25, 8.0)
         self.assertEqual(
-            self.waits(patience, *[("lost", 0.0)] * 8),
+            self.waits(patience, *again("lost", 0.0, 8)),
             [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0],
         )
 
@@ -37,7 +41,7 @@ class PatienceTests(SynchronousTestCase):
     def test_a_session_that_falls_at_once_does_not(self) -> None:
         """A relay that takes the login and dies of it is not called four times a second."""
         patience = Patience(0.25, 8.0)
-        self.assertEqual(self.waits(patience, *[("lost", 0.1)] * 4), [0.25, 0.5, 1.0, 2.0])
+        self.assertEqual(self.waits(patience, *again("lost", 0.1, 4)), [0.25, 0.5, 1.0, 2.0])
 
     def test_the_quarrel_with_another_gateway_dies_down(self) -> None:
         """Whether the other one wins back at once, or waits as long as we do."""
@@ -46,7 +50,7 @@ class PatienceTests(SynchronousTestCase):
             self.waits(patience, ("replaced", 3600.0), ("replaced", 0.3), ("replaced", 30.0)),
             [30.0, 60.0, 120.0],
         )
-        self.assertEqual(self.waits(patience, *[("replaced", 1.0)] * 4)[-1], 900.0)
+        self.assertEqual(self.waits(patience, *again("replaced", 1.0, 4))[-1], 900.0)
 
     def test_a_quarrel_is_over_once_we_were_left_alone(self) -> None:
         patience = Patience(0.25, 8.0)
@@ -58,12 +62,12 @@ class PatienceTests(SynchronousTestCase):
     def test_refusals_are_answered_slowly(self) -> None:
         patience = Patience(0.25, 8.0)
         self.assertEqual(
-            self.waits(patience, *[("refused", 0.0)] * 6), [15.0, 30.0, 60.0, 120.0, 240.0, 300.0]
+            self.waits(patience, *again("refused", 0.0, 6)), [15.0, 30.0, 60.0, 120.0, 240.0, 300.0]
         )
 
     def test_no_wait_has_no_end(self) -> None:
         patience = Patience(0.25, 8.0)
-        self.assertEqual(self.waits(patience, *[("lost", 0.0)] * 5000)[-1], 8.0)
+        self.assertEqual(self.waits(patience, *again("lost", 0.0, 5000))[-1], 8.0)
 
     def test_jitter_only_shortens(self) -> None:
         rng = random.Random(1)

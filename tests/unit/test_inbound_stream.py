@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -79,7 +79,7 @@ class DoorCase(SynchronousTestCase):
         self.stored = Stored()
         self.opening: Arrival | Reply = self.stored
         self.attested = OK
-        self.events: Any = Rejections()
+        self.events = Rejections()
         self.rules = StreamRules(
             Relaying(
                 domains={
@@ -94,7 +94,7 @@ class DoorCase(SynchronousTestCase):
         )
         self.door = InboundStreams(
             self.rules,
-            self.events,
+            cast(Any, self.events),
             self.begin,
             verify=lambda stream: self.attested,
             is_ours=lambda local_part: local_part.lower() == KEY,
