@@ -24,6 +24,7 @@ from .config.model import Settings
 from .config.tunnel import Relay
 from .message import trace
 from .model.address import Address
+from .model.domain import ascii_domain
 from .model.envelope import Envelope, Message, Origin
 from .model.hop import NextHop
 from .model.ids import QueueId
@@ -154,6 +155,8 @@ class Gateway:
         if relay is not None:
             self.lines.set_waits(relay.reconnect_base_s, relay.reconnect_max_s)
             self._go_by(relay, settings)
+        if relay is not None and (is_new or not passports.by_identity):
+            self._hint()
         if self._is_started:
             self.lines.use(passports)
         return is_new
@@ -209,6 +212,12 @@ class Gateway:
 
     def _endpoints(self, way: _Way) -> Callable[[], RelayEndpoint]:
         host, port = self._relay = host_and_port(way.url)
+        if way.url.startswith("ws:") and not _is_near(host):
+            self.log.warn(
+                "the way to the relay {host} is not encrypted: whoever is on it reads the mail, and "
+                "may pass for the relay",
+                host=host,
+            )
         creator = ClientTls(is_verifying=True, ca_file=way.ca_file).creator
         tls = creator if way.url.startswith("wss:") else None
         return lambda: RelayEndpoint(self._reactor, host, port, self._find_addresses, tls)
@@ -238,7 +247,28 @@ class Gateway:
         self._passports = found
         self.lines.use(found)
         if is_new:
+            self._hint()
             self._rerouted()
+
+    def _hint(self) -> None:
+        """Say what will not work as it is."""
+        if not self._passports.by_identity:
+            self.log.warn(
+                "no key of an agent is there, so that no mail comes or goes through the relay: "
+                "[relay] personas or identity should lead to one"
+            )
+        domains = self.streams.rules.relaying.domains
+        for passport in self._passports.by_identity.values():
+            for address in passport.addresses:
+                domain = ascii_domain(address.partition("@")[2])
+                if domain and domain not in domains:
+                    self.log.warn(
+                        "persona {name} calls itself {address}, and mail for it is refused: there "
+                        'is no table [domains."{domain}"]',
+                        name=passport.name,
+                        address=address,
+                        domain=domain,
+                    )
 
     def _not_looking(self, failure: Failure) -> None:
         self.log.failure("nobody looks for keys any more", failure=failure)
@@ -336,6 +366,10 @@ def _trusted(relay: Relay) -> dict[str, Ed25519PublicKey]:
             raise ValueError(f"{one.public_key} is a key of another kind than Ed25519")
         found[one.key_id] = key
     return found
+
+
+def _is_near(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 def _result(signal: Signal) -> Result:

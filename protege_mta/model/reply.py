@@ -134,7 +134,7 @@ TABLE: Final[dict[str, Reply]] = {
     "no-smarthost": _reply(451, "4.4.4", "the smarthost has no address, try again later"),
     "own-smarthost": _reply(451, "4.4.6", "the smarthost is this server itself"),
     # tunnels
-    "relay-away": _reply(451, "4.4.1", "no connection to the relay server, try again later"),
+    "relay-away": _reply(451, "4.4.1", "the relay server is not connected"),
     "not-attested": _reply(451, "4.7.5", "no trusted relay has vouched for the sender"),
     "forged-attestation": _reply(550, "5.7.7", "the word about the sender is forged or altered"),
     # agents

@@ -64,8 +64,8 @@ _ALONE: Final = (0,)
 LEAVE_UPDATES: Final = 1000
 """So many updates go into one batch at the end."""
 RETURN_S: Final = 600.0
-"""So long agents have after our start to come back, before mail for them is too old that was still
-young enough when we went down."""
+"""So long sessions have after our start to come up, before mail that waits for one is too old that
+was still young enough when we went down."""
 
 
 class Dispatcher:
@@ -143,7 +143,7 @@ class Dispatcher:
         for (hop, status), indexes in groups.items():
             due_at = waits_until(found.message, status, now)
             entry = self._entry(found.message, hop, tuple(indexes), status, due_at)
-            if hop.kind == "agent":
+            if hop.kind in ("agent", "tunnel"):
                 entry.expires_at = max(entry.expires_at, now + RETURN_S)
             self.scheduler.add_recovered(entry)
 
@@ -439,7 +439,10 @@ class Dispatcher:
     def expired(self, entry: Entry) -> None:
         """The scheduler's word that an entry has run out of time and is out of the schedule."""
         to_agent = entry.hop.kind == "agent"
-        outcome = unclaimed(entry.cause) if to_agent else expired(entry.cause)
+        cause = entry.cause
+        if not cause and entry.hop.kind == "tunnel":
+            cause = TABLE["relay-away"].text
+        outcome = unclaimed(cause) if to_agent else expired(cause)
         ended = [Ended(index, "expired", outcome) for index in entry.recipients]
         self._ledger.end(entry, ended).addErrback(
             lambda failure: self.log.failure(
