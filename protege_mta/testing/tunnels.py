@@ -7,6 +7,7 @@ lets flow, event by event if it likes, and cuts where it likes.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -89,6 +90,7 @@ class TunnelHouse:
     :ivar taken: what is stored, in order.
     :ivar open: what is coming in.
     :ivar sessions: who is there.
+    :ivar doubles: contents that were complete although their request was stored.
     :ivar on_receive: asked first; what it gives is the answer.  Likewise ``on_write``, ``on_finish``.
     """
 
@@ -97,6 +99,7 @@ class TunnelHouse:
         self.open: list[HouseIntake] = []
         self.sessions: list[Session] = []
         self.closed_sessions: list[Session] = []
+        self.doubles = 0
         self.on_receive: Callable[[Stream], Reply | Deferred[Intake | Reply] | None] = (
             lambda stream: None
         )
@@ -134,7 +137,9 @@ class TunnelHouse:
 
     def keep(self, intake: HouseIntake) -> Reply:
         """What :attr:`on_finish` does, left alone."""
-        if not self.has(intake.identity, intake.stream.request_id):
+        if self.has(intake.identity, intake.stream.request_id):
+            self.doubles += 1
+        else:
             self.taken.append((intake.identity, intake.stream, intake.content))
         return TABLE["ok"]
 
@@ -151,15 +156,19 @@ ROOM: Final = 64
 class MemorySocket:
     """One end.
 
+    :param has_extension: if not, the other end never hears of the reliable extension.
     :ivar line: what it has sent and the other end has not got.
     """
 
     connection: Connection
     other: MemorySocket
 
-    def __init__(self, peer_address: str, piece_octets: Callable[[], int]) -> None:
+    def __init__(
+        self, peer_address: str, piece_octets: Callable[[], int], *, has_extension: bool = True
+    ) -> None:
         self._peer_address = peer_address
         self._piece_octets = piece_octets
+        self._has_extension = has_extension
         self.line: deque[Event] = deque()
         self.is_paused = False
         self.is_open = True
@@ -170,6 +179,10 @@ class MemorySocket:
         return self._peer_address
 
     def send_text(self, octets: bytes) -> None:
+        if not self._has_extension:
+            members = json.loads(octets)
+            members.pop("reliable", None)
+            octets = json.dumps(members).encode()
         self._send("text", octets)
 
     def send_binary(self, octets: bytes) -> None:
@@ -282,6 +295,7 @@ class Pair:
 class Net:
     """A relay, agents, and what is between them.
 
+    :param has_extension: if not, both sides take each other for original programs.
     :ivar told: states of delivery that agents were told.
     """
 
@@ -293,6 +307,7 @@ class Net:
         may_attempt: Callable[[str], bool] = lambda address: True,
         may_log_in: Callable[[Identity], bool] = lambda identity: True,
         piece_octets: Callable[[], int] = lambda: 65_536,
+        has_extension: bool = True,
     ) -> None:
         self.clock = Clock()
         self.random = Random(seed)
@@ -301,6 +316,7 @@ class Net:
         self.told: list[DeliveryState] = []
         self.pairs: list[Pair] = []
         self._piece_octets = piece_octets
+        self._has_extension = has_extension
         self.limits = limits or TunnelLimits()
         self.relay = TunnelServer(
             self.relay_house,
@@ -337,8 +353,11 @@ class Net:
         return pair
 
     def _ends(self) -> tuple[MemorySocket, MemorySocket, Watch]:
-        relay = MemorySocket("192.0.2.1", self._piece_octets)
-        agent = MemorySocket("198.51.100.1", self._piece_octets)
+        has_extension = self._has_extension
+        relay, agent = (
+            MemorySocket(address, self._piece_octets, has_extension=has_extension)
+            for address in ("192.0.2.1", "198.51.100.1")
+        )
         relay.other, agent.other = agent, relay
         return relay, agent, Watch()
 

@@ -124,6 +124,7 @@ class TunnelSession:
         self._setting = setting
         self._unfinished = setting.unfinished
         self._contact = Contact(host, peer_address)
+        self._theirs = theirs
         if theirs is not None:
             acknowledgement = Acknowledgement.RESULT
         elif setting.is_relay:
@@ -154,6 +155,9 @@ class TunnelSession:
     def send(self, stream: Stream, octets: Octets) -> Deferred[Outcome]:
         if self._is_over:
             return succeed(self._lost())
+        if self._theirs is not None and octets.size_octets > self._theirs.max_octets:
+            reply = TABLE["message-too-big"]
+            return succeed(PermanentFailure(Scope.MESSAGE, reply, self._contact))
         stream_id = stream.stream_id or self._setting.new_id()
         stream = attrs.evolve(
             stream, stream_id=stream_id, request_id=stream.request_id or stream_id,

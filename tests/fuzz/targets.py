@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import auth, client, content, disk, journal, local, names, proxy, server
+from . import auth, client, content, disk, journal, local, names, proxy, server, tunnel
 from .target import Target
 
 TARGETS: Final[dict[str, Target]] = {
@@ -29,5 +29,9 @@ TARGETS: Final[dict[str, Target]] = {
         local.SUBMIT,
         local.SENDMAIL,
         local.CONFIG,
+        tunnel.FRAME,
+        tunnel.CONTROL,
+        tunnel.RELAY,
+        tunnel.CLIENT,
     )
 }
