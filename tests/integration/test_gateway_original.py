@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.logger import capturedLogs
 
+from protege_mta import gateway
 from protege_mta.testing.original_relay import OriginalRelay, Outbound
 
-from .gateways import GatewayCase, reactor, until
+from .gateways import GatewayCase, persona, reactor, until
 
 CONTENT = b"From: x@far.test\r\nSubject: in\r\n\r\nline\r\n"
 
@@ -213,10 +214,13 @@ class SessionTests(OriginalCase):
         self.assertEqual(self.relay.refused[0], "rate_limited")
 
     async def test_personas_come_and_go(self) -> None:
+        self.patch(gateway, "LOOK_S", 0.1)
         house = self.open(self.url)
         await self.connected()
+        cat = persona(self.folder, 3)
+        await until(lambda: cat in self.relay.sessions, "a third session")
+        (self.folder / "personas" / "p3" / "passport.key").unlink()
         (self.folder / "personas" / "p1" / "passport.key").unlink()
-        await house.gateway.look()
         await until(lambda: set(self.relay.sessions) == {self.ben}, "the end of a session")
         self.assertEqual([row["identity"] for row in house.gateway.status()], [self.ben])
         await self.send(f"{self.ann}@home.test", "a@far.test")
