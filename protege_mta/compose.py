@@ -35,25 +35,28 @@ from .config.model import (
     SubmissionListener,
     Tls,
 )
+from .gateway import Gateway
 from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics
 from .message import trace
 from .model.address import NULL, Address, domain_of
 from .model.domain import ascii_domain
-from .model.envelope import Envelope, Origin
+from .model.envelope import Envelope, Message, Origin
 from .model.hop import HopKind, NextHop
 from .model.identity import Identity
 from .model.ids import IdSource, QueueId
-from .model.ports import Agents, Intake, Peer, Sessions, Transport
+from .model.ports import Agents, Arrival, Intake, Peer, Sessions, Transport
 from .model.reply import TABLE, Reply
 from .model.tally import Tally
 from .observe.events import EventLines
 from .observe.health import Health, HealthLimits, ReactorLag
 from .observe.journal import FileJournal
 from .observe.metrics import Depth, Metrics
+from .policy.authentication.checks import SenderChecks
+from .policy.authentication.organisation import organisation
 from .policy.dns_lists import DnsList, DnsLists, refusal
-from .policy.door import SmtpDoor
+from .policy.door import Begin, SmtpDoor
 from .policy.greylist import Greylist, GreylistSettings
 from .policy.guard import Guard
 from .policy.limits import Limits, LimitSettings
@@ -61,6 +64,7 @@ from .policy.pass_through import PassThrough, PassThroughSettings
 from .policy.relaying import AgentMailboxes, Mailboxes, Relaying
 from .policy.submission import SubmissionDoor
 from .policy.tarpit import Tarpit
+from .policy.verified import Action, Verification
 from .register import Register
 from .relay_server import RelayServer
 from .routing.agents import AgentRouter
@@ -85,6 +89,7 @@ from .state.requests import StoredRequests
 from .transport import certificates, self_signed
 from .transport.addresses import has_global_ipv6, is_local
 from .transport.agent import AgentTransport, Attest, stream_to_agent
+from .transport.crew import Crew
 from .transport.delegate import Delegate, DelegatedTransport
 from .transport.dns import DnsResolver
 from .transport.dns_system import HostsFile
@@ -95,6 +100,7 @@ from .transport.proxied import ProxiedFactory
 from .transport.smtp_server import SmtpServerFactory
 from .transport.submit import Submission
 from .transport.tls_server import KeyPair, ServerContext, ServerContexts, TlsFiles
+from .transport.tunnel import TunnelTransport
 from .transport.unix import Credentials as PeerCredentials
 from .wire.settings import ServerSettings
 
@@ -193,6 +199,18 @@ class House:
             trust_ad=settings.dns.trust_ad,
             rng=random.SystemRandom(),
         )
+        self.checkers = Crew(2, reactor.callFromThread, "authentication")
+        self.authenticator = SenderChecks(
+            self.resolver,
+            hostname=settings.hostname,
+            clock=reactor,
+            now=time.time,
+            chance=self._rng.random,
+            in_thread=self.checkers,
+            organisation=organisation,
+            counted=self.metrics.counts.authenticated,
+            skipped=self.metrics.counts.authentication_skipped,
+        )
         self.bounces = Bounces(
             self.events, hostname=settings.hostname, now=time.time, first_s=self._first_s
         )
@@ -275,6 +293,18 @@ class House:
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
         )
         self.door.pass_through = self.submission_door.pass_through = self.pass_through
+        self.gateway = Gateway(
+            reactor,
+            settings,
+            relaying=_relaying(settings, self.agents, self.sessions),
+            events=self.events,
+            acceptance=self.acceptance,
+            changed=self.scheduler.changed,
+            rerouted=self._rerouted,
+            in_thread=self._in_thread,
+            rng=self._rng,
+            new_session_id=_session_ids(),
+        )
         self.smtp: dict[str, SmtpServerFactory] = {}
         self.http: dict[str, http_listener.HttpFactory] = {}
         self._https: set[str] = set()  # those of them that are under TLS
@@ -309,14 +339,16 @@ class House:
         tls = certificates.load(tls_source) if tls_source is not None else None
         signers = outbound.signers(settings)
         transports = self._transports(settings)
-        locator = self._new_locator(settings)
-        kinds, way_out = _routes(settings)
+        by_name = self._smarthost_router()
+        locator = self._new_locator(settings, by_name)
+        relaying = _relaying(settings, self.agents, self.sessions)
         self.relay_server.configure(settings)
+        is_rerouted = self.gateway.configure(settings, relaying, by_name)
 
-        is_rerouted = _routes(settings) != _routes(self.settings)
+        is_rerouted = is_rerouted or _routes(settings) != _routes(self.settings)
         self.settings = settings
         self._locator = locator
-        self.dispatcher.route_by(RoutingTable(kinds, way_out, self.agents, _shared(settings)).hop)
+        self._route(settings)
         self.dispatcher.retry = _retry(settings)
         self.dispatcher.hold_s = _hold_s(settings)
         self.pass_through.settings = _pass_through_settings(settings)
@@ -324,11 +356,12 @@ class House:
         self.dispatcher.preparer = Preparer(signers, self.signers)
         if self.delegate is not None and self.transports:
             self.delegate.set_up(self.delegated())
-        relaying = _relaying(settings, self.agents, self.sessions)
         self.door.relaying = self.submission_door.relaying = relaying
         self.relay_server.door.relaying = relaying
         self.register.configure(settings.login)
         self.door.guard = self._guard(settings.policy)
+        self.authenticator.hostname = settings.hostname
+        self.door.begin_stranger = self._begin_stranger(settings)
         self.tarpit.free = settings.limits.unknown_recipients
         self.greylist.settings = _greylist_settings(settings)
         self.limits.settings = _limit_settings(settings)
@@ -341,9 +374,28 @@ class House:
         self.transports.update(transports)
         for transport in old:
             transport.close()
-        if old and is_rerouted:  # what waits for a way that is no more finds the new one at once
-            for id in self.spool.ids():
-                self.scheduler.retry_released(id)
+        self.metrics.relay = self.gateway.figures if settings.mode == "relay" else None
+        if old and is_rerouted:
+            self._retry_all()
+
+    def _route(self, settings: Settings) -> None:
+        table = RoutingTable(*_routes(settings), self.agents, _shared(settings))
+
+        def hop(address: Address, message: Message) -> NextHop:
+            found = table.hop(address)
+            return found if found.kind != "tunnel" else self.gateway.hop(message)
+
+        self.dispatcher.route_by(hop)
+
+    def _rerouted(self) -> None:
+        """Mail goes through other sessions than before."""
+        self._route(self.settings)
+        self._retry_all()
+
+    def _retry_all(self) -> None:
+        """What waits for a way that is no more finds the new one at once."""
+        for id in self.spool.ids():
+            self.scheduler.retry_released(id)
 
     def _transports(self, settings: Settings) -> dict[HopKind, Transport]:
         found: dict[HopKind, Transport] = {
@@ -359,9 +411,21 @@ class House:
             started_at=self.started_at,
         )
         found["agent"] = AgentTransport(self.sessions, self.attest)
+        found["tunnel"] = TunnelTransport(self.gateway.lines)
         return found
 
-    def _new_locator(self, settings: Settings) -> Callable[[NextHop], Deferred[Located]]:
+    def _smarthost_router(self) -> SmarthostRouter:
+        return SmarthostRouter(
+            self.resolver,
+            HostsFile(self.reactor.seconds).addresses,
+            self.own,
+            rng=self._rng,
+            prefers_ipv6=has_global_ipv6,
+        )
+
+    def _new_locator(
+        self, settings: Settings, smarthost: SmarthostRouter
+    ) -> Callable[[NextHop], Deferred[Located]]:
         mx = MxRouter(
             self.resolver,
             own_names=(settings.hostname,),
@@ -371,16 +435,15 @@ class House:
             rng=self._rng,
             prefers_ipv6=has_global_ipv6,
         )
-        smarthost = SmarthostRouter(
-            self.resolver,
-            HostsFile(self.reactor.seconds).addresses,
-            self.own,
-            rng=self._rng,
-            prefers_ipv6=has_global_ipv6,
+        return Locator(
+            {
+                "mx": mx,
+                "smarthost": smarthost,
+                "lmtp": LmtpRouter(_lmtp_servers(settings), smarthost),
+                "agent": AgentRouter(self.agents, self.sessions),
+                "tunnel": self.gateway.router,
+            }
         )
-        lmtp = LmtpRouter(_lmtp_servers(settings), smarthost)
-        agent = AgentRouter(self.agents, self.sessions)
-        return Locator({"mx": mx, "smarthost": smarthost, "lmtp": lmtp, "agent": agent})
 
     # --- agents ----------------------------------------------------------------------------------
 
@@ -446,6 +509,18 @@ class House:
             greylist=self.greylist if has_greylist else None,
         )
 
+    def _begin_stranger(self, settings: Settings) -> Begin:
+        """Opens the way for mail of clients that may not relay."""
+        if not settings.policy.authenticate:
+            return self._begin
+        return Verification(
+            self.authenticator,
+            self.events,
+            self._begin,
+            hostname=settings.hostname,
+            actions=_actions(settings),
+        ).begin
+
     def server_settings(self, *, is_submission: bool) -> ServerSettings:
         """What the sessions of one kind of listener go by."""
         settings = self.settings
@@ -494,7 +569,7 @@ class House:
         """Carries out the commands of ``control.sock``."""
         return Clerk(self.desk, self.status, reload, pause=lambda: deferLater(self.reactor, 0))
 
-    def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
+    def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Arrival | Reply:
         recipients = envelope.recipients
         helo, address = peer.helo, peer.address
         if peer.listener in self._hiding:
@@ -519,7 +594,7 @@ class House:
 
         return self._open(peer, envelope, origin, received)
 
-    def _begin_stream(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
+    def _begin_stream(self, peer: Peer, envelope: Envelope, origin: Origin) -> Arrival | Reply:
         """The same for a message of an agent."""
         return self._open(
             peer,
@@ -541,7 +616,7 @@ class House:
         envelope: Envelope,
         origin: Origin,
         trace: Callable[[QueueId, float], bytes],
-    ) -> Intake | Reply:
+    ) -> Arrival | Reply:
         """Every door's way in: into the queue, or through to agents whose mail is not kept."""
         match self.door.relaying.way(envelope):
             case "queue":
@@ -642,6 +717,7 @@ class House:
                 "corrupt": stats.corrupt,
                 "is_failed": stats.is_failed,
             },
+            **({"relay": self.gateway.status()} if self.settings.mode == "relay" else {}),
             "connections": {
                 "in": self.tally.connections_in_open,
                 "out": self.tally.connections_out_open,
@@ -715,6 +791,11 @@ def _shared(settings: Settings) -> dict[str, frozenset[str]]:
         if isinstance(domain, MaildirDomain | LmtpDomain)
         if domain.shared and "*" not in domain.recipients
     }
+
+
+def _actions(settings: Settings) -> dict[str, Action]:
+    """What becomes of mail that fails DMARC, by own domain."""
+    return {name: domain.authentication for name, domain in _domains(settings).items()}
 
 
 def _relaying(settings: Settings, agents: Agents, sessions: Sessions) -> Relaying:

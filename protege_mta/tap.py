@@ -210,6 +210,7 @@ class MailService(Service):
         self._listen_locally(house)
         if house.delegate is not None:
             house.delegate.set_up(house.delegated())
+        house.gateway.start()
         signal.signal(signal.SIGHUP, self._hangup)
         gc.collect()
         gc.freeze()  # what lives from here to the end is never looked through again
@@ -333,7 +334,8 @@ class MailService(Service):
         await self._within(house.settings.drain_s, transfers)
         for factory in house.smtp.values():
             factory.abort()
-        closing = [one.close() for one in house.transports.values()]
+        closing: list[Deferred[Any]] = [one.close() for one in house.transports.values()]
+        closing.append(house.gateway.stop())
         if house.delegate is not None:
             closing.append(house.delegate.close())
         await self._within(CLOSE_S, closing)
@@ -349,6 +351,7 @@ class MailService(Service):
             house.database.close,  # what came last into the spool is still remembered here
             house.journal.close,
             house.signers.stop,
+            house.checkers.stop,
         )
         for close in last:
             await maybeDeferred(close).addErrback(self._not_closed)

@@ -22,7 +22,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "spool": {"model"},
     "schedule": {"model", "message", "dkim"},
     "routing": {"model"},
-    "policy": {"model", "message"},
+    "policy": {"model", "message", "dkim"},
     "state": {"model"},
     "observe": {"model"},
     "config": {"model", "dkim"},

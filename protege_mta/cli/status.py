@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..schedule.standing import clock_time
 from .control import rows_of, running
 from .options import config_option, json_option
 from .terminal import write, write_facts, write_json
@@ -34,19 +35,25 @@ def command(config: Path | None, as_json: bool) -> int:
     if as_json:
         write_json({"is_running": True, **facts})
     else:
-        write_facts(_flat("", facts))
+        write_facts(flat("", facts))
     return os.EX_OK
 
 
-def _flat(prefix: str, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def flat(prefix: str, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Nested facts as lines, their names joined by dots."""
     for name, value in facts.items():
         match value:
             case dict():
-                yield from _flat(f"{prefix}{name}.", value)
+                yield from flat(f"{prefix}{name}.", value)
+            case [dict(), *_]:
+                for number, row in enumerate(value, 1):
+                    yield from flat(f"{prefix}{name}.{number}.", row)
             case list():
                 yield prefix + name, ", ".join(map(str, value)) or "none"
             case float():
-                yield prefix + name, f"{value:.3f}"
+                is_time = name.endswith(("_at", "_since"))
+                yield prefix + name, clock_time(value) if is_time else f"{value:.3f}"
+            case None:
+                yield prefix + name, "none"
             case _:
                 yield prefix + name, str(value) or "none"

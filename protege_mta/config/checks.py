@@ -96,14 +96,18 @@ def of_tables(tables: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, str, str
                 yield number, "port", f"wanted a port that is free on {listener.address}, {got}"
 
 
-def of_settings(settings: Settings, given: Container[str]) -> Iterator[tuple[str, str]]:
-    """Place and complaint for each fault of the whole.
-
-    :param given: the tables and keys of the file's top level, faulty ones among them.
-    """
+def of_top(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Place and complaint for each fault of the plain keys of the top level."""
     for key, folder in (("state_dir", settings.state_dir), ("run_dir", settings.run_dir)):
         if os.path.exists(folder) and not os.path.isdir(folder):  # never raise, unlike Path's
             yield key, f'wanted a folder, got the file "{folder}"'
+
+
+def of_settings(settings: Settings, given: Container[str]) -> Iterator[tuple[str, str]]:
+    """Place and complaint for each fault between the tables.
+
+    :param given: the tables and keys of the file's top level, faulty ones among them.
+    """
     if settings.mode == "relay" and "relay" not in given:
         yield "[relay]", 'wanted a table, since mode = "relay", got nothing'
     if settings.mode == "local" and "relay" in given:

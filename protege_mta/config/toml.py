@@ -70,6 +70,7 @@ def load(path: Path) -> Settings:
             load_identities(settings.tunnel_server.identities_file)
         except ConfigError as error:
             reader.complaints += error.complaints
+    settings = reader.whole(document, path) if document is not None else None
     if settings is None or reader.complaints:
         raise ConfigError(tuple(reader.complaints))
     return settings
@@ -193,6 +194,12 @@ class _Reader:
         # Built even where a key was wrong, so that checks over several tables can complain too.
         values, _ = self._values(document, Settings, _Where())
         settings = Settings(source=path.absolute(), **values)
+        for place, text in checks.of_top(settings):
+            self._complain(place, text)
+        return settings
+
+    def whole(self, document: dict[str, Any], path: Path) -> Settings:
+        settings = self.settings(document, path)
         for place, text in checks.of_settings(settings, document):
             self._complain(place, text)
         return settings

@@ -1,4 +1,4 @@
-"""The "relaxed" forms that DKIM hashes (RFC 6376, 3.4.2 and 3.4.4).
+"""The forms that DKIM hashes (RFC 6376, 3.4): relaxed ones, and the simple one of bodies.
 
 Everything tests for the rare case, white space in runs or at line ends, before it pays for it: an
 ordinary body passes through untouched.  The test is ``rfind``, which goes through 4 KB of prose in
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container
-from typing import Final
+from typing import ClassVar, Final
 
 _BLANK_LINES: Final = (b"\r\n" * 512, b"\r\n")
+_MOST_LINES: Final = 32_768
 
 
 def relaxed_body(body: bytes) -> bytes:
@@ -45,14 +46,64 @@ def relaxed_fields(header: bytes, wanted: Container[bytes]) -> dict[bytes, list[
     return found
 
 
-class BodyHash:
-    """SHA-256 of a relaxed body that comes in pieces, wherever they are cut."""
+class AnyBodyHash:
+    """SHA-256 of a body whose blank lines at the end do not count.
+
+    :ivar size_octets: of what has been hashed: of the whole canonical body, after :meth:`digest`.
+    :cvar empty_has_line: whether an empty body counts as a blank line.
+    """
+
+    empty_has_line: ClassVar[bool]
 
     def __init__(self) -> None:
+        self.size_octets = 0
         self._hash = hashlib.sha256()
-        self._held = b""  # a space, a CR, or both, which the next octet decides about
+        self._held = b""  # octets that the next one decides about
         self._blank_lines = 0  # CRLFs that count only if text follows
-        self._is_empty = True
+
+    def update(self, octets: bytes) -> None:
+        """Take the next octets."""
+        raise NotImplementedError
+
+    def digest(self) -> bytes:
+        """The hash.  Ends the body: no more updates."""
+        if self._held.endswith(b"\r"):  # a bare one after all
+            self._text(self._held)
+        if self.size_octets or self.empty_has_line:
+            self._add(b"\r\n")
+        return self._hash.digest()
+
+    def _text(self, octets: bytes) -> None:
+        end = _end_of_text(octets)
+        if end:
+            while self._blank_lines:  # 50 MB of them are not to be in memory once more
+                lines = min(self._blank_lines, _MOST_LINES)
+                self._add(b"\r\n" * lines)
+                self._blank_lines -= lines
+            self._add(octets[:end])
+        self._blank_lines += (len(octets) - end) // 2
+
+    def _add(self, octets: bytes) -> None:
+        self._hash.update(octets)
+        self.size_octets += len(octets)
+
+
+class SimpleBodyHash(AnyBodyHash):
+    """SHA-256 of a body in simple form (RFC 6376, 3.4.3) that comes in pieces, wherever they are
+    cut."""
+
+    empty_has_line = True
+
+    def update(self, octets: bytes) -> None:
+        octets = self._held + octets
+        self._held = b"\r" if octets.endswith(b"\r") else b""
+        self._text(octets[:-1] if self._held else octets)
+
+
+class BodyHash(AnyBodyHash):
+    """SHA-256 of a relaxed body that comes in pieces, wherever they are cut."""
+
+    empty_has_line = False
 
     def update(self, octets: bytes) -> None:
         octets = self._held + octets
@@ -60,24 +111,6 @@ class BodyHash:
         held = octets[len(text) :]
         self._held = (b" " if held.strip(b"\r") else b"") + (b"\r" if held.endswith(b"\r") else b"")
         self._text(_relaxed_lines(text))
-
-    def digest(self) -> bytes:
-        """The hash.  Ends the body: no more updates."""
-        if self._held.endswith(b"\r"):  # a bare one after all
-            self._text(self._held)
-        if not self._is_empty:
-            self._hash.update(b"\r\n")
-        return self._hash.digest()
-
-    def _text(self, octets: bytes) -> None:
-        end = _end_of_text(octets)
-        if end:
-            if self._blank_lines:
-                self._hash.update(b"\r\n" * self._blank_lines)
-                self._blank_lines = 0
-            self._hash.update(octets[:end])
-            self._is_empty = False
-        self._blank_lines += (len(octets) - end) // 2
 
 
 def body_hash(body: bytes) -> bytes:

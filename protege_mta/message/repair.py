@@ -107,7 +107,7 @@ def repaired(fields: bytes, *, date: str, author: str, message_id: str) -> bytes
     return kept + added.encode("utf-8")
 
 
-def _named(names: bytes) -> re.Pattern[bytes]:
+def named(names: bytes) -> re.Pattern[bytes]:
     """Whole fields, with their folds."""
     return re.compile(
         rb"^(?:" + names + rb")[ \t]*:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*",
@@ -115,9 +115,9 @@ def _named(names: bytes) -> re.Pattern[bytes]:
     )
 
 
-_UNFIT: Final = _named(b"bcc|resent-bcc|return-path")
-_DATE: Final = _named(b"date")
-_MESSAGE_ID: Final = _named(b"message-id")
+_UNFIT: Final = named(b"bcc|resent-bcc|return-path")
+_DATE: Final = named(b"date")
+_MESSAGE_ID: Final = named(b"message-id")
 
 
 def _is_date(value: bytes) -> bool:

@@ -15,13 +15,24 @@ from .value import value
 class BigFile:
     """Content above the spool's threshold, already on stable storage in a file of its own.
 
-    :ivar name: of the file in the spool's ``big`` folder; its octets are the whole content.
+    :ivar name: of the file in the spool's ``big`` folder.
+    :ivar size_octets: of the file.
     :ivar checksum: its CRC-32, where it is known.
+    :ivar head: octets of the content that come before the file's: what was known only when the
+        file was there.  They lie in the message's record.
     """
 
     name: str
     size_octets: int
     checksum: int | None = None
+    head: bytes = b""
+
+
+def with_head(content: tuple[bytes, ...] | BigFile, head: bytes) -> tuple[bytes, ...] | BigFile:
+    """Content with octets put in front of it that have no others there yet."""
+    if isinstance(content, BigFile):
+        return attrs.evolve(content, head=head)
+    return (head, *content)
 
 
 @value

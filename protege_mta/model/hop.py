@@ -17,7 +17,8 @@ class NextHop:
     The hash is computed once, since every message is looked up by it.
 
     :ivar name: the recipient's domain for ``mx`` and the local kinds, the configured
-        ``host:port`` for ``smarthost``, the agent's identity for ``agent``, empty for ``tunnel``.
+        ``host:port`` for ``smarthost``, the agent's identity for ``agent`` and ``tunnel``, empty for
+        a ``tunnel`` without any.
     """
 
     kind: HopKind

@@ -143,7 +143,8 @@ class Held(Octets, Protocol):
 
 
 class Incoming(Protocol):
-    """Content on its way in.  Exactly one of :meth:`sealed` and :meth:`discard` ends it."""
+    """Content on its way in.  One of :meth:`sealed` and :meth:`discard` ends it, or the latter
+    after the former."""
 
     def write(self, octets: bytes) -> Deferred[None] | None:
         """Take the next octets.
@@ -159,6 +160,12 @@ class Incoming(Protocol):
         """The content as :class:`~.batch.Append` takes it; big files are durable by then.
 
         Fails with :class:`SpoolFull` or :class:`SpoolFailed`.
+        """
+
+    def look(self) -> Deferred[Held]:
+        """All of it, to be read before it is sealed; no more writes.
+
+        Fails as :meth:`sealed` does.  Whoever gets it closes it.
         """
 
     def at_hand(self) -> tuple[bytes, ...] | None:
@@ -311,7 +318,7 @@ class Intake(Protocol):
 
 
 class Arrival(Intake, Protocol):
-    """A message on its way into the house that can be looked at before it is accepted."""
+    """A message on its way into the spool."""
 
     @property
     def size_octets(self) -> int:
@@ -571,12 +578,13 @@ class TryAgain:
 Answer = Found | NoSuchName | NoSuchRecord | TryAgain
 
 
+RecordKind = Literal["MX", "A", "AAAA", "TXT", "PTR", "TLSA"]
+
+
 class Resolver(Protocol):
     """DNS as routing sees it.  CNAMEs are followed.  Never fails."""
 
-    def lookup(
-        self, name: str, kind: Literal["MX", "A", "AAAA", "TXT", "PTR", "TLSA"]
-    ) -> Deferred[Answer]: ...
+    def lookup(self, name: str, kind: RecordKind) -> Deferred[Answer]: ...
 
 
 # --- events --------------------------------------------------------------------------------------

@@ -123,6 +123,7 @@ TABLE: Final[dict[str, Reply]] = {
     "too-many-unknown": _reply(421, "4.7.0", "too many unknown recipients, closing channel"),
     "helo-too-short": _reply(550, "5.7.1", "HELO wants a full host name or an address literal"),
     "helo-unknown": _reply(450, "4.7.1", "the host name in HELO is not in the DNS"),
+    "dmarc-failed": _reply(550, "5.7.1", "message fails DMARC, and its author's domain rejects it"),
     "greylisted": _reply(450, "4.7.1", "not seen before, try again in a few minutes"),
     # routing
     "no-such-domain": _reply(550, "5.1.2", "no such domain"),
@@ -133,7 +134,10 @@ TABLE: Final[dict[str, Reply]] = {
     "dns-failed": _reply(451, "4.4.3", "name lookup failed, try again later"),
     "no-smarthost": _reply(451, "4.4.4", "the smarthost has no address, try again later"),
     "own-smarthost": _reply(451, "4.4.6", "the smarthost is this server itself"),
-    # tunnel
+    # tunnels
+    "relay-away": _reply(451, "4.4.1", "the relay server is not connected"),
+    "not-attested": _reply(451, "4.7.5", "no trusted relay has vouched for the sender"),
+    "forged-attestation": _reply(550, "5.7.7", "the word about the sender is forged or altered"),
     "session-lost": _reply(451, "4.4.2", "tunnel session ended, try again later"),
     "no-answer": _reply(451, "4.4.1", "no answer through the tunnel, try again later"),
     "begun-elsewhere": _reply(451, "4.4.2", "stream was begun again in another session"),

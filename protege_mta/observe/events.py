@@ -19,6 +19,7 @@ from ..model.hop import Site
 from ..model.outcome import Delivered, Fate, Outcome, TlsFacts, TransientFailure
 from ..model.ports import Peer
 from ..model.reply import Reply, name_of
+from ..model.verdicts import UNCHECKED
 from .metrics import Counts
 
 BounceClass = Literal[
@@ -85,6 +86,9 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     header_message_id: str = ""
     subject: str = ""
     dsn: str = ""
+    spf: str = ""
+    dkim: str = ""
+    dmarc: str = ""
 
 
 Settled = Callable[[Message, Fate | Literal["deferred"], Outcome | None, float | None], None]
@@ -132,6 +136,9 @@ class EventLines:
         event = self._about(message, recipient, 0, "received", "", self._now())
         event.subject = message.subject
         event.peer_address = origin.peer_address
+        verdicts = message.verdicts
+        if verdicts is not UNCHECKED:
+            event.spf, event.dkim, event.dmarc = verdicts.spf, verdicts.dkim, verdicts.dmarc
         return _line(event)
 
     def scheduled(

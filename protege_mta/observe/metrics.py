@@ -33,6 +33,7 @@ from ..model.envelope import Source
 from ..model.hop import HopKind
 from ..model.ports import Stats
 from ..model.tally import Tally, TunnelTally
+from ..model.verdicts import Verdicts
 
 ROUTES: Final = ("", *get_args(HopKind))
 """Values of the ``route`` label; empty where no next hop was chosen."""
@@ -86,6 +87,23 @@ class Depth:
     oldest_age_s: float = 0.0
 
 
+@attrs.frozen
+class RelayFigures:
+    """A gateway's sessions.
+
+    :ivar identities: keys that are to have one.
+    :ivar logins: that the relay let in, since the start.
+    :ivar losses: how sessions, and attempts to have one, have ended.
+    :ivar attestations: what came of looking at the relay's word, message by message.
+    """
+
+    identities: int
+    sessions: int
+    logins: int
+    losses: Mapping[str, int]
+    attestations: Mapping[str, int]
+
+
 @attrs.define(eq=False)
 class Counts:
     """What the events add to.
@@ -96,6 +114,8 @@ class Counts:
     :ivar rejections: refusals at the door, by reply code.
     :ivar reasons: the same, by the name of the reply.
     :ivar dns_lists: what lists in the DNS said of clients, by zone and meaning.
+    :ivar authentications: results for messages of strangers, by method.
+    :ivar authentications_skipped: those that there was no room to check.
     :ivar queued_s: from arrival to delivery, by route.
     """
 
@@ -106,6 +126,8 @@ class Counts:
     rejections: defaultdict[int, int] = attrs.Factory(lambda: defaultdict(int))
     reasons: defaultdict[str, int] = attrs.Factory(lambda: defaultdict(int))
     dns_lists: defaultdict[tuple[str, str], int] = attrs.Factory(lambda: defaultdict(int))
+    authentications: defaultdict[tuple[str, str], int] = attrs.Factory(lambda: defaultdict(int))
+    authentications_skipped: int = 0
     queued_s: dict[str, Histogram] = attrs.Factory(
         lambda: {route: Histogram(_QUEUED_S) for route in ROUTES}
     )
@@ -113,6 +135,17 @@ class Counts:
     def dns_list_answered(self, zone: str, meaning: str) -> None:
         """A list was asked about a client."""
         self.dns_lists[zone, meaning] += 1
+
+    def authenticated(self, verdicts: Verdicts) -> None:
+        """A message's sender was checked."""
+        counts = self.authentications
+        counts["spf", verdicts.spf] += 1
+        counts["dkim", verdicts.dkim] += 1
+        counts["dmarc", verdicts.dmarc] += 1
+
+    def authentication_skipped(self) -> None:
+        """There was no room to check one."""
+        self.authentications_skipped += 1
 
 
 class Metrics(Collector):
@@ -124,6 +157,7 @@ class Metrics(Collector):
     :ivar commit_s: one group commit of the spool, its sync included.
     :ivar commit_operations: how many operations a group commit took along.
     :ivar journal_errors: writes and syncs of the event journal that failed.
+    :ivar relay: a gateway's figures; None where there is no gateway.
     """
 
     def __init__(self, tally: Tally, version: str) -> None:
@@ -134,6 +168,7 @@ class Metrics(Collector):
         self.commit_s = Histogram(_LATENCY_S)
         self.commit_operations = Histogram(_OPERATIONS)
         self.journal_errors = 0
+        self.relay: Callable[[], RelayFigures] | None = None
         self._depth: Callable[[], Depth] | None = None
         self._stats: Callable[[], Stats] | None = None
         self._lag_s: Callable[[], float] | None = None
@@ -198,6 +233,8 @@ class Metrics(Collector):
             yield _gauge("reactor_lag_seconds", "How late the reactor was.", self._lag_s())
         if self._certificates is not None:
             yield _collect_certificates(self._certificates())
+        if self.relay is not None:
+            yield from _collect_relay(self.relay())
         build = GaugeMetricFamily(
             "protege_mta_build_info", "Which version runs; always 1.", labels=("version", "python")
         )
@@ -228,6 +265,17 @@ class Metrics(Collector):
             "Answers of lists in the DNS about clients.",
             ("zone", "meaning"),
             counts.dns_lists.items(),
+        )
+        yield _counters(
+            "authentications",
+            "Checks of strangers' messages.",
+            ("method", "result"),
+            counts.authentications.items(),
+        )
+        yield _counter(
+            "authentications_skipped",
+            "Messages that there was no room to check.",
+            counts.authentications_skipped,
         )
         yield _histogram("accept_seconds", "From a message's last octet to its 250.", self.accept_s)
         queued = HistogramMetricFamily(
@@ -368,6 +416,19 @@ def _collect_certificates(ends: Mapping[tuple[str, str], float]) -> Metric:
     for labels, at in ends.items():
         family.add_metric(labels, at)
     return family
+
+
+def _collect_relay(relay: RelayFigures) -> Iterator[Metric]:
+    yield _gauge("relay_identities", "Keys that a session is to be had for.", relay.identities)
+    yield _gauge("relay_sessions", "Sessions with the relay server.", relay.sessions)
+    yield _counter("relay_logins", "Sessions that the relay server let begin.", relay.logins)
+    yield _counters("relay_losses", "Ends of sessions.", ("reason",), _keyed(relay.losses))
+    yield _counters(
+        "relay_attestations",
+        "Messages by what came of the relay's word about them.",
+        ("result",),
+        _keyed(relay.attestations),
+    )
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -27,6 +27,7 @@ class SmtpDoor:
     :ivar guard: likewise; None where nothing is asked of strangers.
     :ivar pass_through: keeps mail for agents that is never kept apart from the rest; None where
         there are none.
+    :ivar begin_stranger: likewise; opens the way for their messages.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class SmtpDoor:
         self.pass_through: PassThrough | None = None
         self._limits = limits
         self._events = events
-        self._begin = begin
+        self._begin = self.begin_stranger = begin
         self._tarpit = tarpit
 
     def opened(self, peer: Peer) -> Reply | None:
@@ -95,7 +96,8 @@ class SmtpDoor:
         relaying = self.relaying
         may_relay = relaying.may_relay(peer)
         origin = Origin("smtp", peer.identity, peer.address, may_sign=may_relay)
-        return self._begin(peer, relaying.readdressed(envelope), origin)
+        begin = self._begin if may_relay else self.begin_stranger
+        return begin(peer, relaying.readdressed(envelope), origin)
 
     def _judge_stranger(
         self, guard: Guard, peer: Peer, mail: MailCommand, recipient: Recipient

@@ -47,13 +47,19 @@ class SmarthostRouter:
         """Locate ``host:port``; an IPv6 address stands in brackets."""
         host, _, port = hop.name.rpartition(":")
         host = host.removeprefix("[").removesuffix("]").lower()
+        found = self.addresses(host)
+        return found.addCallback(lambda addresses: self._site(hop, host, int(port), addresses))
+
+    def addresses(self, host: str) -> Deferred[Addresses]:
+        """What the machine or the DNS knows of a host, given in lower case."""
         known = self._known(host)
         if known:
-            return succeed(self._site(hop, host, int(port), Addresses.of(known)))
-        return Deferred.fromCoroutine(self._locate(hop, host, int(port)))
+            return succeed(Addresses.of(known))
+        return Deferred.fromCoroutine(addresses_of(self._resolver, host))
 
-    async def _locate(self, hop: NextHop, host: str, port: int) -> Located:
-        return self._site(hop, host, port, await addresses_of(self._resolver, host))
+    def in_order(self, addresses: Addresses) -> tuple[str, ...]:
+        """To try one after the other."""
+        return addresses.in_order(self._prefers_ipv6(), self._rng)
 
     def _known(self, host: str) -> Sequence[str]:
         """Addresses that are known without a question to the DNS."""
@@ -72,8 +78,9 @@ class SmarthostRouter:
     def _site(self, hop: NextHop, host: str, port: int, addresses: Addresses) -> Located:
         usable = addresses.without(lambda address: self._own.is_own(address, port))
         if usable.all():
-            ordered = usable.in_order(self._prefers_ipv6(), self._rng)
-            return Site(f"smarthost:{hop.name}", "smarthost", (Host(host, ordered, port),))
+            return Site(
+                f"smarthost:{hop.name}", "smarthost", (Host(host, self.in_order(usable), port),)
+            )
         if addresses.all():
             return try_again("own-smarthost", hop.name)
         return try_again("no-smarthost", addresses.trouble or host)

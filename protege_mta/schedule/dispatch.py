@@ -44,7 +44,7 @@ from .ledger import Ledger, ends, status_of, waits_until
 from .locator import Locate
 from .prepare import Preparer
 from .sitequeue import Location
-from .verdict import Ended, expired, health, is_absence, judge, unclaimed
+from .verdict import Ended, expired, health, is_absence, is_cut, judge, unclaimed
 
 if TYPE_CHECKING:
     import random
@@ -56,13 +56,16 @@ _GoOn = Callable[[Content, Entry, _T], None]
 """What is done with a message that has been opened for an entry.  It gives both back in the end,
 unless it raises."""
 
+Hop = Callable[[Address, Message], NextHop]
+"""The next hop of one recipient of a message."""
+
 LOCAL_TROUBLE: Final = TransientFailure(Scope.MESSAGE, TABLE["local-error"])
 _ALONE: Final = (0,)
 LEAVE_UPDATES: Final = 1000
 """So many updates go into one batch at the end."""
 RETURN_S: Final = 600.0
-"""So long agents have after our start to come back, before mail for them is too old that was still
-young enough when we went down."""
+"""So long sessions have after our start to come up, before mail that waits for one is too old that
+was still young enough when we went down."""
 
 
 class Dispatcher:
@@ -81,7 +84,7 @@ class Dispatcher:
     retry: RetrySchedule
     hold_s: Callable[[Address], float]
     preparer: Preparer
-    _hop: Callable[[Address], NextHop]
+    _hop: Hop
 
     def __init__(
         self,
@@ -102,8 +105,9 @@ class Dispatcher:
         self._now = now
         self._rng = rng
 
-    def route_by(self, hop: Callable[[Address], NextHop]) -> None:
-        """Routing: the next hop of an address.  What is queued follows when it is tried next."""
+    def route_by(self, hop: Hop) -> None:
+        """Routing: the next hop of an address, and whose mail it is.  What is queued follows when it
+        is tried next."""
         self._has_old_routes = hasattr(self, "_hop")
         self._hop = hop
 
@@ -118,12 +122,12 @@ class Dispatcher:
         if envelope.hold_until > due_at:
             due_at = envelope.hold_until
         if len(recipients) == 1:
-            hop = self._hop(recipients[0].address)
+            hop = self._hop(recipients[0].address, message)
             self.scheduler.add(self._entry(message, hop, _ALONE, status, due_at))
             return
         by_hop: dict[NextHop, list[int]] = {}
         for index, recipient in enumerate(recipients):
-            by_hop.setdefault(self._hop(recipient.address), []).append(index)
+            by_hop.setdefault(self._hop(recipient.address, message), []).append(index)
         for hop, indexes in by_hop.items():
             self.scheduler.add(self._entry(message, hop, tuple(indexes), status, due_at))
 
@@ -132,13 +136,14 @@ class Dispatcher:
         groups: dict[tuple[NextHop, RecipientStatus], list[int]] = {}
         for index, status in enumerate(found.statuses):
             if status is not None:
-                hop = self._hop(found.message.envelope.recipients[index].address)
+                address = found.message.envelope.recipients[index].address
+                hop = self._hop(address, found.message)
                 groups.setdefault((hop, status), []).append(index)
         now = self._now()
         for (hop, status), indexes in groups.items():
             due_at = waits_until(found.message, status, now)
             entry = self._entry(found.message, hop, tuple(indexes), status, due_at)
-            if hop.kind == "agent":
+            if hop.kind in ("agent", "tunnel"):
                 entry.expires_at = max(entry.expires_at, now + RETURN_S)
             self.scheduler.add_recovered(entry)
 
@@ -317,7 +322,7 @@ class Dispatcher:
             return False
         by_hop: dict[NextHop, list[int]] = {}
         for index in entry.recipients:
-            hop = self._hop(message.envelope.recipients[index].address)
+            hop = self._hop(message.envelope.recipients[index].address, message)
             by_hop.setdefault(hop, []).append(index)
         if list(by_hop) == [entry.hop]:
             return False
@@ -355,8 +360,10 @@ class Dispatcher:
             entry, Report(health, entry.recipients, entry.attempts, self._now())
         )
 
-    def _next_due(self, entry: Entry, failures: int) -> float | None:
-        retry = self.retry if entry.hop.kind != "agent" else for_agents(self.retry)
+    def _next_due(self, entry: Entry, failures: int, *, is_cut: bool = False) -> float | None:
+        """:param is_cut: whether it was but the way to the relay that failed."""
+        is_near = is_cut or entry.hop.kind == "agent"
+        retry = for_agents(self.retry) if is_near else self.retry
         return retry.next_attempt(
             failures=failures,
             arrived=entry.arrived_at,
@@ -400,7 +407,7 @@ class Dispatcher:
         """Write down what became of an attempt, and give the entry back."""
         message, transition, attempt = content.message, entry.transitions, entry.attempts + 1
         order = self.scheduler.order(entry)
-        due_at = self._next_due(entry, attempt)
+        due_at = self._next_due(entry, attempt, is_cut=is_cut(outcomes, entry.hop.kind))
         verdict = judge(outcomes, is_last=due_at is None, is_removed=order == "remove")
         page = self._ledger.page(content, transition, attempt, site, verdict.ended)
         report = DONE if site is not None else Report(Health.UNKNOWN)
@@ -432,7 +439,10 @@ class Dispatcher:
     def expired(self, entry: Entry) -> None:
         """The scheduler's word that an entry has run out of time and is out of the schedule."""
         to_agent = entry.hop.kind == "agent"
-        outcome = unclaimed(entry.cause) if to_agent else expired(entry.cause)
+        cause = entry.cause
+        if not cause and entry.hop.kind == "tunnel":
+            cause = TABLE["relay-away"].text
+        outcome = unclaimed(cause) if to_agent else expired(cause)
         ended = [Ended(index, "expired", outcome) for index in entry.recipients]
         self._ledger.end(entry, ended).addErrback(
             lambda failure: self.log.failure(

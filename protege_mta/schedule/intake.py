@@ -17,11 +17,12 @@ from twisted.python.failure import Failure
 from ..message import headers
 from ..message.loop import HOPS
 from ..model.address import Address
-from ..model.batch import Append, Batch, BigFile
+from ..model.batch import Append, Batch, BigFile, with_head
 from ..model.envelope import Envelope, Message, Origin, Recipient
 from ..model.ids import QueueId
 from ..model.ports import (
     Events,
+    Held,
     Incoming,
     Known,
     Request,
@@ -33,6 +34,7 @@ from ..model.ports import (
 )
 from ..model.reply import TABLE, Reply
 from ..model.status import RecipientStatus
+from ..model.verdicts import UNCHECKED, Verdicts
 
 _T = TypeVar("_T")
 
@@ -172,19 +174,22 @@ class Acceptance:
 
 
 class Arriving:
-    """One message on its way in; an :class:`~..model.ports.Intake`.
+    """One message on its way in; an :class:`~..model.ports.Arrival`.
 
     :ivar arrived_at: when it began to, POSIX seconds.
     """
 
     __slots__ = (
         "_acceptance",
+        "_began_at",
         "_head",
         "_head_octets",
         "_incoming",
         "_is_eight_bit",
+        "_mark",
         "_request",
         "_trouble",
+        "_verdicts",
         "arrived_at",
         "envelope",
         "id",
@@ -211,6 +216,9 @@ class Arriving:
         self._head: list[bytes] = []
         self._head_octets = 0
         self._is_eight_bit = False
+        self._mark = b""
+        self._verdicts = UNCHECKED
+        self._began_at = 0.0  # when the data ended, once somebody has looked at it
         self._trouble: Failure | None = None
         self._request = request
         if request is not None:
@@ -242,6 +250,21 @@ class Arriving:
         # Back-pressure that ends in trouble lets the rest of the data go by; finish() tells it.
         if not failure.check(CancelledError):
             self._trouble = failure
+
+    def look(self) -> Deferred[Held | Reply]:
+        self._began_at = self._acceptance._now()
+        if self._trouble is not None:
+            self.abort()
+            return succeed(refusal(self._trouble.value))
+        return self._incoming.look().addErrback(self._unseen)
+
+    def _unseen(self, failure: Failure) -> Reply:
+        self.abort()
+        return self._acceptance.failed(failure, self.id)
+
+    def mark(self, head: bytes, verdicts: Verdicts) -> None:
+        self._mark = head
+        self._verdicts = verdicts
 
     def _superseded(self) -> None:
         """The same comes anew by another way; what this one still brings passes by."""
@@ -282,17 +305,21 @@ class Arriving:
             self.envelope,
             self.origin,
             self.arrived_at,
-            self._incoming.size_octets,
+            self._incoming.size_octets + len(self._mark),
             glance.message_id,
             glance.subject,
             self._is_eight_bit,
+            verdicts=self._verdicts,
         )
-        began_at = acceptance._now()
+        began_at = self._began_at or acceptance._now()
         content = self._incoming.at_hand()
         if content is not None:
+            if self._mark:
+                content = (self._mark, *content)
             return acceptance.store(message, content, began_at, request)
+        mark = self._mark
         storing = self._incoming.sealed().addCallback(
-            lambda content: acceptance.store(message, content, began_at, request)
+            lambda content: acceptance.store(message, with_head(content, mark), began_at, request)
         )
         return storing.addErrback(acceptance.failed, self.id)
 

@@ -105,15 +105,23 @@ def is_absence(outcome: Outcome | None) -> bool:
     return isinstance(outcome, TransientFailure) and outcome.scope is Scope.ABSENT
 
 
+def is_cut(outcomes: Sequence[tuple[int, Outcome]], kind: HopKind) -> bool:
+    """Whether those who wait do so for a tunnel that was cut in the middle, and for nothing else:
+    the next session goes on with what had come through."""
+    waiting = [one for _, one in outcomes if isinstance(one, TransientFailure)]
+    is_tunnel = kind == "tunnel" and bool(waiting)
+    return is_tunnel and all(one.scope is Scope.HOST for one in waiting)
+
+
 def health(outcomes: Sequence[tuple[int, Outcome]], kind: HopKind) -> Health:
     """What the attempt taught about its site; transports give all recipients one scope of those
     that are about it.
 
-    An agent's session that is lost is no host in trouble: the next one may be there already.
+    A session that is lost is no host in trouble: the next one may be there already.
     """
     for _, outcome in outcomes:
         if isinstance(outcome, TransientFailure) and outcome.scope in _HEALTH:
             known = _HEALTH[outcome.scope]
-            is_lost = kind == "agent" and known is Health.HOST_TROUBLE
+            is_lost = kind in ("agent", "tunnel") and known is Health.HOST_TROUBLE
             return Health.ABSENT if is_lost else known
     return Health.GOOD

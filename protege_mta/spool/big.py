@@ -21,7 +21,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..model.batch import BigFile
-from ..model.ports import SpoolFailed, SpoolFull
+from ..model.ports import Held, SpoolFailed, SpoolFull
+from .content import BigOctets, MemoryOctets
 from .files import Files
 from .quota import Quota
 from .settings import SpoolSettings
@@ -99,6 +100,7 @@ class DiskIncoming:
         "_name",
         "_offset",
         "_pieces",
+        "_sealed",
         "_sealing",
         "_store",
         "_waiting",
@@ -116,6 +118,7 @@ class DiskIncoming:
         self._error: Exception | None = None
         self._waiting: Deferred[None] | None = None
         self._sealing: Deferred[tuple[bytes, ...] | BigFile] | None = None
+        self._sealed: BigFile | None = None
 
         self._fd = -1
         self._offset = 0
@@ -146,6 +149,15 @@ class DiskIncoming:
             self._start()
         return None
 
+    def look(self) -> Deferred[Held]:
+        if not self._name:
+            return defer.succeed(MemoryOctets(tuple(self._pieces)))
+        store = self._store
+        path = store.folder / self._name
+        return self.sealed().addCallback(
+            lambda _: store.in_thread(partial(BigOctets.open, store.files, path))
+        )
+
     def at_hand(self) -> tuple[bytes, ...] | None:
         if self._name:
             return None
@@ -157,6 +169,8 @@ class DiskIncoming:
         content = self.at_hand()
         if content is not None:
             return defer.succeed(content)
+        if self._sealed is not None:
+            return defer.succeed(self._sealed)
         sealing: Deferred[tuple[bytes, ...] | BigFile] = Deferred()
         self._sealing = sealing
         if not self._is_writing:
@@ -250,7 +264,8 @@ class DiskIncoming:
             self._stop(self._error)
         elif self._sealing is not None:
             sealing, self._sealing = self._sealing, None
-            sealing.callback(BigFile(self._name, self.size_octets, self._checksum))
+            self._sealed = BigFile(self._name, self.size_octets, self._checksum)
+            sealing.callback(self._sealed)
 
     def _stop(self, error: Exception) -> None:
         """There will be no file; :meth:`sealed` says why."""

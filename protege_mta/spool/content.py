@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -15,10 +16,9 @@ _OVERHEAD_OCTETS: Final = 1024
 
 
 @attrs.define(eq=False)
-class MemoryContent:
-    """:class:`~..model.ports.Content` in memory."""
+class MemoryOctets:
+    """:class:`~..model.ports.Held` in memory; in pieces, until somebody reads it."""
 
-    message: Message
     _pieces: tuple[bytes, ...]
 
     @property
@@ -37,19 +37,48 @@ class MemoryContent:
         """There is no descriptor."""
 
 
-@attrs.define(eq=False)
-class BigContent:
-    """:class:`~..model.ports.Content` in a file of its own, whose descriptor it owns: the file may
-    be unlinked while someone reads."""
+@attrs.define(eq=False, init=False)
+class MemoryContent(MemoryOctets):
+    """:class:`~..model.ports.Content` in memory."""
 
     message: Message
+
+    def __init__(self, message: Message, pieces: tuple[bytes, ...]) -> None:
+        self.message = message
+        self._pieces = pieces
+
+
+@attrs.define(eq=False)
+class BigOctets:
+    """:class:`~..model.ports.Held` in a file of its own, whose descriptor it owns: the file may be
+    unlinked while someone reads.
+
+    :ivar head: what comes before the file's octets.
+    """
+
     size_octets: int
+    _head: bytes
     _files: Files
     _fd: int
 
+    @classmethod
+    def open(cls, files: Files, path: Path, head: bytes = b"") -> BigOctets:
+        """:raise OSError:"""
+        fd = files.open(path)
+        try:
+            return cls(len(head) + files.size(fd), head, files, fd)
+        except BaseException:
+            files.close(fd)
+            raise
+
     def read(self, offset: int = 0, size: int = -1) -> bytes:
         rest = max(0, self.size_octets - offset)
-        return self._files.read(self._fd, rest if size < 0 else min(size, rest), offset)
+        size = rest if size < 0 else min(size, rest)
+        first = self._head[offset : offset + size]
+        if len(first) == size:
+            return first
+        behind = max(0, offset - len(self._head))
+        return first + self._files.read(self._fd, size - len(first), behind)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -58,6 +87,24 @@ class BigContent:
 
     def __del__(self) -> None:
         self.close()
+
+
+@attrs.define(eq=False)
+class BigContent:
+    """:class:`~..model.ports.Content` in a file of its own."""
+
+    message: Message
+    _octets: BigOctets
+
+    @property
+    def size_octets(self) -> int:
+        return self._octets.size_octets
+
+    def read(self, offset: int = 0, size: int = -1) -> bytes:
+        return self._octets.read(offset, size)
+
+    def close(self) -> None:
+        self._octets.close()
 
 
 class Cache:

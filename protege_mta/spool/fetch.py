@@ -11,7 +11,7 @@ import attrs
 from ..model.envelope import Message
 from ..model.ids import QueueId
 from . import record as records
-from .content import BigContent, MemoryContent
+from .content import BigContent, BigOctets, MemoryContent
 from .files import Files
 from .record import CONTENT, HEADER_OCTETS, Record
 from .segment import Segment
@@ -46,12 +46,12 @@ class Fetcher:
         record = _record(whole, segment, offset, id)
         meta = records.content_meta(record.meta)
         message = records.message_of(id, meta)
-        if meta.big:
-            return Fetched(self._big(message, meta.big, meta.sum))
         start = HEADER_OCTETS + len(record.meta)
         body = whole[start : start + record.body_octets]
         if crc32(body) != record.body_checksum:
             raise Mismatch("the content does not match its checksum", whole)
+        if meta.big:
+            return Fetched(self._big(message, body, meta.big, meta.sum))
         return Fetched(MemoryContent(message, (body,)))
 
     def header(self, segment: Segment, offset: int, octets: int, id: QueueId) -> Fetched:
@@ -71,15 +71,14 @@ class Fetcher:
         finally:
             self._files.close(fd)
 
-    def _big(self, message: Message, name: str, checksum: int | None) -> BigContent:
-        files = self._files
-        fd = files.open(self._folder / "big" / name)
-        content = BigContent(message, files.size(fd), files, fd)  # owns fd from here on
+    def _big(self, message: Message, head: bytes, name: str, checksum: int | None) -> BigContent:
+        octets = BigOctets.open(self._files, self._folder / "big" / name, head)
+        content = BigContent(message, octets)
         if content.size_octets != message.size_octets:
             content.close()
-            raise Mismatch(f"big/{name} has {content.size_octets} octets")
+            raise Mismatch(f"big/{name} has {content.size_octets - len(head)} octets")
         if checksum is not None:
-            found = offset = 0
+            found, offset = 0, len(head)
             while block := content.read(offset, _BLOCK_OCTETS):
                 found = crc32(block, found)
                 offset += len(block)

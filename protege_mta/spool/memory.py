@@ -14,6 +14,7 @@ from ..model.ids import QueueId
 from ..model.ports import (
     Content,
     Damaged,
+    Held,
     Incoming,
     Journal,
     NoSuchMessage,
@@ -25,7 +26,7 @@ from ..model.ports import (
     Stats,
 )
 from ..model.status import RecipientStatus
-from .content import MemoryContent
+from .content import MemoryContent, MemoryOctets
 
 
 @attrs.define(eq=False)
@@ -51,6 +52,9 @@ class _MemoryIncoming:
         except (SpoolFull, SpoolFailed) as error:
             return defer.fail(error)
         return defer.succeed(tuple(self._pieces))
+
+    def look(self) -> Deferred[Held]:
+        return defer.succeed(MemoryOctets(tuple(self._pieces)))
 
     def at_hand(self) -> tuple[bytes, ...] | None:
         return None if self._spool.is_full or self._spool.is_failed else tuple(self._pieces)

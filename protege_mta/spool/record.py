@@ -198,7 +198,8 @@ class _Message(msgspec.Struct, omit_defaults=True, gc=False):
 
 class ContentMeta(msgspec.Struct, omit_defaults=True):
     """:ivar m: the message.  :ivar s: its recipients' states.
-    :ivar big: the name of the file in ``big`` that holds the octets; empty where the body does.
+    :ivar big: the name of the file in ``big`` that holds the octets, but for the first ones, which
+        the body may have; empty where the body has them all.
     :ivar sum: that file's CRC-32, where it is known.
     """
 
@@ -327,7 +328,10 @@ def draft(operation: Operation) -> Draft:
             meta = ContentMeta(
                 msgspec.Raw(envelope), msgspec.Raw(states), content.name, content.checksum
             )
-            return Draft(CONTENT, id, _encode(meta), (), 0, None, states)
+            head = content.head
+            return Draft(
+                CONTENT, id, _encode(meta), (head,) if head else (), len(head), None, states
+            )
         octets = len(content[0]) if len(content) == 1 else sum(map(len, content))
         meta_octets = _MEMORY_META % (envelope, states)
         return Draft(CONTENT, id, meta_octets, content, octets, None, states)

@@ -88,7 +88,8 @@ def apply(index: Index, segment: Segment, record: Record) -> None:
         meta = records.content_meta(record.meta)
         index.put(id, (segment.number, record.offset, record.octets), bytes(meta.s))
         if meta.big:
-            index.put_big(id, meta.big, records.message_of(id, meta).size_octets)
+            size_octets = records.message_of(id, meta).size_octets - record.body_octets
+            index.put_big(id, meta.big, size_octets)
     elif record.kind == UPDATE:
         change = records.update_meta(record.meta)
         index.update(id, change.recipients or (), change.status())

@@ -18,9 +18,9 @@ import dns.rdataset
 import dns.rdatatype
 import dns.rrset
 
-from ..model.ports import Found, NoSuchName, NoSuchRecord
+from ..model.ports import Found, NoSuchName, NoSuchRecord, RecordKind
 
-Kind = Literal["MX", "A", "AAAA", "TXT", "PTR", "TLSA"]
+Kind = RecordKind
 
 EDNS_OCTETS: Final = 1232
 """The UDP payload we offer to take: what passes every path unfragmented (DNS flag day 2020)."""

@@ -17,7 +17,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from protege_mta.model.batch import Append, Batch, BigFile, End, Operation, Update
+from protege_mta.model.batch import Append, Batch, BigFile, End, Operation, Update, with_head
 from protege_mta.model.ids import IdSource, QueueId
 from protege_mta.model.outcome import Fate
 from protege_mta.model.ports import Content, Position
@@ -236,11 +236,12 @@ class Recording:
             content = (id.encode("ascii") * (content // 26 + 1))[:content]
         self.contents[id] = content
         if arrived is None:
+            head, rest = content[:20], content[20:]
             incoming = self.spool.receive()
-            incoming.write(content)
+            incoming.write(rest)
             sealing = incoming.sealed()
             self.held.work()
-            arrived = sealed(sealing)
+            arrived = with_head(sealed(sealing), head)
         return Append(message(content, recipients, id), arrived, DUE)
 
     def update(self, id: QueueId, recipients: tuple[int, ...] = (0,)) -> None:

@@ -40,6 +40,9 @@ deliver = "maildir"
 maildir = "mail/{{domain}}/{{local_part}}"
 recipients = ["agent"]
 
+[policy]
+authenticate = false
+
 [limits]
 free_octets = 0
 free_inodes = 0

@@ -46,6 +46,9 @@ deliver = "maildir"
 maildir = "protege-mta-data/mail/{{domain}}/{{local_part}}"
 recipients = ["*"]
 
+[policy]
+authenticate = false
+
 [dns]
 nameservers = ["{dns}"]
 """

@@ -166,7 +166,8 @@ class AgentsMachine(RuleBasedStateMachine):
             rng=self.rng,
         )
         domains: dict[str, Literal["tunnel"]] = {"a.test": "tunnel", "b.test": "tunnel"}
-        dispatcher.route_by(RoutingTable(domains, NextHop("mx", ""), self.agents).hop)
+        table = RoutingTable(domains, NextHop("mx", ""), self.agents)
+        dispatcher.route_by(lambda address, message: table.hop(address))
         dispatcher.retry = RETRY
         dispatcher.hold_s = lambda address: HOLD_S
         dispatcher.preparer = Preparer({}, lambda work: succeed(work()))

@@ -199,7 +199,7 @@ class FlowMachine(RuleBasedStateMachine):
             now=now,
             rng=self.rng,
         )
-        dispatcher.route_by(lambda address: NextHop("mx", domain_of(address)))
+        dispatcher.route_by(lambda address, message: NextHop("mx", domain_of(address)))
         dispatcher.retry = RETRY
         dispatcher.preparer = Preparer({}, lambda work: succeed(work()))
         self.scheduler = Scheduler(

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.model.batch import Append, Batch, End, Operation, Update
+from protege_mta.model.batch import Append, Batch, End, Operation, Update, with_head
 from protege_mta.model.envelope import Message
 from protege_mta.model.ids import QueueId
 from protege_mta.model.status import RecipientStatus
@@ -75,15 +75,25 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(
         content=CONTENTS,
+        head=st.binary(max_size=20),
         recipients=st.integers(1, 5),
         hold_until=st.just(0.0) | st.floats(0, 4e9),
         requires_tls=st.booleans(),
     )
     def appended(
-        self, content: bytes, recipients: int, hold_until: float, requires_tls: bool
+        self,
+        content: bytes,
+        head: bytes,
+        recipients: int,
+        hold_until: float,
+        requires_tls: bool,
     ) -> None:
         incoming = self.spool.receive()
         incoming.write(content)
+        held = result(incoming.look())
+        assert held.read() == content
+        held.close()
+        content = head + content
         message = append(content, recipients).message
         envelope = attrs.evolve(
             message.envelope,
@@ -92,7 +102,7 @@ class SpoolMachine(RuleBasedStateMachine):
             requires_tls=requires_tls,
         )
         message = attrs.evolve(message, envelope=envelope)
-        self.commit(Append(message, result(incoming.sealed()), DUE))
+        self.commit(Append(message, with_head(result(incoming.sealed()), head), DUE))
         self.model[message.id] = (content, [DUE] * recipients)
         self.messages[message.id] = message
 

@@ -371,6 +371,12 @@ class GlimpseTests(SynchronousTestCase):
         settings = self.glimpse('run_dir = "/run/x"\nnonsense = 1\n[tls]\ncertificate = "gone"\n')
         self.assertEqual(settings.control_socket, Path("/run/x/control.sock"))
 
+    def test_what_tables_must_agree_about_is_not_asked(self) -> None:
+        """``status`` of a gateway finds its socket, whatever stands in ``[relay]``."""
+        for rest in ('[relay]\nurl = "ws://localhost/ws"\n', ""):
+            settings = self.glimpse(f'mode = "relay"\nrun_dir = "/run/x"\n{rest}')
+            self.assertEqual(settings.run_dir, Path("/run/x"))
+
     def test_broken_there(self) -> None:
         error = self.assertRaises(ConfigError, self.glimpse, "run_dir = 1\n")
         self.assertIn("run_dir: wanted a path, got 1", str(error))

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.ports import Stats
 from protege_mta.model.tally import Tally
-from protege_mta.observe.metrics import Depth, Histogram, Metrics
+from protege_mta.observe.metrics import Depth, Histogram, Metrics, RelayFigures
 
 STATS = Stats(
     messages=3,
@@ -41,6 +41,7 @@ class MetricsTests(SynchronousTestCase):
             lag_s=lambda: 0.002,
             certificates=lambda: {("mx.test", "rsa"): 1.8e9, ("mx.test", "ecdsa"): 1.9e9},
         )
+        self.metrics.relay = lambda: RelayFigures(3, 2, 7, {"lost": 4, "replaced": 1}, {"ok": 5})
 
     def families(self) -> dict[str, Metric]:
         _, octets = self.metrics.render("")
@@ -54,6 +55,16 @@ class MetricsTests(SynchronousTestCase):
             if sample.name == f"protege_mta_{name}" and sample.labels == (labels or {})
         )
         return found
+
+    def test_relay(self) -> None:
+        """A gateway's sessions, and nothing of them where there is no gateway."""
+        self.assertEqual(self.value("relay_identities"), 3)
+        self.assertEqual(self.value("relay_sessions"), 2)
+        self.assertEqual(self.value("relay_logins_total"), 7)
+        self.assertEqual(self.value("relay_losses_total", {"reason": "replaced"}), 1)
+        self.assertEqual(self.value("relay_attestations_total", {"result": "ok"}), 5)
+        self.metrics.relay = None
+        self.assertNotIn("protege_mta_relay_sessions", self.families())
 
     def test_tally(self) -> None:
         """Plain counts of the SMTP sides show without anybody telling."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from protege_mta.model.address import NULL, Address, domain_of
-from protege_mta.model.envelope import Notify, Recipient
+from protege_mta.model.envelope import Message, Notify, Recipient
 from protege_mta.model.hop import HopKind, NextHop, Site
 from protege_mta.model.identity import Identity, identity_of
 from protege_mta.model.ids import QueueId
@@ -76,7 +76,7 @@ class AgentCase(FlowCase):
     def transports(self) -> dict[HopKind, Transport]:
         return {**super().transports(), "agent": AgentTransport(self.sessions)}
 
-    def hop(self, address: Address) -> NextHop:
+    def hop(self, address: Address, message: Message) -> NextHop:
         return self.table.hop(address)
 
     def locate(self, hop: NextHop) -> Deferred[Site | TransientFailure | PermanentFailure]:

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.address import NULL, Address, domain_of
-from protege_mta.model.envelope import Envelope, Notify, Origin, Recipient
+from protege_mta.model.envelope import Envelope, Message, Notify, Origin, Recipient
 from protege_mta.model.hop import HopKind, NextHop, Site
 from protege_mta.model.ids import IdSource, QueueId
 from protege_mta.model.outcome import (
@@ -116,7 +116,7 @@ class FlowCase(SynchronousTestCase):
     def transports(self) -> dict[HopKind, Transport]:
         return {"mx": self.transport}
 
-    def hop(self, address: Address) -> NextHop:
+    def hop(self, address: Address, message: Message) -> NextHop:
         return NextHop("mx", domain_of(address))
 
     def locate(self, hop: NextHop) -> Deferred[Site | TransientFailure | PermanentFailure]:
@@ -470,7 +470,7 @@ class RoutingTests(FlowCase):
         self.transport.script.append({0: GREYLISTED, 1: GREYLISTED})
         id = self.send("b@b.test", "c@b.test")
         hops = {"b@b.test": NextHop("mx", "new.test"), "c@b.test": NextHop("mx", "b.test")}
-        self.dispatcher.route_by(hops.__getitem__)
+        self.dispatcher.route_by(lambda address, message: hops[address])
         self.turn(310)
         self.assertEqual(
             sorted((one.domain, one.recipients) for one in self.transport.attempts[1:]),

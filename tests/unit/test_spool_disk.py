@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.model.batch import Append, Batch, BigFile, End
+from protege_mta.model.batch import Append, Batch, BigFile, End, with_head
 from protege_mta.model.ports import Damaged, SpoolFailed, SpoolFull, SpoolLocked
 from protege_mta.spool.disk import DiskSpool
 from protege_mta.spool.files import Files, Room
@@ -82,6 +82,54 @@ class BigTests(SynchronousTestCase):
         self.assertEqual(opened.read(2**20, 100), content[2**20 : 2**20 + 100])
         self.assertEqual(opened.read(), content)
         opened.close()
+
+    def test_a_head_that_is_known_last(self) -> None:
+        """What is put in front of a file comes first, after a restart and a move to another segment
+        too, and all is counted that is there."""
+        content, head = os.urandom(2**20 + 17), b"Authentication-Results: x; none\r\n"
+        incoming = self.spool.receive()
+        incoming.write(content)
+        looked = self.successResultOf(incoming.look())
+        self.assertEqual((looked.size_octets, looked.read()), (len(content), content))
+        looked.close()
+        sealed = self.successResultOf(incoming.sealed())
+        one = append(head + content)
+        placed = with_head(sealed, head)
+        self.successResultOf(self.spool.commit(Batch((Append(one.message, placed, DUE),))))
+        octets = self.spool.stats().content_octets
+        for _ in range(2):
+            opened = self.successResultOf(self.spool.open(one.message.id))
+            self.assertEqual(opened.size_octets, len(head + content))
+            self.assertEqual(opened.read(), head + content)
+            self.assertEqual(opened.read(10, 10), head[10:20])
+            self.assertEqual(opened.read(30, 10), (head + content)[30:40])
+            self.assertEqual(opened.read(len(head), 5), content[:5])
+            opened.close()
+            self.successResultOf(self.spool.close())
+            self.spool = started(self.disk.crashed(10**6, "dropped"))
+            self.assertEqual(self.spool.stats().content_octets, octets)
+
+    def test_looked_at_and_discarded(self) -> None:
+        """A message that is refused for what was seen leaves no file behind."""
+        incoming = self.spool.receive()
+        incoming.write(b"1" * (2**20 + 1))
+        looked = self.successResultOf(incoming.look())
+        incoming.discard()
+        self.assertEqual(looked.read(2**20), b"1")
+        looked.close()
+        self.assertEqual(self.disk.names(BIG), [])
+
+    def test_small_content_looked_at(self) -> None:
+        """It is in memory, and stays counted there."""
+        incoming = self.spool.receive()
+        incoming.write(b"one")
+        incoming.write(b"two")
+        looked = self.successResultOf(incoming.look())
+        self.assertEqual((looked.size_octets, looked.read(2, 2)), (6, b"et"))
+        assert self.spool._big is not None
+        self.assertEqual(self.spool._big.memory_octets, 6)
+        self.assertEqual(incoming.at_hand(), (b"one", b"two"))
+        self.assertEqual(self.spool._big.memory_octets, 0)
 
     def test_back_pressure(self) -> None:
         """A sender that is faster than the disk waits; two chunks are in memory at most."""

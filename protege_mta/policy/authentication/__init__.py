@@ -1,0 +1,1 @@
+"""Checks of who a message is from: SPF, DKIM and DMARC."""

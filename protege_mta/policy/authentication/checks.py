@@ -1,0 +1,293 @@
+"""The checks of one message, in the right order and within their time.
+
+What takes the processor long goes to threads; what waits for the network waits here, and no longer
+than :data:`DEADLINE_S` in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ...dkim import verify as dkim
+from ...message.authres import Outcome, field
+from ...message.repair import HeaderReader
+from ...model.address import Address
+from ...model.ports import (
+    Answer,
+    Authentication,
+    Found,
+    NoSuchName,
+    NoSuchRecord,
+    Octets,
+    Peer,
+    Resolver,
+    TryAgain,
+)
+from ...model.verdicts import Result, Verdicts
+from ..header_first import HEADER_OCTETS
+from . import dmarc, spf
+
+T = TypeVar("T")
+
+DEADLINE_S: Final = 10.0
+"""What the DNS has not said by then counts as not to be found out for now.  Clients wait ten
+minutes for the answer to their data (RFC 5321, 4.5.3.2.6), and impatient ones half of one."""
+
+MOST: Final = 500
+"""Messages that are checked at a time; more are accepted unchecked."""
+
+LOOKUPS: Final = 100
+"""Lookups at a time: strangers choose what they are about, and routing needs some as well."""
+
+
+class InThread(Protocol):
+    """Does work in some thread; the Deferred fires in the reactor's."""
+
+    def __call__(self, work: Callable[[], T], /) -> Deferred[T]: ...
+
+
+@attrs.frozen
+class _Read:
+    """What a message says of itself.
+
+    :ivar authors: the domains in From, each with its organisational domain.
+    :ivar claims: its signatures.  :ivar bodies: what they are to match.
+    """
+
+    authors: Sequence[tuple[str, str]]
+    claims: Sequence[dkim.Claim | dkim.Finding]
+    bodies: dict[dkim.Form, dkim.Body]
+
+
+class SenderChecks:
+    """:class:`~...model.ports.Authenticator` over one resolver.
+
+    :param clock: for the deadline.
+    :param now: POSIX seconds, for signatures that expire.
+    :param chance: a number from 0 to 1, for policies that want a part of the mail only.
+    :param organisation: gives a domain's organisational domain; called in threads.
+    :param counted: told of each result, by method.
+    :param skipped: told of each message that there was no room to check.
+    :ivar hostname: our authserv-id; replaced when the configuration is read again.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        *,
+        hostname: str,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        chance: Callable[[], float],
+        in_thread: InThread,
+        organisation: Callable[[str], str],
+        counted: Callable[[Verdicts], None],
+        skipped: Callable[[], None],
+    ) -> None:
+        self.hostname = hostname
+        self._resolver = resolver
+        self._clock = clock
+        self._now = now
+        self._chance = chance
+        self._in_thread = in_thread
+        self._organisation = organisation
+        self._counted = counted
+        self._skipped = skipped
+        self._slots = DeferredSemaphore(LOOKUPS)
+        self._under_way = 0
+
+    def check(self, peer: Peer, sender: Address, octets: Octets) -> Deferred[Authentication]:
+        if self._under_way >= MOST:
+            self._skipped()
+            return succeed(self._unknown())
+        self._under_way += 1
+        work = Deferred.fromCoroutine(self._check(peer, sender, octets))
+        return work.addErrback(self._failed).addBoth(self._done)
+
+    def _failed(self, failure: Failure) -> Authentication:
+        self.log.failure("a message's sender could not be checked", failure)
+        return self._unknown()
+
+    def _done(self, found: Authentication) -> Authentication:
+        self._under_way -= 1
+        self._counted(found.verdicts)
+        return found
+
+    def _unknown(self) -> Authentication:
+        outcomes = [Outcome(method, "temperror") for method in ("spf", "dkim", "dmarc")]
+        verdicts = Verdicts("temperror", "temperror", "temperror")
+        return Authentication(verdicts, field(self.hostname, outcomes))
+
+    async def _check(self, peer: Peer, sender: Address, octets: Octets) -> Authentication:
+        names = _Names(self._resolver, self._clock, self._slots)
+        try:
+            who = spf.identity(sender, peer.helo)
+            if who.domain:
+                names.ask((who.domain, "TXT"))
+            read = await self._in_thread(partial(_read, octets, self._now(), self._organisation))
+            for one in read.claims:
+                if isinstance(one, dkim.Claim):
+                    names.ask((one.key_name, "TXT"))
+            for domain in [domain for author in read.authors for domain in author]:
+                names.ask((f"_dmarc.{domain}", "TXT"))
+            spf_result = await self._spf(peer.address, who, names)
+            findings = await self._dkim(read, names)
+            evidence = dmarc.Evidence(
+                spf_result, who.domain, [(one.result, one.domain) for one in findings]
+            )
+            ruling = dmarc.together(
+                [await self._dmarc(*author, evidence, names) for author in read.authors]
+            )
+        finally:
+            names.close()
+        identity = ("smtp.helo", who.helo) if who.is_helo else ("smtp.mailfrom", str(sender))
+        outcomes = [Outcome("spf", spf_result, "", (identity,))]
+        outcomes += [_dkim_outcome(one) for one in findings] or [Outcome("dkim", "none")]
+        outcomes.append(_dmarc_outcome(ruling))
+        verdicts = Verdicts(spf_result, dkim.best(findings), ruling.result)
+        return Authentication(verdicts, field(self.hostname, outcomes), ruling.wish)
+
+    async def _spf(self, peer_address: str, who: spf.SpfIdentity, names: _Names) -> Result:
+        if who.domain:
+            await names.get((who.domain, "TXT"))
+        for _ in range(spf.LOOKUPS):
+            evaluation = partial(spf.evaluate, peer_address, who, names.known)
+            try:
+                return await self._in_thread(evaluation)
+            except spf.Needed as needed:
+                await names.get(needed.question)
+        return "permerror"
+
+    async def _dkim(self, read: _Read, names: _Names) -> list[dkim.Finding]:
+        answers = [
+            await names.get((one.key_name, "TXT")) if isinstance(one, dkim.Claim) else None
+            for one in read.claims
+        ]
+        if not any(answers):
+            return [one for one in read.claims if isinstance(one, dkim.Finding)]
+        return await self._in_thread(partial(_judged, read, answers))
+
+    async def _dmarc(
+        self, author: str, organisation: str, evidence: dmarc.Evidence, names: _Names
+    ) -> dmarc.Ruling:
+        """Find the policy of the domain or its organisation, and go by it (RFC 7489, 6.6.3)."""
+        for domain in dict.fromkeys((author, organisation)):
+            answer = await names.get((f"_dmarc.{domain}", "TXT"))
+            match answer:
+                case TryAgain():
+                    return dmarc.Ruling("temperror", author, reason="no answer about the policy")
+                case Found(records=records):
+                    record = dmarc.read(one for one in records if isinstance(one, str))
+                case NoSuchName() | NoSuchRecord():
+                    record = None
+            if record is not None:
+                return dmarc.ruled(
+                    author,
+                    record,
+                    is_subdomain=domain != author,
+                    evidence=evidence,
+                    organisation=self._organisation,
+                    chance=self._chance(),
+                )
+        return dmarc.Ruling("none", author)
+
+
+class _Names:
+    """What one message has asked of the DNS.
+
+    :ivar known: the answers so far; read in threads too.
+    """
+
+    def __init__(self, resolver: Resolver, clock: IReactorTime, slots: DeferredSemaphore) -> None:
+        self.known: dict[spf.Question, Answer] = {}
+        self._resolver = resolver
+        self._clock = clock
+        self._slots = slots
+        self._ends_at = clock.seconds() + DEADLINE_S
+        self._asked: dict[spf.Question, Deferred[None]] = {}
+
+    def ask(self, question: spf.Question) -> None:
+        """Begin to find it out, if nobody has yet."""
+        if question in self._asked:
+            return
+        rest_s = self._ends_at - self._clock.seconds()
+        if rest_s <= 0:
+            self._asked[question] = succeed(None)
+            self.known[question] = _TOO_LATE
+            return
+        answer = Deferred.fromCoroutine(self._look_up(question))
+        if not answer.called:
+            answer.addTimeout(rest_s, self._clock, onTimeoutCancel=lambda *_: _TOO_LATE)
+        self._asked[question] = answer.addCallback(partial(self.known.__setitem__, question))
+
+    async def get(self, question: spf.Question) -> Answer:
+        """The answer.  One at a time may wait."""
+        self.ask(question)
+        if question not in self.known:
+            await self._asked[question]
+        return self.known[question]
+
+    def close(self) -> None:
+        """Want no more answers."""
+        for asked in self._asked.values():
+            asked.addErrback(lambda failure: failure.trap(CancelledError))
+            asked.cancel()
+
+    async def _look_up(self, question: spf.Question) -> Answer:
+        async with self._slots:
+            return await self._resolver.lookup(*question)
+
+
+_TOO_LATE: Final = TryAgain(f"no answer within {DEADLINE_S:g} s")
+
+
+# --- in threads ----------------------------------------------------------------------------------
+
+
+def _read(octets: Octets, now: float, organisation: Callable[[str], str]) -> _Read:
+    head = octets.read(0, HEADER_OCTETS)
+    reader = HeaderReader(HEADER_OCTETS)
+    parts = reader.feed(head)
+    if parts is None:
+        if octets.size_octets > len(head):
+            return _Read([], [dkim.Finding("permerror", reason="header section is too long")], {})
+        parts = reader.end()
+    fields, body = parts
+    claims = dkim.claims(fields, now)
+    bodies = dkim.bodies(octets, len(head) - len(body), claims)
+    authors = [(domain, organisation(domain)) for domain in dmarc.author_domains(fields)]
+    return _Read(authors, claims, bodies)
+
+
+def _judged(read: _Read, answers: Sequence[Answer | None]) -> list[dkim.Finding]:
+    found = []
+    for one, answer in zip(read.claims, answers, strict=True):
+        if isinstance(one, dkim.Finding):
+            found.append(one)
+        elif answer is not None:
+            found.append(dkim.judged(one, read.bodies[one.form], answer))
+    return found
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+def _dkim_outcome(one: dkim.Finding) -> Outcome:
+    properties = (("header.d", one.domain), ("header.s", one.selector), ("header.b", one.prefix))
+    return Outcome("dkim", one.result, one.reason, properties)
+
+
+def _dmarc_outcome(ruling: dmarc.Ruling) -> Outcome:
+    wish = ruling.wish if ruling.result == "fail" else ""
+    properties = (("policy.dmarc", wish), ("header.from", ruling.domain))
+    return Outcome("dmarc", ruling.result, ruling.reason, properties)
