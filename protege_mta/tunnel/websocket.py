@@ -98,7 +98,8 @@ class _Socket:
             self.abort()
 
     def abort(self) -> None:
-        self.dropConnection(abort=True)
+        """Even where autobahn takes the connection for closed, and waits for octets to leave."""
+        self.transport.abortConnection()
 
     def pause(self) -> None:
         self.transport.pauseProducing()
