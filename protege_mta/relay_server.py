@@ -30,7 +30,7 @@ from .model.reply import Reply
 from .model.tally import Tally
 from .policy.agents import AgentsDoor
 from .policy.buckets import Buckets
-from .policy.clients import network_of
+from .policy.clients import Window, network_of
 from .policy.door import Begin
 from .policy.relaying import Relaying
 from .policy.usage import Usage
@@ -45,6 +45,9 @@ from .tunnel.socket_server import TunnelServer
 
 REVOKED: Final = (4401, "identity_not_allowed")
 """What a session is closed with whose agent may not log in any more; a login is refused alike."""
+
+TOLD_A_MINUTE: Final = 20
+"""So many logins of one address that fail are in the log; it may knock as often as it likes."""
 
 GRACE_S: Final = 5.0
 """How long streams that have begun may take to their end when the service stops."""
@@ -94,11 +97,13 @@ class RelayServer:
             clock=reactor,
             now=time.time,
             new_message_id=new_message_id,
+            monotonic=time.monotonic,
             new_session_id=new_session_id,
             ended=self._received,
             message_octets=settings.limits.message_octets,
         )
         self._knocks = Buckets(time.monotonic, settings.tunnel_server.auth_per_ip_per_minute)
+        self._refusals = Window(time.monotonic)
         self._doorstep = Doorstep(network_of)
         self._server = TunnelServer(
             _Watched(self),
@@ -121,6 +126,8 @@ class RelayServer:
         server = settings.tunnel_server
         if server.enabled:
             self._file.use(server.identities_file)
+        else:
+            self._file.forget()
         self._is_enabled = server.enabled
         self.agents.settings = IdentitySettings(
             takes_any=server.identities == "any",
@@ -180,6 +187,12 @@ class RelayServer:
     def _refused(self, address: str, code: str) -> None:
         results = {"rate_limited": "limited", "identity_not_allowed": "not-allowed"}
         self._tally.logins[results.get(code, "failed")] += 1
+        if self._refusals.add(network_of(address)) <= TOLD_A_MINUTE:
+            self.log.info(
+                "agent refused peer={peer} code={code}",
+                peer=address,
+                code=code,
+            )
 
     # --- sessions --------------------------------------------------------------------------------
 

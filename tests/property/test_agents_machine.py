@@ -44,6 +44,7 @@ from protege_mta.schedule.prepare import Preparer
 from protege_mta.schedule.scheduler import Scheduler, SchedulerSettings
 from protege_mta.schedule.window import WindowSettings
 from protege_mta.spool.memory import MemorySpool
+from protege_mta.testing.requests import MemoryRequests
 from protege_mta.testing.sessions import FakeAgents, FakeSessions
 from protege_mta.transport.agent import AgentTransport
 
@@ -185,6 +186,7 @@ class AgentsMachine(RuleBasedStateMachine):
         self.acceptance = Acceptance(
             self.spool,
             events,
+            requests=MemoryRequests(),
             now=now,
             new_id=self.new_id,
             first_s=lambda: RETRY.first_s,
