@@ -246,7 +246,7 @@ class MemorySocket:
                 other.connection.ponged(octets)
             case "close":
                 reason = octets.decode("utf-8")
-                other.connection.close_came(code, reason)
+                other.connection.closing(code, reason)
                 self.cut(reason, code)
                 return True
         if self.connection.is_stuck and len(self.line) <= ROOM // 2:

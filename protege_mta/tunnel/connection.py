@@ -156,7 +156,8 @@ class Connection(abc.ABC):
             self.session.flow()
         self._feed()
 
-    def close_came(self, code: int, reason: str) -> None:
+    def closing(self, code: int, reason: str) -> None:
+        """A close was sent; or it has come, and was answered."""
         self._end(code, reason)
 
     def gone(self, code: int, reason: str) -> None:
@@ -186,7 +187,7 @@ class Connection(abc.ABC):
     def close(self, code: int, reason: str) -> None:
         if self.stage in (Stage.OPENING, Stage.OPEN):
             self._socket.send_close(code, reason)
-            self._end(code, reason)
+            self.closing(code, reason)
 
     def go_on(self) -> None:
         self._feed()

@@ -14,6 +14,7 @@ from autobahn.twisted.websocket import (
     WebSocketServerFactory,
     WebSocketServerProtocol,
 )
+from autobahn.wamp.types import TransportDetails
 from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -108,10 +109,19 @@ class _Socket:
 
     # --- from autobahn ---------------------------------------------------------------------------
 
+    def connectionMade(self) -> None:
+        """Without autobahn's look at the transport's TLS, which may be behind other protocols."""
+        self._transport_details = TransportDetails()
+        self._connectionMade()
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """At once, and without a line for a log that nobody reads."""
+        self.transport.write(data)
+
     def dataReceived(self, data: bytes) -> None:
         self.connection.heard()
         try:
-            super().dataReceived(data)  # type: ignore[misc]
+            self._dataReceived(data)
         except Exception:
             self.failures.failure("a WebSocket broke")
             self.transport.abortConnection()
@@ -145,10 +155,12 @@ class _Socket:
     def onPong(self, payload: bytes) -> None:
         self.connection.ponged(payload)
 
-    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> Any:
-        answer = super().onCloseFrame(code, reasonRaw)  # type: ignore[misc]
-        self.connection.close_came(*self._end())
-        return answer
+    def sendCloseFrame(
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
+        """Every close goes by here: ours, the answer to the other side's, and autobahn's own."""
+        super().sendCloseFrame(code, reasonUtf8, isReply)  # type: ignore[misc]
+        self.connection.closing(*self._end())
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         self.connection.gone(*self._end())

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.stream import Stream
 from protege_mta.testing.tunnels import HouseIntake, Net, OctetsInMemory, TunnelHouse
-from protege_mta.tunnel.connection import MESSAGE_OCTETS, Stage
+from protege_mta.tunnel.connection import Stage
 from protege_mta.tunnel.limits import TunnelLimits
 from protege_mta.wire.tunnel.frames import (
     BODY_OCTETS,
@@ -24,6 +24,7 @@ from protege_mta.wire.tunnel.frames import (
     encode,
 )
 from protege_mta.wire.tunnel.messages import (
+    MESSAGE_OCTETS,
     AuthError,
     Challenge,
     ChallengeRequest,

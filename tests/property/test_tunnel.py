@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.outcome import Delivered, Outcome
@@ -76,11 +77,14 @@ def parts(octets: bytes, cuts: list[int]) -> list[FramePart]:
 class FrameTests(SynchronousTestCase):
     @given(st.sampled_from(Kind), TEXTS, BODIES, CUTS)
     def test_frames_come_back(self, kind: Kind, name: str, body: bytes, cuts: list[int]) -> None:
-        expected: list[FramePart] = {
-            Kind.START: [Start(name, body)],
-            Kind.CHUNK: [Piece(name, body)] if body else [],
-            Kind.END: [End(name, body)],
-        }[kind]
+        expected: list[FramePart]
+        match kind:
+            case Kind.START:
+                expected = [Start(name, body)]
+            case Kind.CHUNK:
+                expected = [Piece(name, body)] if body else []
+            case Kind.END:
+                expected = [End(name, body)]
         self.assertEqual(parts(encode(kind, name, body), cuts), expected)
 
     @given(st.binary(max_size=40) | st.builds(lambda kind, rest: bytes([1, kind, 1, 0, 0, 0]) + rest,
@@ -247,21 +251,16 @@ class World:
         mail = self.random.choice(self.mail)
         self._send(mail, self.random.choice(self.pairs))
 
-    def _send(self, mail: Mail, pair: Pair) -> Deferred[Outcome]:
-        def over(outcome: Outcome) -> Outcome:
+    def _send(self, mail: Mail, pair: Pair) -> None:
+        def over(outcome: Outcome | Failure) -> None:
             mail.under_way -= 1
             if isinstance(outcome, Delivered):
                 mail.delivered += 1
                 self.check(mail)
-            return outcome
-
-        def cancelled(failure: object) -> None:
-            mail.under_way -= 1
 
         mail.under_way += 1
-        outcome = pair.session.send(mail.stream, OctetsInMemory(mail.content))
-        self.last = outcome
-        return outcome.addCallbacks(over, cancelled)  # type: ignore[return-value]
+        self.last = pair.session.send(mail.stream, OctetsInMemory(mail.content))
+        self.last.addBoth(over)
 
     last: Deferred[Outcome] | None = None
 

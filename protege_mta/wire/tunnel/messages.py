@@ -214,10 +214,10 @@ def _flag(members: Mapping[str, Any], name: str) -> bool:
 
 
 def _time_or_none(members: Mapping[str, Any], name: str) -> float | None:
-    """POSIX seconds; None where there is none, or no time."""
+    """POSIX seconds, to the millisecond; None where there is none, or no time."""
     try:
         at = datetime.fromisoformat(_text(members, name))
-        return at.timestamp() if at.tzinfo else None
+        return round(at.timestamp(), 3) if at.tzinfo else None
     except (_Wrong, ValueError, OverflowError):
         return None
 
