@@ -184,7 +184,15 @@ class PassThrough:
 
     def _send(self, session: Session, passing: Passing, index: int) -> Deferred[Outcome]:
         def send() -> Deferred[Outcome]:
-            return session.send(self._stream(passing.message, index, passing.size_octets), passing)
+            stream = self._stream(passing.message, index, passing.size_octets)
+            origin = passing.message.origin
+            if origin.request_id:
+                # Whoever hands it in has a name for it and may do so again: by another message of
+                # ours the agent would not know that it has it.
+                about = f"{origin.identity}\n{origin.request_id}\n{stream.recipient}"
+                name = hashlib.sha256(about.encode()).hexdigest()
+                stream = attrs.evolve(stream, request_id=name)
+            return session.send(stream, passing)
 
         return maybeDeferred(send).addErrback(self._broke)
 

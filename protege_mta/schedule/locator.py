@@ -15,7 +15,7 @@ from ..model.outcome import PermanentFailure, Scope, TransientFailure
 from ..model.reply import TABLE
 from .backoff import Backoff
 from .entry import Entry
-from .sitequeue import HopQueue, Location, SiteQueue
+from .sitequeue import HopQueue, Location, SiteQueue, Slots
 from .wheel import Alarm, drop
 from .window import Window, WindowSettings
 
@@ -32,6 +32,7 @@ Locate = Callable[[NextHop], Deferred[Location]]
 class Locator:
     """Owns the hops and the sites that are in use, and forgets the others.
 
+    :param slots: those that a kind of site shares with others.
     :param located_s: how long a located hop is not looked up again.
     :param most_told: so many entries without a site are in somebody's hands at a time.
     :param located: an entry that waited has a site now.
@@ -54,6 +55,7 @@ class Locator:
         rng: random.Random,
         backoff: Backoff,
         windows: Mapping[HopKind, WindowSettings],
+        slots: Callable[[HopKind], Slots],
         located_s: float,
         most_told: int,
         located: Callable[[Entry, SiteQueue], None],
@@ -66,6 +68,7 @@ class Locator:
         self._rng = rng
         self.backoff = backoff
         self._windows = windows
+        self._slots = slots
         self._located_s = located_s
         self._most_told = most_told
         self._located = located
@@ -252,7 +255,7 @@ class Locator:
         queue = self.sites.get(site.key)
         if queue is None:
             window = Window.opened(self._windows[site.kind])
-            queue = self.sites[site.key] = SiteQueue(site, window)
+            queue = self.sites[site.key] = SiteQueue(site, window, self._slots(site.kind))
         queue.site = site
         return queue
 

@@ -8,7 +8,6 @@ is told in ``docs/explanation/scheduling.md``.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
@@ -25,7 +24,7 @@ from .backoff import AGENTS, Backoff
 from .entry import Entry, Health, Report
 from .locator import SLICE, Locate, Locator
 from .register import Register, idle_state
-from .sitequeue import HopQueue, Line, SiteQueue
+from .sitequeue import HopQueue, Line, SiteQueue, Slots
 from .standing import Depth, SiteSummary, Standing, is_absent, standing_of
 from .wheel import Alarm, drop
 from .window import WINDOWS, WindowSettings
@@ -46,7 +45,9 @@ Order = Literal["hold", "remove"]
 class SchedulerSettings:
     """Limits and paces.
 
-    :ivar concurrency: attempts under way at a time, all sites together.
+    :ivar concurrency: attempts under way at a time, all sites together but for agents.
+    :ivar agent_concurrency: the same for agents: their links may be slow, and keep nobody else's
+        mail waiting.
     :ivar windows: attempts under way at a site, by its kind.
     :ivar backoff: of sites and of lookups, which live in memory only.
     :ivar located_s: for how long a located next hop is not looked up again.
@@ -55,6 +56,7 @@ class SchedulerSettings:
     """
 
     concurrency: int = attrs.field(default=500, validator=validators.ge(1))
+    agent_concurrency: int = attrs.field(default=500, validator=validators.ge(1))
     windows: Mapping[HopKind, WindowSettings] = WINDOWS
     backoff: Backoff = attrs.field(factory=lambda: Backoff(first_s=30.0))
     located_s: float = attrs.field(default=60.0, validator=validators.gt(0))
@@ -99,7 +101,8 @@ class Scheduler:
         self._unlocated = unlocated
         self._expired = expired
         self._late = late
-        self._concurrency = settings.concurrency
+        self._slots = Slots(settings.concurrency)
+        self._agent_slots = Slots(settings.agent_concurrency)
         self._ramp = settings.ramp
 
         self._alarm = Alarm(clock, now, self._turn)
@@ -111,6 +114,7 @@ class Scheduler:
             rng=rng,
             backoff=settings.backoff,
             windows=settings.windows,
+            slots=lambda kind: self._agent_slots if kind == "agent" else self._slots,
             located_s=settings.located_s,
             most_told=settings.concurrency,
             located=self._located,
@@ -118,8 +122,6 @@ class Scheduler:
             abandoned=self._move_on,
         )
         self._orders: dict[Entry, Order] = {}
-        self._active = 0  # attempts that occupy a slot
-        self._ready: deque[SiteQueue] = deque()  # sites with room and somebody waiting
         self._is_starting = False
         self._recovered = 0
         self._recovering_since = 0.0
@@ -190,7 +192,7 @@ class Scheduler:
             and not self._is_starting
             and not queue.pause.until
             and not queue.waiting
-            and self._active < self._concurrency
+            and queue.slots.active < queue.slots.size
             and not self._is_stopping
         ):
             self._is_starting = True
@@ -200,13 +202,13 @@ class Scheduler:
             queue.push(entry)
             self._watch(entry)
             self._make_ready(queue)
-        if self._ready:
+        if queue.slots.ready:
             self._start_ready()
 
     def _make_ready(self, queue: SiteQueue) -> None:
         if queue.waiting and not queue.is_ready and queue.has_room:
             queue.is_ready = True
-            self._ready.append(queue)
+            queue.slots.ready.append(queue)
 
     def _start_ready(self) -> None:
         """Start what may be started, one entry a site in turn.
@@ -217,9 +219,16 @@ class Scheduler:
         if self._is_starting or self._is_stopping:
             return
         self._is_starting = True
-        ready = self._ready
+        self._fill(self._slots)
+        self._fill(self._agent_slots)
+        self._is_starting = False
+        if self._slots.may_start or self._agent_slots.may_start:
+            self._alarm.ring_soon()
+
+    def _fill(self, slots: Slots) -> None:
+        ready = slots.ready
         budget = SLICE
-        while ready and budget and self._active < self._concurrency:
+        while ready and budget and slots.active < slots.size:
             queue = ready.popleft()
             entry = queue.pop() if queue.has_room else None
             if entry is None:
@@ -233,13 +242,10 @@ class Scheduler:
             else:
                 self._offer(entry, self._now())
                 self._locator.forget_site(queue)
-        self._is_starting = False
-        if ready and self._active < self._concurrency:
-            self._alarm.ring_soon()
 
     def _begin(self, entry: Entry, queue: SiteQueue) -> None:
         queue.active += 1
-        self._active += 1
+        queue.slots.active += 1
         entry.place = queue
         self._register.change(entry, "active")
         self._hand_over(entry, self._start, queue.site)
@@ -274,7 +280,7 @@ class Scheduler:
         entry.place = None
         if isinstance(queue, SiteQueue):
             queue.active -= 1
-            self._active -= 1
+            queue.slots.active -= 1
             self._learn(queue, report)
             if report.health is Health.ABSENT:
                 self._locator.changed(entry.hop)
@@ -291,7 +297,7 @@ class Scheduler:
                 self._locator.forget_site(queue)
         else:
             self._locator.serve()
-        if self._ready:
+        if self._slots.ready or self._agent_slots.ready:
             self._start_ready()
         if self._is_stopping:
             self._tell_stopped()
@@ -383,7 +389,7 @@ class Scheduler:
                 case None:
                     break
         self._locator.serve()
-        if self._ready:
+        if self._slots.ready or self._agent_slots.ready:
             self._start_ready()
         self._alarm.rest()
 
@@ -422,7 +428,7 @@ class Scheduler:
         """Whoever is behind a hop has come or gone.  What waits for it is tried at once, or goes on
         waiting; what failed and waits for its time does so."""
         self._locator.changed(hop)
-        if self._ready:
+        if self._slots.ready or self._agent_slots.ready:
             self._start_ready()
 
     # --- people -----------------------------------------------------------------------------------
@@ -535,9 +541,7 @@ class Scheduler:
     def standing(self, id: QueueId) -> list[Standing]:
         """Where the message stands, one for each entry."""
         return [
-            standing_of(
-                entry, self._locator.known(entry.hop), self._orders.get(entry), self._concurrency
-            )
+            standing_of(entry, self._locator.known(entry.hop), self._orders.get(entry))
             for entry in self.entries(id)
         ]
 

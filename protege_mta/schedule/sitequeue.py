@@ -106,10 +106,32 @@ class Lane:
         return None
 
 
+class Slots:
+    """Attempts that many sites share.
+
+    :ivar size: how many may be under way at a time.
+    :ivar active: how many are.
+    :ivar ready: the sites with room and somebody waiting, in turn.
+    """
+
+    __slots__ = ("active", "ready", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.active = 0
+        self.ready: deque[SiteQueue] = deque()
+
+    @property
+    def may_start(self) -> bool:
+        """Whether there is a slot, and somebody who may have it."""
+        return bool(self.ready) and self.active < self.size
+
+
 class SiteQueue:
     """A site: its due entries, its window and its back-off.
 
     :ivar site: as it was located last.
+    :ivar slots: what its attempts occupy, with those of other sites.
     :ivar express: what a person asked for, before all else.
     :ivar waiting: how many due entries wait in all lanes.
     :ivar active: attempts under way.
@@ -128,13 +150,15 @@ class SiteQueue:
         "ordinary",
         "pause",
         "site",
+        "slots",
         "urgent",
         "waiting",
         "window",
     )
 
-    def __init__(self, site: Site, window: Window) -> None:
+    def __init__(self, site: Site, window: Window, slots: Slots) -> None:
         self.site = site
+        self.slots = slots
         self.window = window
         self.pause = Pause()
         self.express, self.urgent, self.ordinary = Lane(self), Lane(self), Lane(self)

@@ -79,13 +79,11 @@ def standing_of(
     entry: Entry,
     hop: HopQueue | None,
     order: Literal["hold", "remove"] | None,
-    concurrency: int,
 ) -> Standing:
     """Describe where an entry stands.
 
     :param hop: the entry's, where it is known at the moment.
     :param order: what a person wants of it once it comes back.
-    :param concurrency: attempts under way at a time, all sites together.
     """
     queue = _queue(entry, hop)
     return Standing(
@@ -95,7 +93,7 @@ def standing_of(
         state=entry.state,
         due_at=0.0 if is_absent(entry, hop) else entry.due_at,
         attempts=entry.attempts,
-        why=_why(entry, hop, queue, order, concurrency),
+        why=_why(entry, hop, queue, order),
     )
 
 
@@ -121,7 +119,6 @@ def _why(
     hop: HopQueue | None,
     queue: SiteQueue | None,
     order: Literal["hold", "remove"] | None,
-    concurrency: int,
 ) -> str:
     if entry.state == "held":
         return "held until it is released"
@@ -158,4 +155,6 @@ def _why(
             f"waits for one of {queue.window.size} connections to {queue.site.key}, "
             f"with {queue.waiting - 1} others"
         )
-    return f"waits for one of {concurrency} connections to all sites together"
+    if queue.site.kind == "agent":
+        return f"waits for one of {queue.slots.size} streams to all agents together"
+    return f"waits for one of {queue.slots.size} connections to all sites together"

@@ -179,7 +179,9 @@ class AgentsMachine(RuleBasedStateMachine):
             unlocated=dispatcher.unlocated,
             expired=dispatcher.expired,
             late=dispatcher.late,
-            settings=SchedulerSettings(concurrency=5, windows={"agent": WindowSettings(2, 4)}),
+            settings=SchedulerSettings(
+                agent_concurrency=5, windows={"agent": WindowSettings(2, 4)}
+            ),
         )
         dispatcher.scheduler = self.scheduler
         ledger.accepted = dispatcher.accepted

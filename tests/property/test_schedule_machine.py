@@ -14,6 +14,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
+from protege_mta.model.hop import NextHop
 from protege_mta.model.ids import QueueId
 from protege_mta.model.outcome import PermanentFailure, Scope, TransientFailure
 from protege_mta.model.reply import Reply
@@ -33,10 +34,18 @@ LOCATIONS = st.sampled_from(
         site("mx2.test"),
         TransientFailure(Scope.SITE, Reply(451, "4.4.3", ("name server failed",))),
         PermanentFailure(Scope.SITE, Reply(550, "5.1.2", ("no such domain",))),
+        TransientFailure(Scope.ABSENT, Reply(451, "4.4.1", ("nobody is there",))),
     ]
 )
 HEALTH = st.sampled_from(
-    [Health.GOOD, Health.GOOD, Health.HOST_TROUBLE, Health.DEAD, Health.UNKNOWN]
+    [
+        Health.GOOD,
+        Health.GOOD,
+        Health.HOST_TROUBLE,
+        Health.DEAD,
+        Health.ABSENT,
+        Health.UNKNOWN,
+    ]
 )
 SECONDS = st.floats(0.0, 200.0)
 SOON = st.floats(-10.0, 300.0)
@@ -136,6 +145,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(domain=DOMAINS, location=LOCATIONS)
     def relocate(self, domain: str, location: object) -> None:
         self.shop.locations[domain] = location  # type: ignore[assignment]
+
+    @rule(domain=DOMAINS)
+    def change(self, domain: str) -> None:
+        """Whoever is behind it has come or gone."""
+        self.scheduler.changed(NextHop("mx", domain))
 
     @precondition(lambda self: self.shop.at_work)
     @rule(which=st.integers(0, 5), health=HEALTH, remains=st.booleans(), due_in_s=SOON)

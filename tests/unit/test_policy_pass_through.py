@@ -186,6 +186,23 @@ class HandingOnTests(Case):
         self.send(TO_ANNA, TO_BERT)
         self.assertEqual(len(self.anna.sent), 2)
 
+    def test_a_request_that_has_a_name(self) -> None:
+        """An agent that hands it in again has it recognised by who has it: one name, always."""
+        names = []
+        for identity in ("x", "x", "y"):
+            passing = self.house.begin(
+                self.peer,
+                Envelope(Address("a@a.test"), (Recipient(Address(TO_ANNA)),)),
+                Origin("tunnel", identity, request_id="r-1"),
+                lambda id, at: TRACE,
+            )
+            assert isinstance(passing, Passing)
+            passing.finish()
+            names.append(self.anna.sent[-1].stream.request_id)
+        self.assertEqual(len(names[0]), 64)
+        self.assertEqual(names[0], names[1])
+        self.assertNotEqual(names[0], names[2])
+
     def test_another_message_to_one_that_has_it_is_another(self) -> None:
         answer = self.send(TO_ANNA, TO_BERT)
         self.anna.sent[0].outcome.callback(TAKEN)

@@ -327,6 +327,18 @@ class AwayTests(AgentCase):
         self.assertEqual(most, 500)
         self.assertEqual({len(session.sent) for session in sessions}, {2})
 
+    def test_agents_that_are_slow_keep_no_other_mail_waiting(self) -> None:
+        """Their streams take all slots that agents have; a message for a host has its own."""
+        identities = [identity_of(n.to_bytes(32, "big")) for n in range(1, 102)]
+        self.agents.known |= set(identities)
+        for identity in identities:
+            self.agents.mailboxes[f"{identity}@agents.test"] = identity
+            self.come(identity)
+            ids = [self.send(f"{identity}@agents.test") for _ in range(5)]
+        self.assertEqual(self.why(ids[-1]), "waits for one of 500 streams to all agents together")
+        self.send("b@b.test")
+        self.assertEqual(len(self.transport.attempts), 1)
+
 
 class RestartTests(AgentCase):
     def test_what_waited_still_waits(self) -> None:

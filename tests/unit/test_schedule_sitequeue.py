@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.model.hop import NextHop
 from protege_mta.model.ids import QueueId
 from protege_mta.schedule.entry import Entry
-from protege_mta.schedule.sitequeue import SiteQueue
+from protege_mta.schedule.sitequeue import SiteQueue, Slots
 from protege_mta.schedule.wheel import Wheel, drop
 from protege_mta.schedule.window import Window, WindowSettings
 from protege_mta.testing.workers import site
@@ -30,7 +30,7 @@ class SiteQueueTests(SynchronousTestCase):
     """The lanes of a site."""
 
     def setUp(self) -> None:
-        self.queue = SiteQueue(site("mx.test"), Window.opened(WindowSettings()))
+        self.queue = SiteQueue(site("mx.test"), Window.opened(WindowSettings()), Slots(1))
 
     def step_out(self, one: Entry) -> None:
         assert one.place is not None
