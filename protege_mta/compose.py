@@ -62,7 +62,7 @@ from .policy.relaying import AgentMailboxes, Mailboxes, Relaying
 from .policy.submission import SubmissionDoor
 from .policy.tarpit import Tarpit
 from .register import Register
-from .relay_server import RelayServer
+from .relay_server import RelayServer, attester
 from .routing.agents import AgentRouter
 from .routing.lmtp import LmtpRouter
 from .routing.mx import MxRouter
@@ -303,14 +303,16 @@ class House:
         """
         tls_source = self._tls_source(settings)
         tls = certificates.load(tls_source) if tls_source is not None else None
+        attest = attester(settings)
         signers = outbound.signers(settings)
-        transports = self._transports(settings)
+        transports = self._transports(settings, attest)
         locator = self._new_locator(settings)
         kinds, way_out = _routes(settings)
         self.relay_server.configure(settings)
 
         is_rerouted = _routes(settings) != _routes(self.settings)
         self.settings = settings
+        self.attest = attest
         self._locator = locator
         self.dispatcher.route_by(RoutingTable(kinds, way_out, self.agents).hop)
         self.dispatcher.retry = _retry(settings)
@@ -341,7 +343,7 @@ class House:
             for id in self.spool.ids():
                 self.scheduler.retry_released(id)
 
-    def _transports(self, settings: Settings) -> dict[HopKind, Transport]:
+    def _transports(self, settings: Settings, attest: Attest | None) -> dict[HopKind, Transport]:
         found: dict[HopKind, Transport] = {
             kind: DelegatedTransport(self.delegate, one) if self.delegate is not None else one
             for kind, one in outbound.transports(
@@ -354,7 +356,7 @@ class House:
             hostname=settings.hostname,
             started_at=self.started_at,
         )
-        found["agent"] = AgentTransport(self.sessions, self.attest)
+        found["agent"] = AgentTransport(self.sessions, attest)
         return found
 
     def _new_locator(self, settings: Settings) -> Callable[[NextHop], Deferred[Located]]:
