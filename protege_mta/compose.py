@@ -66,7 +66,7 @@ from .policy.submission import SubmissionDoor
 from .policy.tarpit import Tarpit
 from .policy.verified import Action, Verification
 from .register import Register
-from .relay_server import RelayServer
+from .relay_server import RelayServer, attester
 from .routing.agents import AgentRouter
 from .routing.lmtp import LmtpRouter
 from .routing.mx import MxRouter
@@ -337,16 +337,24 @@ class House:
         """
         tls_source = self._tls_source(settings)
         tls = certificates.load(tls_source) if tls_source is not None else None
+        attest = attester(settings)
         signers = outbound.signers(settings)
+<<<<<<< HEAD
         transports = self._transports(settings)
         by_name = self._smarthost_router()
         locator = self._new_locator(settings, by_name)
         relaying = _relaying(settings, self.agents, self.sessions)
+=======
+        transports = self._transports(settings, attest)
+        locator = self._new_locator(settings)
+        kinds, way_out = _routes(settings)
+>>>>>>> tun-b
         self.relay_server.configure(settings)
         is_rerouted = self.gateway.configure(settings, relaying, by_name)
 
         is_rerouted = is_rerouted or _routes(settings) != _routes(self.settings)
         self.settings = settings
+        self.attest = attest
         self._locator = locator
         self._route(settings)
         self.dispatcher.retry = _retry(settings)
@@ -397,7 +405,7 @@ class House:
         for id in self.spool.ids():
             self.scheduler.retry_released(id)
 
-    def _transports(self, settings: Settings) -> dict[HopKind, Transport]:
+    def _transports(self, settings: Settings, attest: Attest | None) -> dict[HopKind, Transport]:
         found: dict[HopKind, Transport] = {
             kind: DelegatedTransport(self.delegate, one) if self.delegate is not None else one
             for kind, one in outbound.transports(
@@ -410,8 +418,12 @@ class House:
             hostname=settings.hostname,
             started_at=self.started_at,
         )
+<<<<<<< HEAD
         found["agent"] = AgentTransport(self.sessions, self.attest)
         found["tunnel"] = TunnelTransport(self.gateway.lines)
+=======
+        found["agent"] = AgentTransport(self.sessions, attest)
+>>>>>>> tun-b
         return found
 
     def _smarthost_router(self) -> SmarthostRouter:

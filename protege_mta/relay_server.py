@@ -13,6 +13,8 @@ from typing import Any, Final
 from uuid import uuid4
 
 import attrs
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.task import deferLater
@@ -27,24 +29,31 @@ from .model.identity import Agent
 from .model.outcome import Delivered, Outcome, PermanentFailure
 from .model.ports import Events, Session
 from .model.reply import Reply
+from .model.stream import Attestation, Stream
 from .model.tally import Tally
+from .model.verdicts import Verdicts, signal
 from .policy.agents import AgentsDoor
 from .policy.buckets import Buckets
-from .policy.clients import network_of
+from .policy.clients import Window, network_of
 from .policy.door import Begin
 from .policy.relaying import Relaying
 from .policy.usage import Usage
 from .state.agents import StoredAgents
 from .state.database import Database
+from .transport.agent import Attest
 from .transport.control import Done, Handler, Row
 from .tunnel.doorstep import Doorstep
 from .tunnel.identities import Identities, IdentitiesFile, IdentitySettings, InThread
 from .tunnel.limits import TunnelLimits
 from .tunnel.sessions import Registry
 from .tunnel.socket_server import TunnelServer
+from .wire.tunnel.attestation import Signals, sign
 
 REVOKED: Final = (4401, "identity_not_allowed")
 """What a session is closed with whose agent may not log in any more; a login is refused alike."""
+
+TOLD_A_MINUTE: Final = 20
+"""So many logins of one address that fail are in the log; it may knock as often as it likes."""
 
 GRACE_S: Final = 5.0
 """How long streams that have begun may take to their end when the service stops."""
@@ -94,11 +103,13 @@ class RelayServer:
             clock=reactor,
             now=time.time,
             new_message_id=new_message_id,
+            monotonic=time.monotonic,
             new_session_id=new_session_id,
             ended=self._received,
             message_octets=settings.limits.message_octets,
         )
         self._knocks = Buckets(time.monotonic, settings.tunnel_server.auth_per_ip_per_minute)
+        self._refusals = Window(time.monotonic)
         self._doorstep = Doorstep(network_of)
         self._server = TunnelServer(
             _Watched(self),
@@ -121,6 +132,8 @@ class RelayServer:
         server = settings.tunnel_server
         if server.enabled:
             self._file.use(server.identities_file)
+        else:
+            self._file.forget()
         self._is_enabled = server.enabled
         self.agents.settings = IdentitySettings(
             takes_any=server.identities == "any",
@@ -180,6 +193,12 @@ class RelayServer:
     def _refused(self, address: str, code: str) -> None:
         results = {"rate_limited": "limited", "identity_not_allowed": "not-allowed"}
         self._tally.logins[results.get(code, "failed")] += 1
+        if self._refusals.add(network_of(address)) <= TOLD_A_MINUTE:
+            self.log.info(
+                "agent refused peer={peer} code={code}",
+                peer=address,
+                code=code,
+            )
 
     # --- sessions --------------------------------------------------------------------------------
 
@@ -278,6 +297,26 @@ def tunnel_domains(settings: Settings) -> tuple[str, ...]:
         for name, domain in settings.domains.items()
         if isinstance(domain, TunnelDomain)
     )
+
+
+def attester(settings: Settings) -> Attest | None:
+    """Signs our word about senders; None where the configuration names no key.  Blocks.
+
+    :raise OSError, ValueError: the key cannot be used.
+    """
+    server = settings.tunnel_server
+    if not server.enabled or server.attestation is None:
+        return None
+    key_id, path = server.attestation.key_id, server.attestation.private_key
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError(f"{path}: no Ed25519 key")
+
+    def attest(stream: Stream, verdicts: Verdicts) -> Attestation:
+        signals = Signals(signal(verdicts.spf), signal(verdicts.dkim), signal(verdicts.dmarc))
+        return sign(stream, time.time(), signals, key_id=key_id, key=key)
+
+    return attest
 
 
 def _limits(settings: Settings) -> TunnelLimits:

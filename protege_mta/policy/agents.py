@@ -24,6 +24,7 @@ from ..model.reply import TABLE, Reply
 from ..model.stream import DeliveryState, Stream
 from .addresses import Addresses, addresses
 from .authorship import completed, may_claim
+from .clients import Window
 from .door import Begin
 from .header_first import HeaderFirst
 from .relaying import Relaying
@@ -32,6 +33,9 @@ from .usage import Reservation, Usage
 
 LISTENER: Final = "tunnel"
 """What stands for the listener's name where a tunnel's end is a :class:`~..model.ports.Peer`."""
+
+TOLD_A_MINUTE: Final = 60
+"""So many refusals of one agent are events; more would let a broken one fill the journal."""
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _ENDS: Final[dict[str, tuple[str, str]]] = {
@@ -68,6 +72,7 @@ class AgentsDoor:
     :param begin: opens the way into the spool; a reply of 2yz says that the message is there.
     :param usage: counts what agents send; they are named apart from accounts.
     :param now: POSIX seconds, for Date.
+    :param monotonic: any seconds that never jump back much.
     :param new_message_id: makes a Message-ID, with its angle brackets.
     :param ended: told how each stream ended, and how many octets of it came: the reply, or None
         where it was broken off.
@@ -90,6 +95,7 @@ class AgentsDoor:
         usage: Usage,
         clock: IReactorTime,
         now: Callable[[], float],
+        monotonic: Callable[[], float],
         new_message_id: Callable[[], str],
         new_session_id: Callable[[], str],
         ended: Callable[[Reply | None, int], None],
@@ -106,6 +112,7 @@ class AgentsDoor:
         self._usage = usage
         self._clock = clock
         self._now = now
+        self._refusals = Window(monotonic)
         self._new_message_id = new_message_id
         self._new_session_id = new_session_id
         self._ended = ended
@@ -195,7 +202,11 @@ class AgentsDoor:
         self._told(peer, stream, reply, octets)
 
     def _told(self, peer: Peer, stream: Stream, reply: Reply | None, octets: int) -> None:
-        if reply is not None and reply.code >= 400:
+        if (
+            reply is not None
+            and reply.code >= 400
+            and self._refusals.add(peer.identity) <= TOLD_A_MINUTE
+        ):
             self._events.rejected(peer, stream.sender, stream.recipient, reply)
         self._ended(reply, octets)
 

@@ -132,7 +132,7 @@ class IdentitiesFile:
         self._read = read
         self._put = put
         self._in_thread = in_thread
-        self._path = Path()
+        self._path: Path | None = None
         self._used: Mark = None
         self._last: Mark = None
         self._call = LoopingCall(self._look)
@@ -149,8 +149,13 @@ class IdentitiesFile:
         self._used = self._last = mark
         self._put(agents)
 
+    def forget(self) -> None:
+        """There is no file any more, and nobody is listed."""
+        self._path = None
+        self._put(())
+
     def start(self) -> None:
-        """Look after it."""
+        """Look after it, where there is one."""
         self._call.start(LOOK_S, now=False).addErrback(self._broken)
 
     def stop(self) -> None:
@@ -159,6 +164,8 @@ class IdentitiesFile:
 
     async def _look(self) -> None:
         path = self._path
+        if path is None:
+            return
         mark = await self._in_thread(lambda: _mark(path))
         before, self._last = self._last, mark
         if mark == self._used or mark != before or path != self._path:

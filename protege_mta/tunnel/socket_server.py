@@ -191,10 +191,6 @@ class RelayConnection(Connection):
         self._refuse(Refuse("invalid_message"))
 
     def _refuse(self, refuse: Refuse) -> None:
-        self.log.info(
-            "tunnel login refused peer={peer} code={code}",
-            peer=self.peer_address, code=refuse.code,
-        )  # fmt: skip
         self._server.refused(self.peer_address, refuse.code)
         self.send_text(refuse.text)
         self.close(refuse.close, refuse.code)

@@ -45,6 +45,7 @@ selectors = [{ name = "rsa", private_key = "made/keys/rsa.pem" }]
 [tunnel_server]
 enabled = true
 identities = "MODE"
+attestation = { key_id = "relay-primary", private_key = "made/keys/ed25519.pem" }
 auth_per_ip_per_minute = 0
 """
 
@@ -175,7 +176,9 @@ class ListedTests(RelayServerTestCase):
         self.assertIn(b"for office@local.test", self.service.wait_for_mail("office")[0])
         kinds: list[tuple[int, bytes]] = [other.read() for _ in range(3)]
         self.assertEqual({kind for kind, _ in kinds}, {BINARY})
-        self.assertIn(b'"rcptTo":"other@agents.test"', kinds[0][1])
+        start = json.loads(kinds[0][1][kinds[0][1].index(b"{") :])
+        self.assertEqual(start["rcptTo"], "other@agents.test")
+        self.assertEqual(start["authAttestation"]["keyId"], "relay-primary")
         self.assertIn(b"for other@agents.test", kinds[1][1])
 
     def test_nobody_else_is_spoken_for(self) -> None:

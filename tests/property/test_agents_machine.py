@@ -189,6 +189,7 @@ class AgentsMachine(RuleBasedStateMachine):
         self.acceptance = Acceptance(
             self.spool,
             events,
+            requests=MemoryRequests(),
             now=now,
             new_id=self.new_id,
             first_s=lambda: RETRY.first_s,

@@ -72,6 +72,7 @@ class Case(SynchronousTestCase):
             usage=self.usage,
             clock=self.clock,
             now=lambda: NOON,
+            monotonic=self.clock.seconds,
             new_message_id=lambda: "<new@mx.test>",
             new_session_id=lambda: "t-1",
             ended=lambda reply, octets: self.ended.append(None if reply is None else reply.code),
@@ -239,6 +240,18 @@ class SendingTests(Case):
                 (ANN, ANN_AT, "a@else.test", "5.6.11"),
             ],
         )
+
+    def test_flood_of_refusals(self) -> None:
+        """Does not fill the journal; another agent's are still told."""
+        for _ in range(500):
+            self.send(sender="a@else.test")
+        self.assertEqual(len(self.lines), 60)
+        self.send(sender="a@else.test", session=self.open(BOB))
+        self.assertEqual(len(self.lines), 61)
+        self.clock.advance(60)
+        self.send(sender="a@else.test")
+        self.assertEqual(len(self.lines), 62)
+        self.assertEqual(len(self.ended), 502)
 
 
 class OpenRelayTests(Case):

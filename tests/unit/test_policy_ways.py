@@ -12,6 +12,8 @@ from protege_mta.model.account import Account, AccountLimits
 from protege_mta.model.address import NULL, Address
 from protege_mta.model.envelope import Envelope, Recipient
 from protege_mta.model.identity import identity_of
+from protege_mta.model.ids import QueueId
+from protege_mta.model.outcome import Contact, Delivered
 from protege_mta.model.ports import MailCommand, Peer
 from protege_mta.model.reply import TABLE, Reply, name_of
 from protege_mta.model.tally import Tally
@@ -27,7 +29,9 @@ from protege_mta.policy.submission import SubmissionDoor
 from protege_mta.policy.tarpit import Tarpit
 from protege_mta.policy.usage import Usage
 from protege_mta.testing.sessions import FakeAgents, FakeSession, FakeSessions
+from protege_mta.testing.smtp_dialog import Client
 from protege_mta.testing.zones import ZoneResolver
+from protege_mta.transport.agent import stream_to_agent
 
 ANNA: Final = identity_of(bytes(32))
 TO_ANNA: Final = f"{ANNA}@pass.test"
@@ -158,3 +162,62 @@ class SubmissionDoorTests(Case):
         )
         door.closed(peer)
         self.assertEqual(self.pass_through._ways, {})
+
+
+class ConversationTests(SynchronousTestCase):
+    """What a client of the public door hears of mail that is passed through."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        now = self.clock.seconds
+        self.session = FakeSession(ANNA)
+        agents, sessions = FakeAgents({TO_ANNA: ANNA}), FakeSessions({ANNA: self.session})
+        events = EventLines(now, lambda line: None, Counts())
+        pass_through = PassThrough(
+            agents,
+            sessions,
+            events,
+            PassThroughSettings(room_octets=1000, message_octets=1000),
+            clock=self.clock,
+            now=now,
+            new_id=lambda: QueueId("01hzzzzzzz0000000000000001"),
+            stream=lambda message, index, size: stream_to_agent(message, index, size, None),
+            told=lambda content, done: None,
+        )
+        door = SmtpDoor(
+            Relaying({"pass.test": AgentMailboxes(agents, sessions, False)}, {}, NULL),
+            Limits(LimitSettings(), now),
+            events,
+            lambda peer, envelope, origin: pass_through.begin(
+                peer, envelope, origin, lambda id, at: b""
+            ),
+            tarpit=Tarpit(5, self.clock, Tally()),
+        )
+        door.pass_through = pass_through
+        self.client = Client(door)
+        self.client.say(
+            b"EHLO c.example\r\nMAIL FROM:<a@b.example>\r\n"
+            b"RCPT TO:<%b>\r\nDATA\r\n" % TO_ANNA.encode()
+        )
+
+    def test_nothing_until_the_agent_has_it(self) -> None:
+        self.assertEqual(self.client.say(b"Subject: Hi\r\n\r\nHello.\r\n.\r\n"), b"")
+        (sent,) = self.session.sent
+        self.assertEqual(sent.content, b"Subject: Hi\r\n\r\nHello.\r\n")
+        sent.outcome.callback(Delivered(Contact("agent"), TABLE["ok"]))
+        self.assertEqual(
+            self.client.hear(), b"250 2.0.0 ok, passed on as 01hzzzzzzz0000000000000001\r\n"
+        )
+
+    def test_who_hangs_up_while_the_agent_takes_it_comes_again(self) -> None:
+        """So that the stream is given up."""
+        self.client.say(b"Subject: Hi\r\n\r\nHello.\r\n.\r\n")
+        self.assertFalse(self.session.sent[0].outcome.called)
+        self.client.connection.connectionLost()
+        self.assertTrue(self.session.sent[0].outcome.called)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_who_breaks_off_leaves_nothing(self) -> None:
+        self.client.say(b"Subject: Hi\r\n")
+        self.client.connection.connectionLost()
+        self.assertEqual(self.session.sent, [])

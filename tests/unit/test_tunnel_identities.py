@@ -206,6 +206,17 @@ class FileTests(SynchronousTestCase):
             self.file.use(broken)
         self.assertEqual(self.names(), [[ANN]])
 
+    def test_no_file(self) -> None:
+        """Nothing is looked at, before there is one and after."""
+        self.file.start()
+        self.looks(4)
+        self.write(ANN)
+        self.file.use(self.path)
+        self.file.forget()
+        self.write(BOB)
+        self.looks(4)
+        self.assertEqual(self.names(), [[ANN], []])
+
     def test_another_file(self) -> None:
         self.write(ANN)
         self.file.use(self.path)
