@@ -155,7 +155,7 @@ class ReliableTests(ReliableCase):
         self.assertIn("5.7.1", str(report))
 
     async def test_a_message_that_was_cut_on_its_way_out_is_gone_on_with(self) -> None:
-        house = self.open(self.listen())
+        self.open(self.listen())
         await self.connected()
         body = b"x" * 70 + b"\r\n"
         content = b"From: <a@home.test>\r\n\r\n" + body * 50_000
