@@ -29,9 +29,9 @@ class TunnelFlowTests(FlowCase):
             self.sessions = FakeSessions()
         super().build()
         self.dispatcher._transports = {"tunnel": TunnelTransport(self.sessions)}
-        self.dispatcher.route_by(self.hop)
+        self.dispatcher.route_by(self.way)
 
-    def hop(self, address: Address, message: Message) -> NextHop:
+    def way(self, address: Address, message: Message) -> NextHop:
         return NextHop("tunnel", BEN if domain_of(message.envelope.sender) == "ben.test" else ANN)
 
     def locate(self, hop: NextHop) -> Deferred[Site | TransientFailure | PermanentFailure]:
