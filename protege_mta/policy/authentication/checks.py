@@ -42,7 +42,7 @@ DEADLINE_S: Final = 10.0
 minutes for the answer to their data (RFC 5321, 4.5.3.2.6), and impatient ones half of one."""
 
 MOST: Final = 500
-"""Messages that are checked at a time; more are accepted unchecked."""
+"""So many messages are checked at a time; others are taken as if the DNS did not answer."""
 
 LOOKUPS: Final = 100
 """Lookups at a time: strangers choose what they are about, and routing needs some as well."""
@@ -76,6 +76,7 @@ class SenderChecks:
     :param organisation: gives a domain's organisational domain; called in threads.
     :param counted: told of each result, by method.
     :param skipped: told of each message that there was no room to check.
+    :param most: messages that are checked at a time.
     :ivar hostname: our authserv-id; replaced when the configuration is read again.
     """
 
@@ -93,6 +94,7 @@ class SenderChecks:
         organisation: Callable[[str], str],
         counted: Callable[[Verdicts], None],
         skipped: Callable[[], None],
+        most: int = MOST,
     ) -> None:
         self.hostname = hostname
         self._resolver = resolver
@@ -104,10 +106,11 @@ class SenderChecks:
         self._counted = counted
         self._skipped = skipped
         self._slots = DeferredSemaphore(LOOKUPS)
+        self._most = most
         self._under_way = 0
 
     def check(self, peer: Peer, sender: Address, octets: Octets) -> Deferred[Authentication]:
-        if self._under_way >= MOST:
+        if self._under_way >= self._most:
             self._skipped()
             return succeed(self._unknown())
         self._under_way += 1
@@ -138,20 +141,18 @@ class SenderChecks:
             for one in read.claims:
                 if isinstance(one, dkim.Claim):
                     names.ask((one.key_name, "TXT"))
-            for domain in [domain for author in read.authors for domain in author]:
-                names.ask((f"_dmarc.{domain}", "TXT"))
+            for author in read.authors[: dmarc.AUTHORS]:
+                for domain in author:
+                    names.ask((f"_dmarc.{domain}", "TXT"))
             spf_result = await self._spf(peer.address, who, names)
             findings = await self._dkim(read, names)
             evidence = dmarc.Evidence(
                 spf_result, who.domain, [(one.result, one.domain) for one in findings]
             )
-            ruling = dmarc.together(
-                [await self._dmarc(*author, evidence, names) for author in read.authors]
-            )
+            ruling = await self._ruling(read, evidence, names)
         finally:
             names.close()
-        identity = ("smtp.helo", who.helo) if who.is_helo else ("smtp.mailfrom", str(sender))
-        outcomes = [Outcome("spf", spf_result, "", (identity,))]
+        outcomes = [_spf_outcome(spf_result, sender, who)]
         outcomes += [_dkim_outcome(one) for one in findings] or [Outcome("dkim", "none")]
         outcomes.append(_dmarc_outcome(ruling))
         verdicts = Verdicts(spf_result, dkim.best(findings), ruling.result)
@@ -176,6 +177,13 @@ class SenderChecks:
         if not any(answers):
             return [one for one in read.claims if isinstance(one, dkim.Finding)]
         return await self._in_thread(partial(_judged, read, answers))
+
+    async def _ruling(self, read: _Read, evidence: dmarc.Evidence, names: _Names) -> dmarc.Ruling:
+        if len(read.authors) > dmarc.AUTHORS:
+            return dmarc.TOO_MANY
+        return dmarc.together(
+            [await self._dmarc(*author, evidence, names) for author in read.authors]
+        )
 
     async def _dmarc(
         self, author: str, organisation: str, evidence: dmarc.Evidence, names: _Names
@@ -280,6 +288,14 @@ def _judged(read: _Read, answers: Sequence[Answer | None]) -> list[dkim.Finding]
 
 
 # --- words ---------------------------------------------------------------------------------------
+
+
+def _spf_outcome(result: Result, sender: Address, who: spf.SpfIdentity) -> Outcome:
+    if who.is_helo:
+        return Outcome("spf", result, "", (("smtp.helo", who.helo),))
+    # The field is US-ASCII, and a local-part that wants quotes tells little.
+    shown = sender if sender.isascii() and '"' not in sender else who.domain
+    return Outcome("spf", result, "", (("smtp.mailfrom", shown),))
 
 
 def _dkim_outcome(one: dkim.Finding) -> Outcome:

@@ -19,7 +19,7 @@ WISHES: Final[Sequence[Wish]] = ("none", "quarantine", "reject")
 """From the mildest to the strictest."""
 
 AUTHORS: Final = 5
-"""Domains in From that are looked at; nobody honest has so many."""
+"""So many domains in From are asked about; nobody honest has more."""
 
 _DOMAIN: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9-]{1,63}")
 _AT: Final = re.compile(rb"@[ \t]*([^\s<>@,;:()\"\[\]\\]+)")
@@ -59,6 +59,10 @@ class Ruling:
     reason: str = ""
 
 
+TOO_MANY: Final = Ruling("fail", wish="reject", reason="From names too many domains")
+"""For more than :data:`AUTHORS`: whoever is meant to be believed may be the last of them."""
+
+
 def author_domains(fields: bytes) -> tuple[str, ...]:
     """The domains in From, in all From fields, each once, as A-labels: one in ordinary mail.
 
@@ -76,7 +80,7 @@ def author_domains(fields: bytes) -> tuple[str, ...]:
             domain = ascii_domain(name.rstrip("."))
             if _DOMAIN.fullmatch(domain) and len(domain) <= 253:
                 found[domain] = None
-    return tuple(found)[:AUTHORS]
+    return tuple(found)
 
 
 def read(records: Iterable[str]) -> Record | None:
