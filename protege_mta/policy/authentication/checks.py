@@ -233,9 +233,8 @@ class _Names:
             self._asked[question] = succeed(None)
             self.known[question] = _TOO_LATE
             return
-        answer = Deferred.fromCoroutine(self._look_up(question))
-        if not answer.called:
-            answer.addTimeout(rest_s, self._clock, onTimeoutCancel=lambda *_: _TOO_LATE)
+        answer = self._slots.run(self._resolver.lookup, *question)
+        answer.addTimeout(rest_s, self._clock, onTimeoutCancel=lambda *_: _TOO_LATE)
         self._asked[question] = answer.addCallback(partial(self.known.__setitem__, question))
 
     async def get(self, question: spf.Question) -> Answer:
@@ -250,10 +249,6 @@ class _Names:
         for asked in self._asked.values():
             asked.addErrback(lambda failure: failure.trap(CancelledError))
             asked.cancel()
-
-    async def _look_up(self, question: spf.Question) -> Answer:
-        async with self._slots:
-            return await self._resolver.lookup(*question)
 
 
 _TOO_LATE: Final = TryAgain(f"no answer within {DEADLINE_S:g} s")
