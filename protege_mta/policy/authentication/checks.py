@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,6 +34,7 @@ from ...model.ports import (
 from ...model.verdicts import Result, Verdicts
 from ..header_first import HEADER_OCTETS
 from . import dmarc, spf
+from .names import Lane, Names
 
 T = TypeVar("T")
 
@@ -97,7 +98,6 @@ class SenderChecks:
         most: int = MOST,
     ) -> None:
         self.hostname = hostname
-        self._resolver = resolver
         self._clock = clock
         self._now = now
         self._chance = chance
@@ -105,7 +105,7 @@ class SenderChecks:
         self._organisation = organisation
         self._counted = counted
         self._skipped = skipped
-        self._slots = DeferredSemaphore(LOOKUPS)
+        self._lane = Lane(resolver, LOOKUPS)
         self._most = most
         self._under_way = 0
 
@@ -132,7 +132,7 @@ class SenderChecks:
         return Authentication(verdicts, field(self.hostname, outcomes))
 
     async def _check(self, peer: Peer, sender: Address, octets: Octets) -> Authentication:
-        names = _Names(self._resolver, self._clock, self._slots)
+        names = Names(self._lane, self._clock, DEADLINE_S)
         try:
             who = spf.identity(sender, peer.helo)
             if who.domain:
@@ -158,7 +158,7 @@ class SenderChecks:
         verdicts = Verdicts(spf_result, dkim.best(findings), ruling.result)
         return Authentication(verdicts, field(self.hostname, outcomes), ruling.wish)
 
-    async def _spf(self, peer_address: str, who: spf.SpfIdentity, names: _Names) -> Result:
+    async def _spf(self, peer_address: str, who: spf.SpfIdentity, names: Names) -> Result:
         if who.domain:
             await names.get((who.domain, "TXT"))
         for _ in range(spf.LOOKUPS):
@@ -169,7 +169,7 @@ class SenderChecks:
                 await names.get(needed.question)
         return "permerror"
 
-    async def _dkim(self, read: _Read, names: _Names) -> list[dkim.Finding]:
+    async def _dkim(self, read: _Read, names: Names) -> list[dkim.Finding]:
         answers = [
             await names.get((one.key_name, "TXT")) if isinstance(one, dkim.Claim) else None
             for one in read.claims
@@ -178,7 +178,7 @@ class SenderChecks:
             return [one for one in read.claims if isinstance(one, dkim.Finding)]
         return await self._in_thread(partial(_judged, read, answers))
 
-    async def _ruling(self, read: _Read, evidence: dmarc.Evidence, names: _Names) -> dmarc.Ruling:
+    async def _ruling(self, read: _Read, evidence: dmarc.Evidence, names: Names) -> dmarc.Ruling:
         if len(read.authors) > dmarc.AUTHORS:
             return dmarc.TOO_MANY
         return dmarc.together(
@@ -186,7 +186,7 @@ class SenderChecks:
         )
 
     async def _dmarc(
-        self, author: str, organisation: str, evidence: dmarc.Evidence, names: _Names
+        self, author: str, organisation: str, evidence: dmarc.Evidence, names: Names
     ) -> dmarc.Ruling:
         """Find the policy of the domain or its organisation, and go by it (RFC 7489, 6.6.3)."""
         for domain in dict.fromkeys((author, organisation)):
@@ -208,50 +208,6 @@ class SenderChecks:
                     chance=self._chance(),
                 )
         return dmarc.Ruling("none", author)
-
-
-class _Names:
-    """What one message has asked of the DNS.
-
-    :ivar known: the answers so far; read in threads too.
-    """
-
-    def __init__(self, resolver: Resolver, clock: IReactorTime, slots: DeferredSemaphore) -> None:
-        self.known: dict[spf.Question, Answer] = {}
-        self._resolver = resolver
-        self._clock = clock
-        self._slots = slots
-        self._ends_at = clock.seconds() + DEADLINE_S
-        self._asked: dict[spf.Question, Deferred[None]] = {}
-
-    def ask(self, question: spf.Question) -> None:
-        """Begin to find it out, if nobody has yet."""
-        if question in self._asked:
-            return
-        rest_s = self._ends_at - self._clock.seconds()
-        if rest_s <= 0:
-            self._asked[question] = succeed(None)
-            self.known[question] = _TOO_LATE
-            return
-        answer = self._slots.run(self._resolver.lookup, *question)
-        answer.addTimeout(rest_s, self._clock, onTimeoutCancel=lambda *_: _TOO_LATE)
-        self._asked[question] = answer.addCallback(partial(self.known.__setitem__, question))
-
-    async def get(self, question: spf.Question) -> Answer:
-        """The answer.  One at a time may wait."""
-        self.ask(question)
-        if question not in self.known:
-            await self._asked[question]
-        return self.known[question]
-
-    def close(self) -> None:
-        """Want no more answers."""
-        for asked in self._asked.values():
-            asked.addErrback(lambda failure: failure.trap(CancelledError))
-            asked.cancel()
-
-
-_TOO_LATE: Final = TryAgain(f"no answer within {DEADLINE_S:g} s")
 
 
 # --- in threads ----------------------------------------------------------------------------------
