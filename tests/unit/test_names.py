@@ -39,17 +39,16 @@ class LaneTests(SynchronousTestCase):
 
     def test_one_leads_to_another(self) -> None:
         """Who hears an answer may ask again."""
-        heard: list[Answer] = []
 
-        def again(answer: Answer) -> None:
-            heard.append(answer)
-            if len(heard) < 5000:
-                self.lane.lookup(("b.test", "TXT")).addCallback(again)
+        async def again() -> int:
+            for _ in range(5000):
+                await self.lane.lookup(("b.test", "TXT"))
+            return 5000
 
-        self.look_up(1)[0].addCallback(again)
+        work = Deferred.fromCoroutine(again())
         self.resolver.is_held = False
         self.resolver.release()
-        self.assertEqual(len(heard), 5000)
+        self.assertEqual(self.successResultOf(work), 5000)
 
     def test_cancelled(self) -> None:
         """Whether it is under way or in line; its place is another's."""
