@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import auth, client, content, disk, journal, local, names, proxy, server
+from . import auth, client, content, disk, journal, local, names, proxy, senders, server
 from .target import Target
 
 TARGETS: Final[dict[str, Target]] = {
@@ -20,6 +20,8 @@ TARGETS: Final[dict[str, Target]] = {
         names.MESSAGE,
         disk.SEGMENTS,
         journal.RECOVERY,
+        senders.MESSAGE,
+        senders.RECORD,
         content.HEADER,
         content.SUBMISSION,
         content.DOWNGRADE,
