@@ -28,8 +28,9 @@ class AuthorTests(SynchronousTestCase):
             b"a@Example.ORG",
             b"A Name <a@example.org>",
             b'"boss@bank.test" <a@example.org>',
-            b"(boss@bank.test) a@example.org",
             b"=?utf-8?q?boss?= <a@example.org>",
+            b"=?utf-8?q?boss=40bank.test?= <a@example.org>",
+            b"=?odd?q?boss@bank.test?= <a@example.org>",
             b"a@example.org, b@example.org",
             b"<@relay.test:a@example.org>",
         ):
@@ -48,6 +49,14 @@ class AuthorTests(SynchronousTestCase):
         self.assertEqual(
             self.domains(b"boss@bank.example <a@one.example>"), ("bank.example", "one.example")
         )
+        for value in (
+            b"(boss@bank.example) a@one.example",
+            b'"open <boss@bank.example>, a@one.example',
+            b"(" + b"x" * 20_000 + b") a@one.example, <boss@bank.example>",
+            b'"a\\b" <boss@bank.example> x@one.example',
+            b"a@one.example <boss@bank.example",
+        ):
+            self.assertEqual(set(self.domains(value)), {"bank.example", "one.example"}, value)
 
     def test_none(self) -> None:
         self.assertEqual(author_domains(b"Subject: x\r\n"), ())

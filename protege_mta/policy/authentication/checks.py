@@ -224,7 +224,8 @@ def _read(octets: Octets, now: float, organisation: Callable[[str], str]) -> _Re
     fields, body = parts
     claims = dkim.claims(fields, now)
     bodies = dkim.bodies(octets, len(head) - len(body), claims)
-    authors = [(domain, organisation(domain)) for domain in dmarc.author_domains(fields)]
+    domains = dmarc.author_domains(fields)[: dmarc.AUTHORS + 1]
+    authors = [(domain, organisation(domain)) for domain in domains]
     return _Read(authors, claims, bodies)
 
 
