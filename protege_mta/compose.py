@@ -339,16 +339,10 @@ class House:
         tls = certificates.load(tls_source) if tls_source is not None else None
         attest = attester(settings)
         signers = outbound.signers(settings)
-<<<<<<< HEAD
-        transports = self._transports(settings)
+        transports = self._transports(settings, attest)
         by_name = self._smarthost_router()
         locator = self._new_locator(settings, by_name)
         relaying = _relaying(settings, self.agents, self.sessions)
-=======
-        transports = self._transports(settings, attest)
-        locator = self._new_locator(settings)
-        kinds, way_out = _routes(settings)
->>>>>>> tun-b
         self.relay_server.configure(settings)
         is_rerouted = self.gateway.configure(settings, relaying, by_name)
 
@@ -418,12 +412,8 @@ class House:
             hostname=settings.hostname,
             started_at=self.started_at,
         )
-<<<<<<< HEAD
-        found["agent"] = AgentTransport(self.sessions, self.attest)
-        found["tunnel"] = TunnelTransport(self.gateway.lines)
-=======
         found["agent"] = AgentTransport(self.sessions, attest)
->>>>>>> tun-b
+        found["tunnel"] = TunnelTransport(self.gateway.lines)
         return found
 
     def _smarthost_router(self) -> SmarthostRouter:

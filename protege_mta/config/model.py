@@ -569,7 +569,8 @@ class Policy:
         metadata=key(
             Flag(),
             "Check SPF, DKIM and DMARC of their mail, once and before it is accepted, and write "
-            "the results into `Authentication-Results`.",
+            "the results into `Authentication-Results`. What the DNS does not say within 10 seconds "
+            "counts as unknown.",
         ),
     )
     helo: Literal["off", "syntax", "resolves"] = attrs.field(

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import auth, client, content, disk, journal, local, names, proxy, server, tunnel
+from . import (
+    auth,
+    client,
+    content,
+    disk,
+    journal,
+    local,
+    names,
+    proxy,
+    senders,
+    server,
+    tunnel,
+)
 from .target import Target
 
 TARGETS: Final[dict[str, Target]] = {
@@ -20,6 +32,8 @@ TARGETS: Final[dict[str, Target]] = {
         names.MESSAGE,
         disk.SEGMENTS,
         journal.RECOVERY,
+        senders.MESSAGE,
+        senders.RECORD,
         content.HEADER,
         content.SUBMISSION,
         content.DOWNGRADE,

@@ -1,6 +1,7 @@
-"""OpenDKIM verifies what we sign.
+"""OpenDKIM verifies what we sign, and we what it signs.
 
     dkim.sign -> message files -> opendkim -t (keys from a file in place of DNS) -> its findings
+    message files -> opendkim -t (signing) -> dkim.verify
 
 No port is opened and no DNS is asked.
 """
@@ -19,12 +20,14 @@ from protege_mta.message.headers import from_domain, header_end
 from protege_mta.model.address import Address
 from protege_mta.model.envelope import Envelope, Recipient
 from protege_mta.model.ports import HopAbilities
-from protege_mta.testing.opendkim import OpenDkim
+from protege_mta.testing.opendkim import OpenDkim, OpenDkimSigner
 from tests.corpora import message, messages
+from tests.unit.test_dkim_verify import findings
 
 AT: Final = 1_700_000_000
 RSA: Final = Signer("example.org", "rsa", keys.load(keys.generate_rsa()))
 ED25519: Final = Signer("example.org", "ed", keys.load(keys.generate_ed25519()))
+THEIR_PEM: Final = keys.generate_rsa()
 
 
 class OpenDkimTests(SynchronousTestCase):
@@ -85,3 +88,44 @@ class OpenDkimTests(SynchronousTestCase):
         self.assertEqual(
             self.findings(fields + b"Subject: added\r\n" + octets), self.expected("fail")
         )
+
+
+class VerifyTests(SynchronousTestCase):
+    """Another's signatures are found to be what they are."""
+
+    def signer(self, canonical: str) -> OpenDkimSigner:
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        return OpenDkimSigner("example.org", "their", THEIR_PEM, canonical, folder)
+
+    def results(self, octets: bytes) -> list[tuple[str, str]]:
+        records = {"their._domainkey.example.org": record.dns_record(keys.load(THEIR_PEM))}
+        return [(one.result, one.reason) for one in findings(octets, records)]
+
+    def test_corpus(self) -> None:
+        """Whatever the message looks like, in each form of the body."""
+        for canonical in ("relaxed/simple", "relaxed/relaxed"):
+            signer = self.signer(canonical)
+            checked = 0
+            for name, octets in messages().items():
+                header = octets[: header_end(octets)]
+                if from_domain(header) != "example.org" or b"\0" in octets:
+                    continue
+                if b"dkim-signature" in header.lower():
+                    continue
+                sent = octets if octets.endswith(b"\r\n") else octets + b"\r\n"
+                signed = signer.field(sent) + sent
+                self.assertEqual(self.results(signed), [("pass", "")], (canonical, name))
+                [(result, _)] = self.results(signed + b"More.\r\n")
+                self.assertIn(result, ("fail", "permerror"), name)
+                checked += 1
+            self.assertGreaterEqual(checked, 15)
+
+    def test_simple_header(self) -> None:
+        """One message will do: OpenDKIM's file reader changes the white space of odd fields."""
+        for canonical in ("simple/simple", "simple/relaxed"):
+            octets = message("ordinary")
+            signed = self.signer(canonical).field(octets) + octets
+            self.assertEqual(self.results(signed), [("pass", "")])
+            [changed] = self.results(signed.replace(b"\nFrom: ", b"\nFrom:  ", 1))
+            self.assertEqual(changed, ("fail", "signature did not verify"))

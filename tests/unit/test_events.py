@@ -26,6 +26,7 @@ from protege_mta.model.outcome import (
 )
 from protege_mta.model.ports import Events, Peer
 from protege_mta.model.reply import TABLE, Reply
+from protege_mta.model.verdicts import Verdicts
 from protege_mta.observe.events import Event, EventLines, bounce_class
 from protege_mta.observe.metrics import EVENTS, Counts
 
@@ -78,6 +79,13 @@ class EventLinesTests(SynchronousTestCase):
                 "header_message_id": "<1@a.test>",
                 "subject": "hello",
             },
+        )
+
+    def test_what_is_known_of_the_sender(self) -> None:
+        checked = attrs.evolve(MESSAGE, verdicts=Verdicts("softfail", "none", "fail"))
+        event = self.read(self.lines.received(checked, 0))
+        self.assertEqual(
+            [event[one] for one in ("spf", "dkim", "dmarc")], ["softfail", "none", "fail"]
         )
 
     def test_messages_are_counted_once(self) -> None:

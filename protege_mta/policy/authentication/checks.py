@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,6 +34,7 @@ from ...model.ports import (
 from ...model.verdicts import Result, Verdicts
 from ..header_first import HEADER_OCTETS
 from . import dmarc, spf
+from .names import Lane, Names
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ DEADLINE_S: Final = 10.0
 minutes for the answer to their data (RFC 5321, 4.5.3.2.6), and impatient ones half of one."""
 
 MOST: Final = 500
-"""Messages that are checked at a time; more are accepted unchecked."""
+"""So many messages are checked at a time; others are taken as if the DNS did not answer."""
 
 LOOKUPS: Final = 100
 """Lookups at a time: strangers choose what they are about, and routing needs some as well."""
@@ -76,6 +77,7 @@ class SenderChecks:
     :param organisation: gives a domain's organisational domain; called in threads.
     :param counted: told of each result, by method.
     :param skipped: told of each message that there was no room to check.
+    :param most: messages that are checked at a time.
     :ivar hostname: our authserv-id; replaced when the configuration is read again.
     """
 
@@ -93,9 +95,9 @@ class SenderChecks:
         organisation: Callable[[str], str],
         counted: Callable[[Verdicts], None],
         skipped: Callable[[], None],
+        most: int = MOST,
     ) -> None:
         self.hostname = hostname
-        self._resolver = resolver
         self._clock = clock
         self._now = now
         self._chance = chance
@@ -103,11 +105,12 @@ class SenderChecks:
         self._organisation = organisation
         self._counted = counted
         self._skipped = skipped
-        self._slots = DeferredSemaphore(LOOKUPS)
+        self._lane = Lane(resolver, LOOKUPS)
+        self._most = most
         self._under_way = 0
 
     def check(self, peer: Peer, sender: Address, octets: Octets) -> Deferred[Authentication]:
-        if self._under_way >= MOST:
+        if self._under_way >= self._most:
             self._skipped()
             return succeed(self._unknown())
         self._under_way += 1
@@ -129,7 +132,7 @@ class SenderChecks:
         return Authentication(verdicts, field(self.hostname, outcomes))
 
     async def _check(self, peer: Peer, sender: Address, octets: Octets) -> Authentication:
-        names = _Names(self._resolver, self._clock, self._slots)
+        names = Names(self._lane, self._clock, DEADLINE_S)
         try:
             who = spf.identity(sender, peer.helo)
             if who.domain:
@@ -138,26 +141,24 @@ class SenderChecks:
             for one in read.claims:
                 if isinstance(one, dkim.Claim):
                     names.ask((one.key_name, "TXT"))
-            for domain in [domain for author in read.authors for domain in author]:
-                names.ask((f"_dmarc.{domain}", "TXT"))
+            for author in read.authors[: dmarc.AUTHORS]:
+                for domain in author:
+                    names.ask((f"_dmarc.{domain}", "TXT"))
             spf_result = await self._spf(peer.address, who, names)
             findings = await self._dkim(read, names)
             evidence = dmarc.Evidence(
                 spf_result, who.domain, [(one.result, one.domain) for one in findings]
             )
-            ruling = dmarc.together(
-                [await self._dmarc(*author, evidence, names) for author in read.authors]
-            )
+            ruling = await self._ruling(read, evidence, names)
         finally:
             names.close()
-        identity = ("smtp.helo", who.helo) if who.is_helo else ("smtp.mailfrom", str(sender))
-        outcomes = [Outcome("spf", spf_result, "", (identity,))]
+        outcomes = [_spf_outcome(spf_result, sender, who)]
         outcomes += [_dkim_outcome(one) for one in findings] or [Outcome("dkim", "none")]
         outcomes.append(_dmarc_outcome(ruling))
         verdicts = Verdicts(spf_result, dkim.best(findings), ruling.result)
         return Authentication(verdicts, field(self.hostname, outcomes), ruling.wish)
 
-    async def _spf(self, peer_address: str, who: spf.SpfIdentity, names: _Names) -> Result:
+    async def _spf(self, peer_address: str, who: spf.SpfIdentity, names: Names) -> Result:
         if who.domain:
             await names.get((who.domain, "TXT"))
         for _ in range(spf.LOOKUPS):
@@ -168,7 +169,7 @@ class SenderChecks:
                 await names.get(needed.question)
         return "permerror"
 
-    async def _dkim(self, read: _Read, names: _Names) -> list[dkim.Finding]:
+    async def _dkim(self, read: _Read, names: Names) -> list[dkim.Finding]:
         answers = [
             await names.get((one.key_name, "TXT")) if isinstance(one, dkim.Claim) else None
             for one in read.claims
@@ -177,8 +178,15 @@ class SenderChecks:
             return [one for one in read.claims if isinstance(one, dkim.Finding)]
         return await self._in_thread(partial(_judged, read, answers))
 
+    async def _ruling(self, read: _Read, evidence: dmarc.Evidence, names: Names) -> dmarc.Ruling:
+        if len(read.authors) > dmarc.AUTHORS:
+            return dmarc.TOO_MANY
+        return dmarc.together(
+            [await self._dmarc(*author, evidence, names) for author in read.authors]
+        )
+
     async def _dmarc(
-        self, author: str, organisation: str, evidence: dmarc.Evidence, names: _Names
+        self, author: str, organisation: str, evidence: dmarc.Evidence, names: Names
     ) -> dmarc.Ruling:
         """Find the policy of the domain or its organisation, and go by it (RFC 7489, 6.6.3)."""
         for domain in dict.fromkeys((author, organisation)):
@@ -202,55 +210,6 @@ class SenderChecks:
         return dmarc.Ruling("none", author)
 
 
-class _Names:
-    """What one message has asked of the DNS.
-
-    :ivar known: the answers so far; read in threads too.
-    """
-
-    def __init__(self, resolver: Resolver, clock: IReactorTime, slots: DeferredSemaphore) -> None:
-        self.known: dict[spf.Question, Answer] = {}
-        self._resolver = resolver
-        self._clock = clock
-        self._slots = slots
-        self._ends_at = clock.seconds() + DEADLINE_S
-        self._asked: dict[spf.Question, Deferred[None]] = {}
-
-    def ask(self, question: spf.Question) -> None:
-        """Begin to find it out, if nobody has yet."""
-        if question in self._asked:
-            return
-        rest_s = self._ends_at - self._clock.seconds()
-        if rest_s <= 0:
-            self._asked[question] = succeed(None)
-            self.known[question] = _TOO_LATE
-            return
-        answer = Deferred.fromCoroutine(self._look_up(question))
-        if not answer.called:
-            answer.addTimeout(rest_s, self._clock, onTimeoutCancel=lambda *_: _TOO_LATE)
-        self._asked[question] = answer.addCallback(partial(self.known.__setitem__, question))
-
-    async def get(self, question: spf.Question) -> Answer:
-        """The answer.  One at a time may wait."""
-        self.ask(question)
-        if question not in self.known:
-            await self._asked[question]
-        return self.known[question]
-
-    def close(self) -> None:
-        """Want no more answers."""
-        for asked in self._asked.values():
-            asked.addErrback(lambda failure: failure.trap(CancelledError))
-            asked.cancel()
-
-    async def _look_up(self, question: spf.Question) -> Answer:
-        async with self._slots:
-            return await self._resolver.lookup(*question)
-
-
-_TOO_LATE: Final = TryAgain(f"no answer within {DEADLINE_S:g} s")
-
-
 # --- in threads ----------------------------------------------------------------------------------
 
 
@@ -265,7 +224,8 @@ def _read(octets: Octets, now: float, organisation: Callable[[str], str]) -> _Re
     fields, body = parts
     claims = dkim.claims(fields, now)
     bodies = dkim.bodies(octets, len(head) - len(body), claims)
-    authors = [(domain, organisation(domain)) for domain in dmarc.author_domains(fields)]
+    domains = dmarc.author_domains(fields)[: dmarc.AUTHORS + 1]
+    authors = [(domain, organisation(domain)) for domain in domains]
     return _Read(authors, claims, bodies)
 
 
@@ -280,6 +240,14 @@ def _judged(read: _Read, answers: Sequence[Answer | None]) -> list[dkim.Finding]
 
 
 # --- words ---------------------------------------------------------------------------------------
+
+
+def _spf_outcome(result: Result, sender: Address, who: spf.SpfIdentity) -> Outcome:
+    if who.is_helo:
+        return Outcome("spf", result, "", (("smtp.helo", who.helo),))
+    # The field is US-ASCII, and a local-part that wants quotes tells little.
+    shown = sender if sender.isascii() and '"' not in sender else who.domain
+    return Outcome("spf", result, "", (("smtp.mailfrom", shown),))
 
 
 def _dkim_outcome(one: dkim.Finding) -> Outcome:

@@ -19,13 +19,12 @@ WISHES: Final[Sequence[Wish]] = ("none", "quarantine", "reject")
 """From the mildest to the strictest."""
 
 AUTHORS: Final = 5
-"""Domains in From that are looked at; nobody honest has so many."""
+"""So many domains in From are asked about; nobody honest has more."""
 
 _DOMAIN: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9-]{1,63}")
 _AT: Final = re.compile(rb"@[ \t]*([^\s<>@,;:()\"\[\]\\]+)")
 _VERSION: Final = re.compile(r"v[ \t]*=[ \t]*DMARC1[ \t]*(?:;|$)")
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S")
-_FROM_OCTETS: Final = 10_000
 
 
 @attrs.frozen
@@ -59,24 +58,30 @@ class Ruling:
     reason: str = ""
 
 
+TOO_MANY: Final = Ruling("fail", wish="reject", reason="From names too many domains")
+"""For more than :data:`AUTHORS`: whoever is meant to be believed may be the last of them."""
+
+
 def author_domains(fields: bytes) -> tuple[str, ...]:
     """The domains in From, in all From fields, each once, as A-labels: one in ordinary mail.
 
-    Where readers might disagree about what From says, every domain that one of them may find.
+    Where readers might disagree about what From says, every domain that is written in it.  Encoded
+    words are display names, which say nothing (RFC 2047, 5).
     """
     found: dict[str, None] = {}
     for value in headers.values(fields, b"from"):
         certain = mailboxes(value)
+        if certain is None:
+            certain = mailboxes(headers.encoded_words(value)[0])
         if certain is not None:
             names = [domain_of(one) for one in certain]
         else:
-            plain, _ = headers.simplified(value[:_FROM_OCTETS])
-            names = [name.decode("utf-8", "replace") for name in _AT.findall(plain)]
+            names = [name.decode("utf-8", "replace") for name in _AT.findall(value)]
         for name in names:
             domain = ascii_domain(name.rstrip("."))
             if _DOMAIN.fullmatch(domain) and len(domain) <= 253:
                 found[domain] = None
-    return tuple(found)[:AUTHORS]
+    return tuple(found)
 
 
 def read(records: Iterable[str]) -> Record | None:
