@@ -64,13 +64,12 @@ def load(path: Path) -> Settings:
     """
     reader = _Reader(str(path), path.parent.absolute())
     document = reader.document(path)
-    settings = reader.settings(document, path) if document is not None else None
+    settings = reader.whole(document, path) if document is not None else None
     if settings is not None and settings.tunnel_server.enabled:
         try:
             load_identities(settings.tunnel_server.identities_file)
         except ConfigError as error:
             reader.complaints += error.complaints
-    settings = reader.whole(document, path) if document is not None else None
     if settings is None or reader.complaints:
         raise ConfigError(tuple(reader.complaints))
     return settings

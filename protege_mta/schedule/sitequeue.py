@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
-from twisted.internet.defer import Deferred
 
 from ..model.hop import NextHop, Site
 from ..model.outcome import PermanentFailure, TransientFailure
@@ -14,6 +13,9 @@ from .backoff import Pause
 from .entry import Entry
 from .wheel import Bucket
 from .window import Window
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 Location = Site | TransientFailure | PermanentFailure
 """What a lookup answers."""

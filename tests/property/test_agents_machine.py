@@ -195,7 +195,6 @@ class AgentsMachine(RuleBasedStateMachine):
             first_s=lambda: RETRY.first_s,
             accepted=dispatcher.accepted,
             took=lambda seconds: None,
-            requests=MemoryRequests(),
         )
         self.desk = Desk(self.spool, ledger, now, self.scheduler)
         for found in self.spool.recover():

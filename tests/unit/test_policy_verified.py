@@ -29,6 +29,7 @@ from protege_mta.policy.verified import Action, Verification
 from protege_mta.schedule.intake import Acceptance
 from protege_mta.spool.memory import MemorySpool
 from protege_mta.testing.crashfs import CrashFiles
+from protege_mta.testing.requests import MemoryRequests
 from protege_mta.testing.spools import disk_spool
 
 FIELD: Final = b"Authentication-Results: mx.ours.test; none\r\n"
@@ -90,6 +91,7 @@ class VerifiedTests(SynchronousTestCase):
             first_s=lambda: 300.0,
             accepted=lambda message, status: self.queued.append(message),
             took=self.took.append,
+            requests=MemoryRequests(),
         )
 
         def begin(peer: Peer, envelope: Envelope, origin: Origin) -> Arrival | Reply:

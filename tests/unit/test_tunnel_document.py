@@ -9,7 +9,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.model.outcome import Delivered
+from protege_mta.model.outcome import Delivered, Outcome
 from protege_mta.model.reply import Reply
 from protege_mta.model.stream import DeliveryState, Stream
 from protege_mta.testing.tunnels import Net, OctetsInMemory, StrangeSocket
@@ -55,7 +55,7 @@ class DocumentTests(SynchronousTestCase):
     def test_the_gateway(self) -> None:
         stranger = Stranger(self.net)
         stranger.meet_agent()
-        outcome: Deferred[object] | None = None
+        outcome: Deferred[Outcome] | None = None
         for who, what, is_binary in lines():
             if who == "R":
                 (stranger.binary if is_binary else stranger.text)(what)
