@@ -162,11 +162,11 @@ class SenderChecks:
         if who.domain:
             await names.get((who.domain, "TXT"))
         for _ in range(spf.LOOKUPS):
-            evaluation = partial(spf.evaluate, peer_address, who, names.known)
-            try:
-                return await self._in_thread(evaluation)
-            except spf.Needed as needed:
-                await names.get(needed.question)
+            work = partial(spf.evaluate, peer_address, who, names.known)
+            found = await self._in_thread(work)
+            if not isinstance(found, spf.Needed):
+                return found
+            await names.get(found.question)
         return "permerror"
 
     async def _dkim(self, read: _Read, names: Names) -> list[dkim.Finding]:
