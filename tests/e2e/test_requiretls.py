@@ -64,6 +64,9 @@ port = {port}
 certificate = "secure.test.pem"
 private_key = "secure.test.key"
 
+[policy]
+authenticate = false
+
 [limits]
 free_octets = 0
 free_inodes = 0

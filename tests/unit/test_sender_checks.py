@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -65,11 +66,10 @@ class CheckTests(SynchronousTestCase):
             clock=self.clock,
             now=lambda: float(AT),
             chance=lambda: self.chance,
-            in_thread=at_once,
             organisation=organisation,
             counted=self.counted.append,
             skipped=skipped,
-            **rest,
+            **{"in_thread": at_once, **rest},
         )
 
     def begin(
@@ -224,6 +224,17 @@ class CheckTests(SynchronousTestCase):
         self.assertNoResult(again)
         self.clock.advance(DEADLINE_S)
         self.successResultOf(again)
+
+    def test_busy_threads(self) -> None:
+        """Who has waited for one until time was up is not read any more."""
+
+        def later(work: Callable[[], Any]) -> Deferred[Any]:
+            self.clock.advance(DEADLINE_S)
+            return at_once(work)
+
+        found = self.check(checks=self.checks(in_thread=later))
+        self.assertEqual((found.verdicts, found.policy), (TEMPERROR, "none"))
+        self.assertEqual(self.skipped, 1)
 
     def test_not_all_of_the_resolver(self) -> None:
         """However many are checked, lookups of routing find room."""

@@ -60,10 +60,10 @@ def checked(
     answers: dict[Question, Answer] = {}
     who = identity(Address(mailfrom), helo)
     for _ in range(LOOKUPS):
-        try:
-            return evaluate(host, who, answers), answers
-        except Needed as needed:
-            answers[needed.question] = zone.answer(*needed.question)
+        found = evaluate(host, who, answers)
+        if not isinstance(found, Needed):
+            return found, answers
+        answers[found.question] = zone.answer(*found.question)
     raise AssertionError("too many lookups")
 
 

@@ -137,7 +137,12 @@ class SenderChecks:
             who = spf.identity(sender, peer.helo)
             if who.domain:
                 names.ask((who.domain, "TXT"))
-            read = await self._in_thread(partial(_read, octets, self._now(), self._organisation))
+            read = await self._in_thread(
+                partial(_read, octets, self._now(), self._organisation, names.is_late)
+            )
+            if read is None:
+                self._skipped()
+                return self._unknown()
             for one in read.claims:
                 if isinstance(one, dkim.Claim):
                     names.ask((one.key_name, "TXT"))
@@ -162,11 +167,11 @@ class SenderChecks:
         if who.domain:
             await names.get((who.domain, "TXT"))
         for _ in range(spf.LOOKUPS):
-            evaluation = partial(spf.evaluate, peer_address, who, names.known)
-            try:
-                return await self._in_thread(evaluation)
-            except spf.Needed as needed:
-                await names.get(needed.question)
+            work = partial(spf.evaluate, peer_address, who, names.known)
+            found = await self._in_thread(work)
+            if not isinstance(found, spf.Needed):
+                return found
+            await names.get(found.question)
         return "permerror"
 
     async def _dkim(self, read: _Read, names: Names) -> list[dkim.Finding]:
@@ -213,7 +218,15 @@ class SenderChecks:
 # --- in threads ----------------------------------------------------------------------------------
 
 
-def _read(octets: Octets, now: float, organisation: Callable[[str], str]) -> _Read:
+def _read(
+    octets: Octets,
+    now: float,
+    organisation: Callable[[str], str],
+    is_late: Callable[[], bool],
+) -> _Read | None:
+    """None where others kept the threads busy until time was up."""
+    if is_late():
+        return None
     head = octets.read(0, HEADER_OCTETS)
     reader = HeaderReader(HEADER_OCTETS)
     parts = reader.feed(head)

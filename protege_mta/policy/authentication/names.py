@@ -77,15 +77,19 @@ class Names:
         """Begin to find it out, if nobody has yet."""
         if question in self._asked:
             return
-        rest_s = self._ends_at - self._clock.seconds()
-        if rest_s <= 0:
+        if self.is_late():
             self._asked[question] = succeed(None)
             self.known[question] = _TOO_LATE
             return
         answer = self._lane.lookup(question)
         if not answer.called:
+            rest_s = max(0.0, self._ends_at - self._clock.seconds())
             answer.addTimeout(rest_s, self._clock, onTimeoutCancel=lambda *_: _TOO_LATE)
         self._asked[question] = answer.addCallback(partial(self.known.__setitem__, question))
+
+    def is_late(self) -> bool:
+        """Whether time is up.  Any thread."""
+        return self._clock.seconds() >= self._ends_at
 
     async def get(self, question: Question) -> Answer:
         """The answer.  One at a time may wait."""

@@ -44,12 +44,15 @@ class SpfIdentity:
     is_helo: bool
 
 
-class Needed(Exception):
+@attrs.frozen
+class Needed:
     """An answer is missing.  :ivar question: what to ask."""
 
-    def __init__(self, question: Question) -> None:
-        super().__init__(question)
-        self.question = question
+    question: Question
+
+
+class _Missing(Exception):
+    """Breaks off an evaluation that :class:`Needed` tells of."""
 
 
 def identity(sender: Address, helo: str) -> SpfIdentity:
@@ -66,18 +69,19 @@ def identity(sender: Address, helo: str) -> SpfIdentity:
     return SpfIdentity(f"{local}@{domain}", helo, domain, not sender)
 
 
-def evaluate(peer_address: str, who: SpfIdentity, answers: Mapping[Question, Answer]) -> Result:
-    """check_host() (RFC 7208, 4).
+def evaluate(
+    peer_address: str, who: SpfIdentity, answers: Mapping[Question, Answer]
+) -> Result | Needed:
+    """check_host() (RFC 7208, 4), as far as it goes.
 
     :param answers: what the DNS has said so far.
-    :raise Needed: an answer is missing.
     """
     if not who.domain:
         return "none"
     try:
         return cast(Result, _Query(peer_address, who, answers).check()[0])
-    except Needed:
-        raise
+    except _Missing as missing:
+        return Needed(missing.args[0])
     except Exception:
         # A record that pyspf stumbles over in a way of its own is no record that can be evaluated.
         return "permerror"
@@ -101,7 +105,7 @@ class _Query(spf.query):  # type: ignore[misc]
             return []
         answer = self._answers.get((name, qtype))
         if answer is None:
-            raise Needed((name, qtype))
+            raise _Missing((name, qtype))
         if isinstance(answer, TryAgain) and qtype != "PTR":  # RFC 7208, 5.5
             raise spf.TempError(answer.cause)
         if isinstance(answer, Found):
