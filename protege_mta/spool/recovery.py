@@ -121,7 +121,7 @@ def _read(files: Files, folder: Path, found: _Pass) -> Iterator[Group]:
         found.damage = reader.damage
         found.tail = (reader.end, reader.end + reader.tail)
         found.size = reader.size
-        if reader.tail:
+        if not reader.is_blank():
             found.is_empty = False
     finally:
         reader.close()
@@ -171,7 +171,6 @@ def _settle(
         if not is_last and found.tail[1] > found.tail[0]:
             found.damage.append(found.tail)
             found.end = max(found.end, found.tail[1])
-        is_last = False
         reader = SegmentReader(files, folder, segment)
         try:
             for start, end in found.damage:
@@ -191,13 +190,17 @@ def _settle(
                     corrupt.count += is_new
         finally:
             reader.close()
-        if found.size > found.end:
+        if is_last or found.size > found.end:
+            # The last one's end may be nowhere but in the memory of a kernel whose process was
+            # killed before its sync.
             fd = files.open(path, to_write=True)
             try:
-                files.truncate(fd, found.end)
+                if found.size > found.end:
+                    files.truncate(fd, found.end)
                 files.sync(fd)
             finally:
                 files.close(fd)
+        is_last = False
         use = index.uses[segment.number]
         use.end = found.end
         use.is_sealed = True

@@ -20,6 +20,8 @@ Kind = Literal["fresh", "kept"]
 that went, mostly mail that is deferred for long."""
 
 SEGMENT_HEADER_OCTETS: Final = 64
+BLANK_OCTETS: Final = 512 - SEGMENT_HEADER_OCTETS
+"""How many zeros follow the header of a segment that was never written to, at least."""
 
 _HEADER: Final = struct.Struct("<8sHHIQQ28x")
 _CHECKSUM: Final = struct.Struct("<I")
