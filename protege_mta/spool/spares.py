@@ -71,17 +71,22 @@ class Spares:
         :raise OSError:
         """
         path = segment.path(self._folder)
+        is_whole = self._segment_octets // 2 <= octets <= self._segment_octets
+        is_useful = may_keep and is_whole and segment.kind == "fresh"
         spare = path.with_suffix(_SUFFIX)
-        is_full = self._segment_octets // 2 <= octets <= self._segment_octets
-        is_kept = may_keep and is_full and len(self._paths) < MOST_SPARES
-        if is_kept and segment.kind == "fresh":
-            self._files.rename(path, spare)
-        else:
+        is_kept = is_useful and len(self._paths) < MOST_SPARES and self._has_renamed(path, spare)
+        if not is_kept:
             self._files.unlink(path)
-            is_kept = False
         self._files.sync_folder(self._folder)
         if is_kept:
             self._paths.append(spare)
+
+    def _has_renamed(self, path: Path, to: Path) -> bool:
+        try:
+            self._files.rename(path, to)
+        except OSError:
+            return False  # no room for another name in the folder; what is worse, unlink will say
+        return True
 
     def take(self) -> Path | None:
         """One for the caller to use up, or None."""
