@@ -39,7 +39,13 @@ class Replayed:
 
 @attrs.define(eq=False)
 class _Pass:
-    """What reading one segment showed.  :ivar end: of the last group that was replayed."""
+    """What reading one segment showed.
+
+    :ivar end: of the last group that was replayed.
+    :ivar tail: what lies behind the last group that was found, from where to where: torn, damaged,
+        or a spare's old records.
+    :ivar is_empty: nothing was ever written to it; or, where a later one was, its beginning is lost.
+    """
 
     segment: Segment
     end: int = SEGMENT_HEADER_OCTETS
@@ -163,7 +169,7 @@ def _settle(
     is_last = True
     for found in reversed(passes):
         segment, path = found.segment, found.segment.path(folder)
-        if found.is_empty:
+        if found.is_empty and (is_last or found.tail[0] == found.tail[1]):
             del index.uses[segment.number]
             files.unlink(path)
             files.sync_folder(folder)

@@ -2,7 +2,8 @@
 
 ``0000000012-9f3c0a5b77e1d2c4.fresh``: the number, by which later segments of a kind follow earlier
 ones, and the epoch, a random number that every record repeats in its header.  So nothing else that
-lies on the disk passes for a record, not even octets that a sender put into a message.
+lies on the disk passes for a record, not octets that a sender put into a message, and not records
+of another segment that the file was before (:mod:`.spares`).
 """
 
 from __future__ import annotations

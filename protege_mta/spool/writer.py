@@ -237,11 +237,13 @@ class Log:
         """Give back what was reserved and not used.  :raise OSError:"""
         opened, self._open = self._open, None
         if opened is not None:
-            self._files.truncate(opened.fd, opened.end)
-            # Once the next segment is written to, what lies behind this one's last record is taken
-            # for damage, and the rest of a spare would be there again.
-            self._files.sync(opened.fd)
-            self._files.close(opened.fd)
+            try:
+                self._files.truncate(opened.fd, opened.end)
+                # Once the next segment is written to, what lies behind this one's last record is
+                # taken for damage; so what a spare had there must not come back.
+                self._files.sync(opened.fd)
+            finally:
+                self._files.close(opened.fd)
 
 
 class Writer:
