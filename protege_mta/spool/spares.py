@@ -5,6 +5,11 @@ note in the file system's journal that they are written now.  Blocks that have b
 for nothing but themselves.  So the file of a segment whose messages are gone becomes the next
 segment, instead of being removed.
 
+Measured on ext4: ``fdatasync`` of 4.4 KB takes 0.16 ms instead of 0.25 (medians).  With 20 sessions
+and 4 KB, turns of both kinds one after the other, 4 % more is relayed with many messages a
+connection and 5 % with one, for 1 to 2 % less processor time.  A file system that writes nothing in
+place (btrfs, ZFS) gains nothing by it.
+
 No file under a segment's name ever has the header of another one, for a spare has a name of its own
 in between, ``0000000012-9f3c0a5b77e1d2c4.spare``, which nobody reads:
 
@@ -12,12 +17,11 @@ in between, ``0000000012-9f3c0a5b77e1d2c4.spare``, which nobody reads:
    removal, and promises the same: no crash brings the segment back.
 2. *Renewed* (:class:`~.writer.Maker`): the new segment's header, of a new number and a new random
    epoch, and zeros where its first record goes, are written and synced; then the file gets the
-   segment's name, and the folder is synced.  A name that comes with what lies under it cannot be
-   had from a header that comes after it.
+   segment's name, and the folder is synced.
 
-So a crash leaves a spare, or a segment that is as good as any other, or both names of one file where
-a rename was torn.  The next start removes spares unread, and the last case is none: what the other
-name says is true.  Old records that lie behind the new ones, under a torn one, or show through it,
+So a crash leaves a spare, or a segment that is as good as any other, or, where a rename was torn,
+one file under both names, of which the segment's tells the truth.  The next start removes spares
+unread.  Old records that lie behind the new ones, between the parts of a torn one, or inside of it,
 carry another epoch, and so they are no records: they end the log as zeros do.
 """
 
@@ -31,7 +35,8 @@ from .files import Files
 from .segment import Segment
 
 MOST_SPARES: Final = 2
-"""One is in use as the segment ahead most of the time; two bridge what the journal lags behind."""
+"""One would do where each segment that is begun finds another one done with; the second is for when
+the journal, or a slow delivery, keeps that for a while."""
 
 _SUFFIX: Final = ".spare"
 
