@@ -55,6 +55,7 @@ from .recovery import remove_orphans, replay
 from .scan import SegmentReader
 from .segment import Segment
 from .settings import SpoolSettings
+from .spares import Spares
 from .writer import NO_ROOM, Item, Maker, Writer
 
 _READERS: Final = 16
@@ -136,6 +137,7 @@ class DiskSpool:
         self._quota: Quota | None = None
         self._big: BigStore | None = None
         self._corrupt: Corrupt | None = None
+        self._spares: Spares | None = None
         self._maker: Maker | None = None
         self._line: Line | None = None
         self._reclaimer: Reclaimer | None = None
@@ -160,7 +162,15 @@ class DiskSpool:
                 break  # where we may not do that, it was not we who made anything
         self._folder = folder
         self._fetcher = Fetcher(files, folder)
-        self._quota = quota = Quota(files, folder, self._settings, self._now)
+        self._spares = spares = Spares(files, folder, segment_octets=self._settings.segment_octets)
+        self._quota = quota = Quota(
+            files,
+            folder,
+            self._settings,
+            self._now,
+            reserve_octets=spares.most_octets,
+            tight=self._give_back,
+        )
         self._big = BigStore(
             files,
             folder / "big",
@@ -171,11 +181,13 @@ class DiskSpool:
         )
 
     def recover(self, shard: int = 0) -> Iterator[Recovered]:
-        if self._corrupt is None:
+        spares, quota = self._spares, self._quota
+        if self._corrupt is None or spares is None or quota is None:
             raise RuntimeError("recover comes after acquire")
         if self._line is not None:
             raise RuntimeError("recover comes once")
         files, folder, index = self._files, self._folder, self._index
+        spares.sweep()
         replayed = replay(files, folder, index, self._corrupt)
         index.sort()
         present = set(remove_orphans(files, folder / "big", index))
@@ -193,11 +205,13 @@ class DiskSpool:
             # Positions never go back, not even behind a journal that outlived its spool.
             next_number=max(replayed.number, synced[0]) + 1,
             random_octets=self._random_octets,
+            spares=spares,
         )
         writer = Writer(
             files,
             folder,
             self._maker,
+            spares,
             sequence=replayed.sequence,
             now=self._now,
             in_reactor=self._in_reactor,
@@ -212,6 +226,7 @@ class DiskSpool:
             in_flight=self._changing,
             journal=self._journal,
             segment_octets=self._settings.segment_octets,
+            may_spare=quota.has_reserve,
             now=self._now,
         )
         self._prepare()
@@ -493,6 +508,14 @@ class DiskSpool:
 
         self._in_thread(self._maker.prepare).addBoth(prepared)
 
+    def _give_back(self) -> None:
+        """Room is tight: mail that comes in has a better use for it than spares."""
+        spares = self._spares
+        if spares is not None and spares.octets:
+            self._in_thread(spares.give_back).addErrback(
+                lambda failure: self.log.failure("cannot remove spare segments", failure)
+            )
+
     # --- reading ---------------------------------------------------------------------------------
 
     def open(self, id: QueueId) -> Deferred[Content]:
@@ -528,7 +551,9 @@ class DiskSpool:
         return Stats(
             messages=len(index),
             content_octets=index.live_octets + index.big_octets,
-            disk_octets=sum(use.end for use in index.uses.values()) + index.big_octets,
+            disk_octets=sum(use.end for use in index.uses.values())
+            + index.big_octets
+            + (0 if self._spares is None else self._spares.octets),
             free_octets=0 if room is None else room.free_octets,
             free_inodes=0 if room is None else room.free_inodes,
             segments=len(index.uses),

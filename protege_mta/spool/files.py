@@ -100,6 +100,9 @@ class Files:
     def unlink(self, path: Path) -> None:
         os.unlink(path)
 
+    def rename(self, path: Path, to: Path) -> None:
+        os.rename(path, to)
+
     def room(self, folder: Path) -> Room:
         found = os.statvfs(folder)
         # File systems without a fixed number of inodes (btrfs) say 0 of 0.

@@ -17,17 +17,30 @@ _LOOK_OCTETS: Final = 16 * 2**20
 
 
 class Quota:
-    """Looks at the file system at most once a second, or once for each 16 MiB accepted."""
+    """Looks at the file system at most once a second, or once for each 16 MiB accepted.
+
+    :param reserve_octets: with less than that above the floors, room is tight.
+    :param tight: called at each look that finds it so.
+    """
 
     log = Logger()
 
     def __init__(
-        self, files: Files, folder: Path, settings: SpoolSettings, now: Callable[[], float]
+        self,
+        files: Files,
+        folder: Path,
+        settings: SpoolSettings,
+        now: Callable[[], float],
+        *,
+        reserve_octets: int,
+        tight: Callable[[], None],
     ) -> None:
         self._files = files
         self._folder = folder
         self._settings = settings
         self._now = now
+        self._reserve_octets = reserve_octets
+        self._tight = tight
         self._room = Room(0, 0)
         self._spare_octets = 0  # of the room, above the floors
         self._looked_at = float("-inf")
@@ -40,6 +53,11 @@ class Quota:
         if not 0 <= now - self._looked_at < _LOOK_S or self._accepted > _LOOK_OCTETS:
             self._look(now)
         return self._room
+
+    def has_reserve(self) -> bool:
+        """Whether room is not tight, as of the last look."""
+        self.room()
+        return self._spare_octets >= self._reserve_octets
 
     def _look(self, now: float) -> None:
         """Say once that a floor has been reached, and once that it is well below."""
@@ -60,6 +78,8 @@ class Quota:
         elif room.free_octets >= settings.free_octets + _LOOK_OCTETS and self._is_short:
             self._is_short = False
             self.log.warn("there is room again, mail is accepted")
+        if self._spare_octets < self._reserve_octets:
+            self._tight()
 
     def _alarm(self) -> None:
         if self._is_short:

@@ -137,10 +137,14 @@ class _Carry:
 
 @attrs.define(eq=False)
 class _Drop:
-    """Removes the segment, unless that would lose something."""
+    """Removes the segment, unless that would lose something.
+
+    :ivar may_spare: whether its file may stay, to be used again.
+    """
 
     reclaimer: Reclaimer
     cleaning: _Cleaning
+    may_spare: bool
     is_dropped: bool = False
 
     def run(self, writer: Writer) -> None:
@@ -152,10 +156,10 @@ class _Drop:
         if is_damaged and not it.use.is_damaged:
             it.use.is_stuck = True
             return
-        writer.files.unlink(it.use.segment.path(writer.folder))
         # Only a removal that cannot be undone lets other segments forget what ended the messages
         # of this one.
-        writer.files.sync_folder(writer.folder)
+        may_keep = self.may_spare and not is_damaged
+        writer.spares.retire(it.use.segment, it.use.end, may_keep=may_keep)
         self.is_dropped = True
 
     def done(self, error: Exception | None) -> None:
@@ -186,6 +190,7 @@ class Reclaimer:
     :param in_flight: messages that batches in line change, and whose states in the index are
         therefore not those at the line's end.
     :param journal: whose events a segment must outlast.
+    :param may_spare: whether there is room for files that wait to be used again.
     """
 
     log = Logger()
@@ -198,6 +203,7 @@ class Reclaimer:
         in_flight: Callable[[], set[QueueId]],
         journal: Journal | None,
         segment_octets: int,
+        may_spare: Callable[[], bool],
         now: Callable[[], float],
     ) -> None:
         self._index = index
@@ -205,6 +211,7 @@ class Reclaimer:
         self._in_flight = in_flight
         self._journal = journal
         self._segment_octets = segment_octets
+        self._may_spare = may_spare
         self._now = now
         self._cleaning: _Cleaning | None = None
         self._is_waiting = False  # for a batch in flight, not for a task
@@ -252,7 +259,7 @@ class Reclaimer:
             it.use.is_stuck = True
             self._put(_Leave(self, it))
         else:
-            self._put(_Drop(self, it))
+            self._put(_Drop(self, it, self._may_spare()))
 
     def carried(self, places: dict[QueueId, Place], segment: Segment, end: int) -> None:
         """Copies are durable."""

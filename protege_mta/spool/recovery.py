@@ -39,7 +39,13 @@ class Replayed:
 
 @attrs.define(eq=False)
 class _Pass:
-    """What reading one segment showed.  :ivar end: of the last group that was replayed."""
+    """What reading one segment showed.
+
+    :ivar end: of the last group that was replayed.
+    :ivar tail: what lies behind the last group that was found, from where to where: torn, damaged,
+        or a spare's old records.
+    :ivar is_empty: nothing was ever written to it; or, where a later one was, its beginning is lost.
+    """
 
     segment: Segment
     end: int = SEGMENT_HEADER_OCTETS
@@ -122,7 +128,7 @@ def _read(files: Files, folder: Path, found: _Pass) -> Iterator[Group]:
         found.damage = reader.damage
         found.tail = (reader.end, reader.end + reader.tail)
         found.size = reader.size
-        if reader.tail:
+        if not reader.is_blank():
             found.is_empty = False
     finally:
         reader.close()
@@ -164,7 +170,7 @@ def _settle(
     is_last = True
     for found in reversed(passes):
         segment, path = found.segment, found.segment.path(folder)
-        if found.is_empty:
+        if found.is_empty and (is_last or found.tail[0] == found.tail[1]):
             del index.uses[segment.number]
             files.unlink(path)
             files.sync_folder(folder)
@@ -172,7 +178,6 @@ def _settle(
         if not is_last and found.tail[1] > found.tail[0]:
             found.damage.append(found.tail)
             found.end = max(found.end, found.tail[1])
-        is_last = False
         reader = SegmentReader(files, folder, segment)
         try:
             for start, end in found.damage:
@@ -192,13 +197,17 @@ def _settle(
                     corrupt.count += is_new
         finally:
             reader.close()
-        if found.size > found.end:
+        if is_last or found.size > found.end:
+            # The last one's end may be nowhere but in the memory of a kernel whose process was
+            # killed before its sync.
             fd = files.open(path, to_write=True)
             try:
-                files.truncate(fd, found.end)
+                if found.size > found.end:
+                    files.truncate(fd, found.end)
                 files.sync(fd)
             finally:
                 files.close(fd)
+        is_last = False
         use = index.uses[segment.number]
         use.end = found.end
         use.is_sealed = True

@@ -17,7 +17,7 @@ import msgspec
 from . import record as records
 from .files import Files
 from .record import ALIGNMENT, COMMIT, HEADER_OCTETS, MAGIC, Record
-from .segment import SEGMENT_HEADER_OCTETS, Segment
+from .segment import BLANK_OCTETS, SEGMENT_HEADER_OCTETS, Segment
 
 _WINDOW_OCTETS: Final = 256 * 1024
 _PAGE_OCTETS: Final = 4096
@@ -43,7 +43,8 @@ class SegmentReader:
 
     :ivar damage: extents ``(start, end)`` that hold no records and later records follow.
     :ivar end: behind the last record; what follows is :attr:`tail`.
-    :ivar tail: how many octets behind :attr:`end` are not all zeros; known at the end of the pass.
+    :ivar tail: how many octets lie behind :attr:`end` up to the last one that is no zero; known at
+        the end of the pass.
     """
 
     def __init__(self, files: Files, folder: Path, segment: Segment) -> None:
@@ -62,6 +63,11 @@ class SegmentReader:
 
     def close(self) -> None:
         self._files.close(self._fd)
+
+    def is_blank(self) -> bool:
+        """Whether nothing was ever written behind the header, though a spare it was made from may
+        have left old records further on."""
+        return not self.octets(SEGMENT_HEADER_OCTETS, BLANK_OCTETS).strip(b"\0")
 
     def octets(self, offset: int, size: int) -> bytes:
         """What lies there; zeros where the disk cannot read it, fewer where the file ends."""
@@ -100,8 +106,7 @@ class SegmentReader:
             else:
                 offset = self.end = found.end
                 yield found
-        rest = b"".join(self._blocks(self.end)).rstrip(b"\0")
-        self.tail = len(rest)
+        self.tail = self._written_end(self.end) - self.end
 
     def groups(self) -> Iterator[Group]:
         """Every group, those without a commit record too."""
@@ -136,17 +141,15 @@ class SegmentReader:
                     pages.append(b"\0" * wanted)
             return b"".join(pages)
 
-    def _blocks(self, offset: int) -> Iterator[bytes]:
-        """The rest of the file but for runs of zeros at its end, in windows."""
-        zeros = 0
+    def _written_end(self, offset: int) -> int:
+        """Behind the last octet from ``offset`` on that is no zero; ``offset`` if there is none."""
+        end = offset
         while block := self._load(offset, _WINDOW_OCTETS):
+            written = len(block.rstrip(b"\0"))
+            if written:
+                end = offset + written
             offset += len(block)
-            if block.count(0) == len(block):
-                zeros += len(block)
-                continue
-            yield b"\0" * zeros
-            yield block
-            zeros = 0
+        return end
 
     def _next(self, offset: int) -> int | None:
         """Where the next record begins, at ``offset`` or behind it."""

@@ -2,7 +2,8 @@
 
 ``0000000012-9f3c0a5b77e1d2c4.fresh``: the number, by which later segments of a kind follow earlier
 ones, and the epoch, a random number that every record repeats in its header.  So nothing else that
-lies on the disk passes for a record, not even octets that a sender put into a message.
+lies on the disk passes for a record, not octets that a sender put into a message, and not records
+of another segment that the file was before (:mod:`.spares`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Kind = Literal["fresh", "kept"]
 that went, mostly mail that is deferred for long."""
 
 SEGMENT_HEADER_OCTETS: Final = 64
+BLANK_OCTETS: Final = 512 - SEGMENT_HEADER_OCTETS
+"""How many zeros follow the header of a segment that was never written to, at least."""
 
 _HEADER: Final = struct.Struct("<8sHHIQQ28x")
 _CHECKSUM: Final = struct.Struct("<I")

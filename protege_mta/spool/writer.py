@@ -21,7 +21,8 @@ from ..model.ports import Journal, SpoolFailed, SpoolFull
 from . import record as records
 from .files import Files
 from .record import COMMIT_OCTETS, CONTENT, Draft
-from .segment import SEGMENT_HEADER_OCTETS, Kind, Segment
+from .segment import BLANK_OCTETS, SEGMENT_HEADER_OCTETS, Kind, Segment
+from .spares import Spares
 
 NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
@@ -82,6 +83,7 @@ class Maker:
     """Makes segments, each on stable storage with its name before it is used.
 
     :param next_number: greater than that of any segment there has ever been.
+    :param spares: files that become fresh segments, as long as there are some.
     """
 
     def __init__(
@@ -92,12 +94,14 @@ class Maker:
         segment_octets: int,
         next_number: int,
         random_octets: Callable[[int], bytes],
+        spares: Spares,
     ) -> None:
         self._files = files
         self._folder = folder
         self._segment_octets = segment_octets
         self._next_number = next_number
         self._random_octets = random_octets
+        self._spares = spares
         # Guards what follows; held while a segment is being made.
         self._lock = threading.Lock()
         self._ahead: OpenSegment | None = None
@@ -135,25 +139,33 @@ class Maker:
             if self._ahead is not None:
                 self._discard(self._ahead)
                 self._ahead = None
+            self._spares.give_back()
 
     def _make(self, kind: Kind, octets: int) -> OpenSegment:
         epoch = int.from_bytes(self._random_octets(8), "little")
         segment = Segment(self._next_number, epoch, kind)
         self._next_number += 1
-        path = segment.path(self._folder)
-        fd = self._files.create(path)
-        made = OpenSegment(segment, fd, SEGMENT_HEADER_OCTETS, octets)
+        files, path = self._files, segment.path(self._folder)
+        is_ordinary = kind == "fresh" and octets == self._segment_octets
+        spare = self._spares.take() if is_ordinary else None
+        fd = files.create(path) if spare is None else files.open(spare, to_write=True)
+        named = spare or path
         try:
             if kind == "fresh":
                 # Kept segments grow: nobody waits for their syncs.
                 self._allocate(fd, octets)
-            self._files.write(fd, [segment.header()], 0)
-            self._files.sync(fd)
-            self._files.sync_folder(self._folder)
+            blank = [] if spare is None else [bytes(BLANK_OCTETS)]
+            files.write(fd, [segment.header(), *blank], 0)
+            files.sync(fd)
+            if spare is not None:
+                files.rename(spare, path)
+                named = path
+            files.sync_folder(self._folder)
         except OSError:
-            self._discard(made)
+            files.close(fd)
+            files.unlink(named)
             raise
-        return made
+        return OpenSegment(segment, fd, SEGMENT_HEADER_OCTETS, octets)
 
     def _allocate(self, fd: int, octets: int) -> None:
         try:
@@ -225,8 +237,13 @@ class Log:
         """Give back what was reserved and not used.  :raise OSError:"""
         opened, self._open = self._open, None
         if opened is not None:
-            self._files.truncate(opened.fd, opened.end)
-            self._files.close(opened.fd)
+            try:
+                self._files.truncate(opened.fd, opened.end)
+                # Once the next segment is written to, what lies behind this one's last record is
+                # taken for damage; so what a spare had there must not come back.
+                self._files.sync(opened.fd)
+            finally:
+                self._files.close(opened.fd)
 
 
 class Writer:
@@ -244,6 +261,7 @@ class Writer:
         files: Files,
         folder: Path,
         maker: Maker,
+        spares: Spares,
         *,
         sequence: int,
         now: Callable[[], float],
@@ -254,6 +272,7 @@ class Writer:
     ) -> None:
         self.files = files
         self.folder = folder
+        self.spares = spares
         self.is_closed = False
         self._fresh = Log("fresh", files, maker)
         self._kept = Log("kept", files, maker)

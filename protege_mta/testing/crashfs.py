@@ -144,7 +144,9 @@ class CrashFiles(Files):
         self._step(Step("unlink", path=path))
 
     def rename(self, path: Path, to: Path) -> None:
-        """The spool does without; broken ones, which a test has to catch, may not."""
+        self._fault("rename")
+        if path not in self._medium.names:
+            raise FileNotFoundError(2, "no such file", str(path))
         self._step(Step("rename", self._medium.names[path], path, to=to))
 
     def room(self, folder: Path) -> Room:

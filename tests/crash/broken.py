@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,9 @@ from protege_mta.spool.files import Files
 from protege_mta.spool.reclaim import Reclaimer, Seen, _Cleaning
 from protege_mta.spool.record import Draft
 from protege_mta.spool.scan import Group
+from protege_mta.spool.spares import Spares
 from protege_mta.spool.states import States
+from protege_mta.spool.writer import Log, Maker
 from protege_mta.testing.crashfs import CrashFiles
 
 from .exploring import Explored, explore, explore_on
@@ -34,6 +36,7 @@ from .scenarios import (
     groups,
     one_message,
     reclaiming,
+    recycled,
     several_messages,
 )
 
@@ -101,6 +104,39 @@ class NoSyncOfKept(CrashFiles):
         kept = {at for path, at in self._medium.names.items() if path.suffix == ".kept"}
         if inode not in kept:
             super().sync_data(fd)
+
+
+class NoSyncOfRetirement(CrashFiles):
+    """Writes to a spare before it is certain that its segment is gone."""
+
+    def sync_folder(self, path: Path) -> None:
+        if self.steps[-1].to.suffix != ".spare":
+            super().sync_folder(path)
+
+
+class NoSyncOfRenewal(CrashFiles):
+    """Gives a spare the name of a segment before it certainly has the header of it."""
+
+    def sync(self, fd: int) -> None:
+        inode = self._open[fd]
+        spares = {at for path, at in self._medium.names.items() if path.suffix == ".spare"}
+        if inode not in spares:
+            super().sync(fd)
+
+
+class NoSyncOfRenewedName(CrashFiles):
+    """Writes to what was a spare before it certainly has the name of a segment."""
+
+    def sync_folder(self, path: Path) -> None:
+        if self.steps[-1].path.suffix != ".spare":
+            super().sync_folder(path)
+
+
+class NoZeros(CrashFiles):
+    """Leaves an old record behind the header of a segment that was not yet written to."""
+
+    def write(self, fd: int, pieces: Sequence[bytes], offset: int) -> None:
+        super().write(fd, pieces if offset else pieces[:1], offset)
 
 
 class SyncsTheLastOne(CrashFiles):
@@ -178,6 +214,37 @@ class ForgetsTheDead(Reclaimer):
         return moves, []
 
 
+class OneEpoch(Maker):
+    """Gives each segment the epoch of the one before, so that old records pass for its own."""
+
+    def __init__(
+        self,
+        files: Files,
+        folder: Path,
+        *,
+        segment_octets: int,
+        next_number: int,
+        random_octets: Callable[[int], bytes],
+        spares: Spares,
+    ) -> None:
+        super().__init__(
+            files,
+            folder,
+            segment_octets=segment_octets,
+            next_number=next_number,
+            random_octets=lambda octets: b"1" * octets,
+            spares=spares,
+        )
+
+
+def leaves_ends_uncertain(log: Log) -> None:
+    """Cuts a segment at its last record, and goes on in the next one before that is certain."""
+    opened, log._open = log._open, None
+    if opened is not None:
+        log._files.truncate(opened.fd, opened.end)
+        log._files.close(opened.fd)
+
+
 def trusts_commit_records(files: Files, folder: Path, group: Group) -> bool:
     """Believes a commit record without looking at what it closes."""
     return group.commit is not None
@@ -223,11 +290,17 @@ BROKEN: Final = (
     Broken(emptied, NoSyncOfRemoval),
     Broken(one_message, NoSyncOfCut),
     Broken(reclaiming, NoSyncOfKept),
+    Broken(recycled, NoSyncOfRetirement),
+    Broken(recycled, NoSyncOfRenewal),
+    Broken(recycled, NoSyncOfRenewedName),
+    Broken(recycled, NoZeros),
     Broken(one_message, SyncsTheLastOne),
     Broken(one_message, SyncsBeforeItWrites),
     Broken(big_files, RenamesBeforeItSyncs),
     Broken(several_messages, spool=TombstoneFirst),
     Broken(groups, spool=AnswersAtOnce),
     Broken(emptied, patch=(disk_module, "Reclaimer", ForgetsTheDead)),
+    Broken(recycled, patch=(disk_module, "Maker", OneEpoch)),
+    Broken(recycled, patch=(Log, "close", leaves_ends_uncertain)),
     Broken(one_message, patch=(recovery_module, "_is_intact", trusts_commit_records)),
 )

@@ -151,7 +151,7 @@ class Recording:
         )
         self.start()
 
-    def after(self, found: Found, tree: Tree, cursor: Position) -> Recording:
+    def after(self, found: Found, disk: CrashFiles, cursor: Position) -> Recording:
         """The life after this one, on what is left of it.
 
         :param found: what a restart finds there.  :param cursor: the journal's.
@@ -159,7 +159,7 @@ class Recording:
         journal = Lines()
         journal.cursor = cursor
         return Recording(
-            type(self.disk)(tree),
+            disk,
             self.kind,
             states=[found.state],
             lines=[found.lines],
@@ -360,6 +360,8 @@ def find(files: Files, cursor: Position, kind: type[DiskSpool]) -> tuple[DiskSpo
     bigs = sum(len(octets) > BIG for octets in contents.values())
     if len(files.names(SHARD / "big")) != bigs:
         raise Violation("a big file that nobody needs stays")
+    if any(name.endswith(".spare") for name in files.names(SHARD)):
+        raise Violation("a spare that nobody knows of stays")
     return spool, Found(state, contents, lines)
 
 

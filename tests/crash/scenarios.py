@@ -139,6 +139,24 @@ def emptied(run: Recording) -> None:
     run.append(30)
 
 
+def recycled(run: Recording) -> None:
+    """Segments are written once more, over the records of those who are dead."""
+    live = list(run.states[0])
+    run.sync_journal()
+    run.end(*live[:8])
+    run.sync_journal()
+    one = run.append_all(800, 800, 800)[0]
+    run.append_all(800, 800)
+    run.append(100)
+    run.held.is_holding = True
+    run.append_all(500, 30, 500)
+    run.held.turn()
+    run.end(one)
+    run.held.turn()
+    run.held.release()
+    run.append(300)
+
+
 def after_a_crash(run: Recording) -> None:
     """Ordinary work on what a crash has left."""
     live = list(run.states[0])
@@ -190,7 +208,7 @@ NEW: Final[Sequence[Life]] = (
 )
 """Lives of a spool from the very first start on."""
 
-OLD: Final[Sequence[Life]] = (reclaiming, emptied)
+OLD: Final[Sequence[Life]] = (reclaiming, emptied, recycled)
 """Lives of a spool that has many segments already."""
 
 
@@ -203,9 +221,13 @@ class Workshop:
 
     def live(self, life: Life, seed: int = 1) -> Recording:
         """A run: that life on a new spool, or on an old one if it needs that."""
-        run = self._old() if life in OLD else Recording(self.disk(), self.spool, seed=seed)
+        run = self.ready(life, seed)
         life(run)
         return run
+
+    def ready(self, life: Life, seed: int = 1) -> Recording:
+        """The spool that a life begins with."""
+        return self._old() if life in OLD else Recording(self.disk(), self.spool, seed=seed)
 
     def _old(self) -> Recording:
         before = Recording(self.disk(), kind=self.spool)
@@ -214,4 +236,4 @@ class Workshop:
         before.sync_journal()
         before.close()
         found = Found(before.states[-1], {}, [])
-        return before.after(found, before.disk.tree(), before.journal.cursor)
+        return before.after(found, self.disk(before.disk.tree()), before.journal.cursor)

@@ -23,8 +23,8 @@ from protege_mta.testing.crashfs import CrashFiles
 from protege_mta.testing.medium import crashes
 
 from .broken import BROKEN
-from .exploring import Explored, explore, explore_on
-from .scenarios import NEW, OLD, Workshop, after_a_crash, at_random
+from .exploring import Explored, explore, explore_killed, explore_on
+from .scenarios import NEW, OLD, Workshop, after_a_crash, at_random, reclaiming, recycled
 
 SEEDS: Final = int(os.environ.get("CRASH_SEEDS", "1"))
 FIRST: Final = int(os.environ.get("CRASH_FIRST_SEED", "5"))
@@ -64,6 +64,14 @@ class CrashTests(SynchronousTestCase):
             sampled.add(explore_on(run, survivors, after_a_crash, SURVIVORS, seed=seed))
         self.say(f"random lives {FIRST} to {FIRST + SEEDS - 1}", sampled)
 
+    def test_killed_before(self) -> None:
+        """What a restart after a kill shows, no loss of power takes back: it may have been nowhere
+        but in the kernel's memory."""
+        killed = Explored()
+        for life in (reclaiming, recycled):
+            killed.add(explore_killed(life))
+        self.say("killed, and the power cut then", killed)
+
     def test_what_happens(self) -> None:
         """The lives have in them what they are there for."""
         names = {
@@ -75,6 +83,10 @@ class CrashTests(SynchronousTestCase):
         self.assertEqual(names, {".fresh", ".kept", "big", "0"})
         emptied = Workshop().live(OLD[1])
         self.assertGreater(sum(step.name == "unlink" for step in emptied.disk.steps), 5)
+        steps = Workshop().live(recycled).disk.steps
+        again = [step.inode for step in steps if step.to.suffix == ".fresh"]
+        groups = [step.inode for step in steps if step.name == "write" and step.inode in again]
+        self.assertEqual([groups.count(inode) for inode in again], [3, 4])
 
     def test_broken_spools_are_caught(self) -> None:
         """This test would notice a spool that forgets one thing."""

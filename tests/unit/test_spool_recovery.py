@@ -132,6 +132,25 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(self.restart(), left[1:])
         self.assertEqual(self.spool.stats().corrupt, 2)
 
+    def test_a_segment_without_a_beginning(self) -> None:
+        """Zeros where a segment's first record was do not make it one that was never written to,
+        where a later one was."""
+        self.successResultOf(self.spool.close())
+        self.spool = disk_spool(self.disk, self.journal, segment_octets=4096, cache_octets=0)
+        self.spool.acquire()
+        list(self.spool.recover())
+        ids = self.some(12)
+        _, second, _ = [path for path in self.disk.paths() if MAGIC in self.disk.content(path)]
+        self.disk.replaced(
+            second, bytes(512) + self.disk.content(second)[512:].replace(MAGIC, b"!")
+        )
+        self.assertEqual(self.restart(), [*ids[:4], *ids[8:]])
+        self.assertGreater(self.spool.stats().corrupt, 0)
+        kept = [
+            self.disk.content(SHARD / "corrupt" / it) for it in self.disk.names(SHARD / "corrupt")
+        ]
+        self.assertIn(b"body body", b"".join(kept))
+
     def test_damaged_body(self) -> None:
         """A body is verified when it is opened; the message is kept, and not offered again."""
         ids = self.some(3)
