@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from ..schedule.standing import clock_time
 from .control import rows_of, running
 from .options import config_option, json_option
 from .terminal import write, write_facts, write_json
@@ -41,6 +40,8 @@ def command(config: Path | None, as_json: bool) -> int:
 
 def flat(prefix: str, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Nested facts as lines, their names joined by dots."""
+    from ..schedule.standing import clock_time  # which brings Twisted along
+
     for name, value in facts.items():
         match value:
             case dict():
