@@ -25,9 +25,6 @@ enabled = true
 identities = "any"
 attestation = { key_id = "relay-primary", private_key = "attest.pem" }
 
-[policy]
-authenticate = false
-
 [outbound]
 route = "smarthost"
 smarthost = { host = "127.0.0.1", port = PORT, tls = "none" }
