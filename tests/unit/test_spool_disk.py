@@ -84,8 +84,7 @@ class BigTests(SynchronousTestCase):
         opened.close()
 
     def test_a_head_that_is_known_last(self) -> None:
-        """What is put in front of a file comes first, after a restart and a move to another segment
-        too, and all is counted that is there."""
+        """What is put in front of a file comes first, after restarts too, and all is counted."""
         content, head = os.urandom(2**20 + 17), b"Authentication-Results: x; none\r\n"
         incoming = self.spool.receive()
         incoming.write(content)

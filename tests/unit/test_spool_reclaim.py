@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.model.batch import Batch, End, Operation, Update
+from protege_mta.model.batch import Batch, End, Operation, Update, with_head
 from protege_mta.model.ids import QueueId
 from protege_mta.model.status import RecipientStatus
 from protege_mta.spool.disk import DiskSpool
@@ -126,7 +126,7 @@ class ReclaimTests(SynchronousTestCase):
         """A status outlives the segment it was written to."""
         one = append(b"y" * 9000, recipients=2)
         self.commit(one)
-        self.pass_through(40)
+        self.pass_through(200)
         self.commit(Update(one.message.id, (0,), DEFERRED), End(one.message.id, (1,), "bounced"))
         self.pass_through(1000)
         self.restart()
@@ -137,7 +137,7 @@ class ReclaimTests(SynchronousTestCase):
         the disk."""
         stays, ends = append(b"s" * 6000), append(b"e" * 6000)
         self.commit(stays, ends)
-        self.pass_through(40)
+        self.pass_through(200)
         self.deliver(ends.message.id)
         self.pass_through(200)
         self.restart()
@@ -169,6 +169,26 @@ class ReclaimTests(SynchronousTestCase):
         self.pass_through(20)
         self.assertEqual([it.message.id for it in self.found], kept)
         self.assertLess(self.spool.stats().segments, 18)
+
+    def test_what_comes_before_a_file(self) -> None:
+        """It lies in the record, and is carried along with it."""
+        incoming = self.spool.receive()
+        incoming.write(b"b" * (2**20 + 1))
+        placed = with_head(self.successResultOf(incoming.sealed()), b"head")
+        one = append(b"head" + b"b" * (2**20 + 1))
+        self.successResultOf(self.spool.commit(Batch((type(one)(one.message, placed, DUE),))))
+        before = self.spool._index.place(one.message.id)
+        self.pass_through(16)
+        for _ in range(20):  # long-lived ones in other segments, so that this one is the emptiest
+            self.commit(append(b"x" * 2000))
+            self.pass_through(16)
+        self.assertNotEqual(self.spool._index.place(one.message.id), before)
+        for _ in range(2):
+            reading = self.successResultOf(self.spool.open(one.message.id))
+            self.assertEqual(reading.read(0, 6), b"headbb")
+            self.assertEqual(reading.size_octets, 2**20 + 5)
+            reading.close()
+            self.restart()
 
     def test_big_files(self) -> None:
         """A big file goes with its message's end."""
