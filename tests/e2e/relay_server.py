@@ -23,6 +23,7 @@ tunnel = { store = false }
 [tunnel_server]
 enabled = true
 identities = "any"
+send_per_hour = 0
 attestation = { key_id = "relay-primary", private_key = "attest.pem" }
 
 [outbound]
