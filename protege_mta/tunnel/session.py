@@ -182,7 +182,8 @@ class TunnelSession:
         return outcome
 
     def tell(self, state: DeliveryState) -> None:
-        if self.is_reliable and not self._is_over:
+        # Nobody needs to know so much that words pile up for who does not read.
+        if self.is_reliable and not self._is_over and not self._wire.is_stuck:
             self._wire.send_text(format_message(state))
 
     def close(self, code: int, reason: str) -> None:

@@ -45,6 +45,9 @@ TARGET: Final = b"/ws"
 class TunnelServer:
     """A :class:`~..model.ports.Sessions`: the inbound session of each agent.
 
+    Where a session takes the place of another, the door hears that it is open before it hears that
+    the older one is closed.
+
     :param may_attempt: whether one more message before authentication is allowed from an address;
         a login takes two.
     :param may_log_in: whether the holder of a key may come.
@@ -189,7 +192,7 @@ class RelayConnection(Connection):
 
     def _refuse(self, refuse: Refuse) -> None:
         self.log.info(
-            "tunnel login refused peer={peer} code={code}",
+            "tunnel refused peer={peer} code={code}",
             peer=self.peer_address, code=refuse.code,
         )  # fmt: skip
         self.send_text(refuse.text)
