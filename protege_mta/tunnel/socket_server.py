@@ -35,7 +35,8 @@ from ..transport.sweep import Sweep
 from ..wire.tunnel.handshake import TOO_OFTEN, Proven, Refuse, RelayHandshake, Say
 from .connection import GOING_AWAY, Connection, Socket
 from .limits import TunnelLimits
-from .session import Setting, TunnelSession
+from .session import TunnelSession
+from .setting import Setting
 from .unfinished import Unfinished
 from .websocket import ServerSocket, ServerSockets
 

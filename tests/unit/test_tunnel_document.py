@@ -9,13 +9,12 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.model.outcome import Delivered
+from protege_mta.model.outcome import Delivered, Outcome
 from protege_mta.model.reply import Reply
 from protege_mta.model.stream import DeliveryState, Stream
+from protege_mta.testing.strangers import Stranger
 from protege_mta.testing.tunnels import Net, OctetsInMemory, StrangeSocket
 from protege_mta.tunnel.limits import TunnelLimits
-
-from .test_tunnel_strangers import Stranger
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "tunnel-protocol.md"
 LIMITS: Final = TunnelLimits(window_octets=1_048_576, message_octets=52_428_800)
@@ -55,7 +54,7 @@ class DocumentTests(SynchronousTestCase):
     def test_the_gateway(self) -> None:
         stranger = Stranger(self.net)
         stranger.meet_agent()
-        outcome: Deferred[object] | None = None
+        outcome: Deferred[Outcome] | None = None
         for who, what, is_binary in lines():
             if who == "R":
                 (stranger.binary if is_binary else stranger.text)(what)
