@@ -55,7 +55,6 @@ class TunnelServer:
     :param replaced: told of a session that had to go for another one.
     :param now: POSIX seconds.
     :param new_id: gives a fresh UUID, version 4, that nobody can guess.
-    :param unfinished: left out, one of its own.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class TunnelServer:
         may_log_in: Callable[[Identity], bool],
         replaced: Callable[[Session, Session], None] = lambda old, new: None,
         address_of: Callable[[Request], str] | None = None,
-        unfinished: Unfinished | None = None,
     ) -> None:
         self.limits = limits
         self.sweep = Sweep(clock, period_s=1.0)
@@ -78,7 +76,7 @@ class TunnelServer:
         self.new_id = new_id
         self.may_attempt = may_attempt
         self.may_log_in = may_log_in
-        self.unfinished = unfinished or Unfinished(self.sweep)
+        self.unfinished = Unfinished(self.sweep)
         self.setting = Setting(
             is_relay=True,
             door=door,
