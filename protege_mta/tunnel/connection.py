@@ -76,7 +76,7 @@ class Connection(abc.ABC):
         self._sweep = sweep
         self._reader = FrameReader()
         self._is_text = True
-        self._kept = b""  # of a text message, or of any before authentication
+        self._kept = bytearray()  # of a text message, or of any before authentication
         self._is_at_begin = False
         self._queue: deque[bytes | bool | None] = deque()  # True: text begins, None: message ends
         self._is_feeding = False
@@ -84,10 +84,10 @@ class Connection(abc.ABC):
         self._backlog = 0
         self._heard = 0
         self._seen = 0
+        sweep.add(self)  # first: it looks at the clock, if nobody was there
         self._since = self._began = sweep.after(0)
         self._stuck_since = NEVER
         self._is_asked = False  # whether it is still there
-        sweep.add(self)
 
     @property
     def peer_address(self) -> str:
@@ -139,6 +139,7 @@ class Connection(abc.ABC):
     def pinged(self, payload: bytes) -> None:
         """The socket has answered."""
         self._charge(len(payload) + 2)
+        self._feed()
 
     def ponged(self, payload: bytes) -> None:
         if self.session is not None and len(payload) == 8:
@@ -151,6 +152,7 @@ class Connection(abc.ABC):
             self._stuck_since = self._sweep.now
             return
         self._stuck_since = NEVER
+        self._heard += 1  # of its TCP: on a slow link pings and their answers stand in line
         self._backlog = 0
         if self.session is not None:
             self.session.flow()
@@ -206,8 +208,9 @@ class Connection(abc.ABC):
 
     @property
     def _is_held(self) -> bool:
-        is_waiting = self.session is not None and self.session.is_waiting
-        return is_waiting or (self._backlog > BACKLOG_OCTETS and self.stage is Stage.OPEN)
+        if self.session is not None and self.session.is_waiting:
+            return True
+        return self._backlog > BACKLOG_OCTETS and self.stage in (Stage.OPENING, Stage.OPEN)
 
     def _feed(self) -> None:
         """Let in what is there, as far as the house can take it."""
@@ -240,7 +243,7 @@ class Connection(abc.ABC):
         if item is None:
             self._message_ended()
         elif isinstance(item, bool):
-            self._is_text, self._is_at_begin, self._kept = item, True, b""
+            self._is_text, self._is_at_begin, self._kept = item, True, bytearray()
             self._reader.begin()
         else:
             self._message_data(item)
@@ -256,13 +259,13 @@ class Connection(abc.ABC):
                 return
         limit = HANDSHAKE_OCTETS if session is None else MESSAGE_OCTETS
         if len(self._kept) + len(octets) > limit:
-            self._kept = b""
+            self._kept = bytearray()
             self._too_long()
             return
         self._kept += octets
 
     def _message_ended(self) -> None:
-        kept, self._kept = self._kept, b""
+        kept, self._kept = bytes(self._kept), bytearray()
         if self.session is None:
             self.authenticate(kept)
         elif self._is_text:

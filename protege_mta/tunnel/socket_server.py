@@ -35,7 +35,8 @@ from ..transport.sweep import Sweep
 from ..wire.tunnel.handshake import TOO_OFTEN, Proven, Refuse, RelayHandshake, Say
 from .connection import GOING_AWAY, Connection, Socket
 from .limits import TunnelLimits
-from .session import Setting, TunnelSession
+from .session import TunnelSession
+from .setting import Setting
 from .unfinished import Unfinished
 from .websocket import ServerSocket, ServerSockets
 
@@ -45,6 +46,9 @@ TARGET: Final = b"/ws"
 class TunnelServer:
     """A :class:`~..model.ports.Sessions`: the inbound session of each agent.
 
+    Where a session takes the place of another, the door hears that it is open before it hears that
+    the older one is closed.
+
     :param may_attempt: whether one more message before authentication is allowed from an address;
         a login takes two.
     :param may_log_in: whether the holder of a key may come.
@@ -52,7 +56,6 @@ class TunnelServer:
     :param refused: told of each login that failed: from which address, and the code.
     :param now: POSIX seconds.
     :param new_id: gives a fresh UUID, version 4, that nobody can guess.
-    :param unfinished: left out, one of its own.
     """
 
     def __init__(
@@ -68,7 +71,6 @@ class TunnelServer:
         replaced: Callable[[Session, Session], None] = lambda old, new: None,
         refused: Callable[[str, str], None] = lambda address, code: None,
         address_of: Callable[[Request], str] | None = None,
-        unfinished: Unfinished | None = None,
     ) -> None:
         self.limits = limits
         self.sweep = Sweep(clock, period_s=1.0)
@@ -76,7 +78,7 @@ class TunnelServer:
         self.new_id = new_id
         self.may_attempt = may_attempt
         self.may_log_in = may_log_in
-        self.unfinished = unfinished or Unfinished(self.sweep)
+        self.unfinished = Unfinished(self.sweep)
         self.setting = Setting(
             is_relay=True,
             door=door,

@@ -12,10 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.model.outcome import Delivered, Outcome
 from protege_mta.model.reply import Reply
 from protege_mta.model.stream import DeliveryState, Stream
+from protege_mta.testing.strangers import Stranger
 from protege_mta.testing.tunnels import Net, OctetsInMemory, StrangeSocket
 from protege_mta.tunnel.limits import TunnelLimits
-
-from .test_tunnel_strangers import Stranger
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "tunnel-protocol.md"
 LIMITS: Final = TunnelLimits(window_octets=1_048_576, message_octets=52_428_800)

@@ -15,6 +15,7 @@ import attrs
 from ...model.reply import TABLE, Reply
 from ...model.stream import Stream
 from ...model.value import value
+from .bodies import parse_end, parse_start
 from .frames import BadFrame, End, FramePart, Piece, Start
 from .messages import (
     Credit,
@@ -25,8 +26,6 @@ from .messages import (
     StreamResume,
     Terms,
     format_message,
-    parse_end,
-    parse_start,
 )
 
 OPEN_STREAMS: Final = 64
@@ -45,7 +44,6 @@ class Open:
 
     number: int
     stream: Stream
-    is_resume: bool
 
 
 @value
@@ -163,7 +161,7 @@ class StreamsIn:
         if (start.stream.size_octets or 0) > self._terms.max_octets:
             return commands + self._refuse(receiving, TABLE["message-too-big"])
         self._numbers[receiving.number] = receiving
-        return [*commands, Open(receiving.number, start.stream, start.is_resume)]
+        return [*commands, Open(receiving.number, start.stream)]
 
     def _piece(self, stream_id: str, octets: bytes) -> list[Command]:
         if self._is_reliable:
