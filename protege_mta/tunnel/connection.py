@@ -76,7 +76,7 @@ class Connection(abc.ABC):
         self._sweep = sweep
         self._reader = FrameReader()
         self._is_text = True
-        self._kept = b""  # of a text message, or of any before authentication
+        self._kept = bytearray()  # of a text message, or of any before authentication
         self._is_at_begin = False
         self._queue: deque[bytes | bool | None] = deque()  # True: text begins, None: message ends
         self._is_feeding = False
@@ -139,6 +139,7 @@ class Connection(abc.ABC):
     def pinged(self, payload: bytes) -> None:
         """The socket has answered."""
         self._charge(len(payload) + 2)
+        self._feed()
 
     def ponged(self, payload: bytes) -> None:
         if self.session is not None and len(payload) == 8:
@@ -206,8 +207,9 @@ class Connection(abc.ABC):
 
     @property
     def _is_held(self) -> bool:
-        is_waiting = self.session is not None and self.session.is_waiting
-        return is_waiting or (self._backlog > BACKLOG_OCTETS and self.stage is Stage.OPEN)
+        if self.session is not None and self.session.is_waiting:
+            return True
+        return self._backlog > BACKLOG_OCTETS and self.stage in (Stage.OPENING, Stage.OPEN)
 
     def _feed(self) -> None:
         """Let in what is there, as far as the house can take it."""
@@ -240,7 +242,7 @@ class Connection(abc.ABC):
         if item is None:
             self._message_ended()
         elif isinstance(item, bool):
-            self._is_text, self._is_at_begin, self._kept = item, True, b""
+            self._is_text, self._is_at_begin, self._kept = item, True, bytearray()
             self._reader.begin()
         else:
             self._message_data(item)
@@ -256,13 +258,13 @@ class Connection(abc.ABC):
                 return
         limit = HANDSHAKE_OCTETS if session is None else MESSAGE_OCTETS
         if len(self._kept) + len(octets) > limit:
-            self._kept = b""
+            self._kept = bytearray()
             self._too_long()
             return
         self._kept += octets
 
     def _message_ended(self) -> None:
-        kept, self._kept = self._kept, b""
+        kept, self._kept = bytes(self._kept), bytearray()
         if self.session is None:
             self.authenticate(kept)
         elif self._is_text:

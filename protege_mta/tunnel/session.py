@@ -6,22 +6,20 @@ What the protocol allows is :mod:`..wire.tunnel`'s business, the socket :mod:`.c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Final
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ..model.identity import Identity
 from ..model.outcome import Contact, Delivered, Outcome, PermanentFailure, Scope, TransientFailure
-from ..model.ports import Intake, Octets, StreamDoor
+from ..model.ports import Octets
 from ..model.reply import TABLE, Reply
 from ..model.stream import DeliveryState, Stream
 from ..wire.tunnel.frames import FramePart
-from ..wire.tunnel.incoming import Abort, Close, Command, Finish, Open, Say, StreamsIn, Write
 from ..wire.tunnel.messages import (
     AuthError,
     Credit,
@@ -44,8 +42,9 @@ from ..wire.tunnel.outgoing import (
     StreamsOut,
     Unanswered,
 )
-from .limits import TunnelLimits
-from .unfinished import Kept, Request, Unfinished
+from .reception import Reception
+from .setting import Setting, Wire
+from .unfinished import Request
 
 BROKEN: Final = 4401
 """The close code for who breaks the protocol, as the original has it."""
@@ -53,47 +52,6 @@ BROKEN: Final = 4401
 _TURNS: Final = 16  # chunks before others get a look in
 _TEXT: Final = re.compile(r"[^ -~]+")
 _CODE: Final = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\Z")
-
-
-class Wire(Protocol):
-    """The socket, as a session sees it."""
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether what was sent has yet to leave."""
-
-    def send_text(self, octets: bytes) -> None: ...
-
-    def send_binary(self, octets: bytes) -> None: ...
-
-    def ping(self, number: int) -> None: ...
-
-    def close(self, code: int, reason: str) -> None:
-        """Calls :meth:`TunnelSession.over`."""
-
-    def go_on(self) -> None:
-        """The session waits no longer."""
-
-
-@attrs.frozen(kw_only=True)
-class Setting:
-    """What every session of one side shares.
-
-    :ivar is_relay: whether this is the relay's side.
-    :ivar new_id: gives a fresh UUID, version 4.
-    :ivar told: at an agent's side, gets what its relay says of earlier messages.
-    :ivar sent: told of each stream that the other side, or its silence, has ended: how, and how many
-        octets of content it had.
-    """
-
-    is_relay: bool
-    door: StreamDoor
-    limits: TunnelLimits
-    unfinished: Unfinished
-    clock: IReactorTime
-    new_id: Callable[[], str]
-    told: Callable[[TunnelSession, DeliveryState], None] = lambda session, state: None
-    sent: Callable[[Outcome, int], None] = lambda outcome, octets: None
 
 
 class TunnelSession:
@@ -137,14 +95,7 @@ class TunnelSession:
         self._acknowledgement = acknowledgement
         self._out = StreamsOut(acknowledgement, theirs)
         self._sends: dict[Sending, tuple[Octets, Deferred[Outcome]]] = {}
-        self._in = StreamsIn(
-            setting.limits.terms, is_reliable=self.is_reliable, has_results=setting.is_relay
-        )
-        self._intakes: dict[int, Intake] = {}
-        self._waiting: Deferred[None] | None = None  # for the house
-        self._waiting_number = 0
-        self._is_waiting = False  # for another session that stores the same message
-        self._storing = 0
+        self._in = Reception(self, wire, setting, self._broken)
         self._pings = 0
         self._is_pumping = False
         self._later: IDelayedCall | None = None
@@ -185,7 +136,8 @@ class TunnelSession:
         return outcome
 
     def tell(self, state: DeliveryState) -> None:
-        if self.is_reliable and not self._is_over:
+        # Nobody needs to know so much that words pile up for who does not read.
+        if self.is_reliable and not self._is_over and not self._wire.is_stuck:
             self._wire.send_text(format_message(state))
 
     def close(self, code: int, reason: str) -> None:
@@ -204,11 +156,7 @@ class TunnelSession:
     @property
     def is_waiting(self) -> bool:
         """Whether nothing may be fed for now."""
-        return (
-            self._waiting is not None
-            or self._is_waiting
-            or self._storing >= self._setting.limits.storing
-        )
+        return self._in.is_waiting
 
     @property
     def is_busy(self) -> bool:
@@ -216,8 +164,8 @@ class TunnelSession:
         return not self._out.is_idle
 
     def parts(self, parts: Iterable[FramePart]) -> None:
-        for part in parts:
-            self._obey(self._in.part(part))
+        """What a binary message came to."""
+        self._in.parts(parts)
 
     def text(self, octets: bytes) -> None:
         """A text message."""
@@ -233,7 +181,7 @@ class TunnelSession:
                 self._out.answered(result)
                 self._settle()
             case StreamCancel() as cancel:
-                self._obey(self._in.cancelled(cancel))
+                self._in.cancelled(cancel)
             case DeliveryState() as state if not self._setting.is_relay:
                 self._told(state)
             case Malformed(why):
@@ -288,8 +236,7 @@ class TunnelSession:
         if self._later is not None:
             self._later.cancel()
             self._later = None
-        if self._waiting is not None and self._waiting_number not in self._intakes:
-            self._waiting.cancel()  # a stream that has not been opened never will be
+        self._in.over()
         for sending in self._out.drop():
             _, outcome = self._sends.pop(sending)
             outcome.callback(self._lost())
@@ -299,16 +246,21 @@ class TunnelSession:
             self.log.failure("the door could not take leave of a session")
 
     def drained(self) -> None:
-        """Nothing more will be fed: keep what can be gone on with, for a while."""
-        for number, intake in list(self._intakes.items()):
-            receiving = self._in.receiving(number)
-            del self._intakes[number]
-            if receiving is None or not receiving.stream.request_id or not receiving.taken:
-                self._abort(intake)
-                continue
-            request = self._request(receiving.stream)
-            self._unfinished.release(request, self, number)
-            self._unfinished.keep(request, Kept(receiving, intake, self._now))
+        """Nothing more will be fed."""
+        self._in.drained()
+
+    def _expect(self, is_right: bool) -> None:
+        if not is_right:
+            self._broken("invalid_message", "more credit, or more resumed, than there can be")
+
+    def _broken(self, code: str, why: str) -> None:
+        """The other side broke the protocol."""
+        if self._is_over:
+            return
+        self.log.info("{session}: broken off with {code}: {why}", session=self, code=code, why=why)
+        if self._setting.is_relay:
+            self._wire.send_text(format_message(AuthError(code)))
+        self._wire.close(BROKEN, code)
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -412,178 +364,6 @@ class TunnelSession:
             self._setting.told(self, state)
         except Exception:
             self.log.failure("{session}: a state of delivery was told in vain", session=self)
-
-    # --- receiving -------------------------------------------------------------------------------
-
-    def _obey(self, commands: Iterable[Command]) -> None:
-        for command in commands:
-            match command:
-                case Open(number, stream):
-                    self._open(number, stream)
-                case Write(number, octets):
-                    self._write(number, octets)
-                case Finish(number):
-                    self._finish(number)
-                case Abort(number, stream, why):
-                    self._drop(number, stream, why)
-                case Say(text):
-                    if not self._is_over:
-                        self._wire.send_text(text)
-                case Close(code, why):
-                    self._broken(code, why)
-
-    def _expect(self, is_right: bool) -> None:
-        if not is_right:
-            self._broken("invalid_message", "more credit, or more resumed, than there can be")
-
-    def _broken(self, code: str, why: str) -> None:
-        """The other side broke the protocol."""
-        if self._is_over:
-            return
-        self.log.info("{session}: broken off with {code}: {why}", session=self, code=code, why=why)
-        if self._setting.is_relay:
-            self._wire.send_text(format_message(AuthError(code)))
-        self._wire.close(BROKEN, code)
-
-    def _open(self, number: int, stream: Stream) -> None:
-        receiving = self._in.receiving(number)
-        if self._is_over or receiving is None:
-            self._obey(self._in.opened(number, TABLE["session-lost"]))
-            return
-        if self.is_reliable:
-            request = self._request(stream)
-            if self._unfinished.when_stored(request, lambda: self._open_at_last(number, stream)):
-                self._is_waiting = True
-                return
-            kept = self._unfinished.claim(request, self, receiving)
-            if kept is not None:
-                self._intakes[number] = kept.intake
-                self._obey(self._in.resumed(number, kept.receiving))
-                return
-        try:
-            answer = self._setting.door.receive(self, stream)
-        except Exception:
-            self.log.failure("{session}: the door could not answer", session=self)
-            answer = TABLE["local-error"]
-        if not isinstance(answer, Deferred):
-            self._opened(number, answer)
-            return
-        self._wait(number, answer.addCallbacks(
-            lambda opened: self._opened(number, opened), lambda failure: self._unopened(number, failure)
-        ))  # fmt: skip
-
-    def _open_at_last(self, number: int, stream: Stream) -> None:
-        """Another session has done with the same message."""
-        self._is_waiting = False
-        self._open(number, stream)
-        self._go_on()
-
-    def _opened(self, number: int, answer: Intake | Reply) -> None:
-        receiving = self._in.receiving(number)
-        if isinstance(answer, Reply):
-            if receiving is not None:
-                self._unfinished.release(self._request(receiving.stream), self, number)
-            self._obey(self._in.opened(number, answer))
-        elif receiving is None:  # given up meanwhile
-            self._abort(answer)
-        else:
-            self._intakes[number] = answer
-            self._obey(self._in.opened(number, None))
-
-    def _unopened(self, number: int, failure: Failure) -> None:
-        if failure.check(CancelledError) is None:
-            self.log.failure("{session}: the door could not answer", failure, session=self)
-        self._opened(number, TABLE["local-error"])
-
-    def _write(self, number: int, octets: bytes) -> None:
-        try:
-            pause = self._intakes[number].write(octets)
-        except Exception:
-            self._unwritten(number, len(octets), Failure())
-            return
-        if pause is None:
-            self._obey(self._in.written(len(octets)))
-            return
-        self._wait(number, pause.addCallbacks(
-            lambda _: self._obey(self._in.written(len(octets))),
-            lambda failure: self._unwritten(number, len(octets), failure),
-        ))  # fmt: skip
-
-    def _unwritten(self, number: int, octets: int, failure: Failure) -> None:
-        if failure.check(CancelledError) is None:
-            self.log.failure("{session}: content could not be handed on", failure, session=self)
-        self._obey(self._in.spoiled(number, TABLE["local-error"]))
-        self._obey(self._in.written(octets))
-
-    def _wait(self, number: int, answer: Deferred[None]) -> None:
-        """Let nothing more in before the house has answered."""
-        self._waiting, self._waiting_number = answer, number
-        answer.addBoth(self._answered)
-
-    def _answered(self, result: object) -> None:
-        if isinstance(result, Failure):
-            self.log.failure("{session}: bug in a session", result, session=self)
-        self._waiting = None
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if not self.is_waiting:
-            self._wire.go_on()
-
-    def _finish(self, number: int) -> None:
-        receiving = self._in.receiving(number)
-        request = None
-        if receiving is not None and receiving.stream.request_id:
-            request = self._request(receiving.stream)
-            self._unfinished.release(request, self, number)
-            self._unfinished.storing(request)
-        self._storing += 1
-        try:
-            stored = self._intakes.pop(number).finish()
-        except Exception:
-            self._stored(Failure(), number, request)
-            return
-        stored.addBoth(self._stored, number, request)
-
-    def _stored(self, result: Reply | Failure, number: int, request: Request | None) -> None:
-        self._storing -= 1
-        if isinstance(result, Failure):
-            self.log.failure("{session}: content could not be stored", result, session=self)
-            result = TABLE["local-error"]
-        self._obey(self._in.finished(number, result))
-        if request is not None:
-            self._unfinished.stored(request)
-        self._go_on()
-
-    def _drop(self, number: int, stream: Stream, why: str) -> None:
-        """A stream came to nothing."""
-        self.log.debug("{session}: a stream came to nothing: {why}", session=self, why=why)
-        intake = self._intakes.pop(number, None)
-        self._unfinished.release(self._request(stream), self, number)
-        if self._waiting is not None and self._waiting_number == number:
-            self._waiting.cancel()
-        if intake is not None:
-            self._abort(intake)
-
-    def _abort(self, intake: Intake) -> None:
-        try:
-            intake.abort()
-        except Exception:
-            self.log.failure("{session}: content could not be given up", session=self)
-
-    def hand_over(self, number: int) -> Kept | None:
-        """Another session goes on with a stream."""
-        receiving = self._in.receiving(number)
-        intake = self._intakes.pop(number, None)
-        self._obey(self._in.give_up(number))
-        if self._waiting is not None and self._waiting_number == number:
-            self._waiting.cancel()  # the house is in the middle of it: nothing to go on with
-            if intake is not None:
-                self._abort(intake)
-            return None
-        if receiving is None or intake is None:
-            return None
-        return Kept(receiving, intake)
 
 
 def _readable(text: str) -> str:

@@ -32,7 +32,8 @@ from ..wire.tunnel.handshake import TOO_OFTEN, Admitted, AgentHandshake, Failed,
 from ..wire.tunnel.messages import Role
 from .connection import LOST, Connection, Socket
 from .limits import TunnelLimits
-from .session import BROKEN, Setting, TunnelSession
+from .session import BROKEN, TunnelSession
+from .setting import Setting
 from .unfinished import Unfinished
 from .websocket import ClientSockets
 

@@ -35,7 +35,8 @@ from ..transport.sweep import Sweep
 from ..wire.tunnel.handshake import TOO_OFTEN, Proven, Refuse, RelayHandshake, Say
 from .connection import GOING_AWAY, Connection, Socket
 from .limits import TunnelLimits
-from .session import Setting, TunnelSession
+from .session import TunnelSession
+from .setting import Setting
 from .unfinished import Unfinished
 from .websocket import ServerSocket, ServerSockets
 
@@ -44,6 +45,9 @@ TARGET: Final = b"/ws"
 
 class TunnelServer:
     """A :class:`~..model.ports.Sessions`: the inbound session of each agent.
+
+    Where a session takes the place of another, the door hears that it is open before it hears that
+    the older one is closed.
 
     :param may_attempt: whether one more message before authentication is allowed from an address;
         a login takes two.

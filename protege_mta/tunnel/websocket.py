@@ -98,7 +98,8 @@ class _Socket:
             self.abort()
 
     def abort(self) -> None:
-        self.dropConnection(abort=True)
+        """Even where autobahn takes the connection for closed, and waits for octets to leave."""
+        self.transport.abortConnection()
 
     def pause(self) -> None:
         self.transport.pauseProducing()
@@ -229,6 +230,8 @@ class ClientSockets(WebSocketClientFactory):
     def __init__(self, clock: IReactorTime, url: str, connect: Any) -> None:
         super().__init__(url, useragent="protege-mta", reactor=clock)
         self.setProtocolOptions(serverConnectionDropTimeout=0, **_OPTIONS)
+        if ":" in self.host:
+            self.host = f"[{self.host}]"  # an IPv6 address, in the field Host
         self._connect = connect
 
     def buildProtocol(self, addr: IAddress | None) -> ClientSocket:

@@ -471,6 +471,18 @@ class SocketTests(TestCase):
         for outcome in outcomes:
             self.assertIsInstance(await outcome, TransientFailure)
 
+    async def test_an_agent_that_takes_leave_and_does_not_read(self) -> None:
+        """Its octets do not hold the connection."""
+        await self.serve(limits=TunnelLimits(close_s=1))
+        client = await self.logged_in()
+        outcome = self.relay_session().send(STREAM, Zeros(BIG_OCTETS))
+        transport = cast(Any, client.transport)
+        transport.pauseProducing()
+        transport.write(masked(8, b"\x03\xe8"))
+        self.assertIsInstance(await outcome, TransientFailure)
+        while self.server.connections:
+            await deferLater(self.clock, 0.05, lambda: None)
+
     async def other_agent(self) -> Session:
         key = Ed25519PrivateKey.generate()
         watch = Watch()

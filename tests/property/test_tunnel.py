@@ -19,6 +19,7 @@ from protege_mta.model.reply import Reply
 from protege_mta.model.stream import REQUEST_ID_CHARACTERS, Attestation, DeliveryState, Stream
 from protege_mta.testing.tunnels import HouseIntake, Net, OctetsInMemory, Pair
 from protege_mta.tunnel.limits import TunnelLimits
+from protege_mta.wire.tunnel.bodies import StartBody, format_start, parse_start
 from protege_mta.wire.tunnel.frames import (
     BadFrame,
     End,
@@ -38,15 +39,12 @@ from protege_mta.wire.tunnel.messages import (
     Credit,
     DeliveryResult,
     Message,
-    StartBody,
     StreamCancel,
     StreamResult,
     StreamResume,
     Terms,
     format_message,
-    format_start,
     parse,
-    parse_start,
     stamp,
 )
 

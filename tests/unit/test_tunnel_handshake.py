@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.identity import identity_of
+from protege_mta.testing.strangers import KEY, ME
 from protege_mta.testing.tunnels import Net, StrangeSocket
 from protege_mta.tunnel.limits import TunnelLimits
 from protege_mta.wire.tunnel.handshake import (
@@ -35,8 +36,6 @@ from protege_mta.wire.tunnel.messages import (
 from .test_tunnel_wire import VECTORS
 
 TERMS = Terms(1_048_576, 52_428_800)
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-ME = identity_of(KEY.public_key().public_bytes_raw())
 
 
 def relay() -> RelayHandshake:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.model.identity import identity_of
 from protege_mta.model.outcome import (
     Contact,
     Delivered,
@@ -18,11 +16,10 @@ from protege_mta.model.outcome import (
 )
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.stream import Attestation, DeliveryState, Stream
+from protege_mta.testing.strangers import KEY, ME
 from protege_mta.testing.tunnels import Net, OctetsInMemory, Pair
 from protege_mta.tunnel.limits import TunnelLimits
 
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-ME = identity_of(KEY.public_key().public_bytes_raw())
 STREAM = Stream("a@b.test", "c@d.test", request_id="r-1")
 CONTENT = bytes(range(256)) * 1000
 SMALL = TunnelLimits(window_octets=65_536, message_octets=1_000_000)

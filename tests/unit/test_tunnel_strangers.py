@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -16,149 +14,33 @@ from protege_mta.model.outcome import (
     Scope,
     TransientFailure,
 )
-from protege_mta.model.ports import Session
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.stream import DeliveryState, Stream
-from protege_mta.testing.tunnels import Net, OctetsInMemory, StrangeSocket, Watch
-from protege_mta.tunnel.connection import Connection
+from protege_mta.testing.strangers import (
+    KEY,
+    ME,
+    Stranger,
+    agent,
+    chunk,
+    end,
+    original_relay,
+    start,
+)
+from protege_mta.testing.tunnels import Net, OctetsInMemory
 from protege_mta.tunnel.limits import TunnelLimits
-from protege_mta.tunnel.socket_client import Agent, AgentConnection
-from protege_mta.wire.tunnel.frames import End, FrameReader, Kind, Piece, Start, encode
+from protege_mta.wire.tunnel.frames import End, Kind, Piece, Start, encode
 from protege_mta.wire.tunnel.messages import (
     AuthError,
-    AuthOk,
-    Challenge,
-    ChallengeRequest,
-    ChallengeResponse,
     Credit,
     DeliveryResult,
-    StreamResult,
-    StreamResume,
-    Terms,
-    format_end,
     format_message,
-    format_start,
-    parse,
 )
 from protege_mta.wire.tunnel.outgoing import Refused, read_error
-
-from .test_tunnel_handshake import KEY, ME
 
 STREAM = Stream("a@b.test", "c@d.test", request_id="r-1")
 CONTENT = bytes(range(256)) * 1000
 SMALL = TunnelLimits(window_octets=65_536, message_octets=1_000_000)
-TERMS = Terms(65_536, 1_000_000)
 BROKEN = [AuthError("invalid_tunnel_frame"), (4401, "invalid_tunnel_frame")]
-
-
-class Stranger:
-    """The other side of a connection, played by the test.
-
-    :ivar connection: ours.
-    """
-
-    connection: Connection
-
-    def __init__(self, net: Net) -> None:
-        self.net = net
-        self.socket = StrangeSocket()
-
-    def meet_relay(self) -> None:
-        """Connect to our relay."""
-        self.connection = self.net.relay.connection(self.socket)
-        self.connection.opened()
-
-    def meet_agent(self) -> None:
-        """Let our agent connect."""
-        who = Agent(ME, KEY.sign)
-        self.connection = AgentConnection(self.socket, self.net.agents, who, Watch())
-        self.connection.opened()
-
-    @property
-    def session(self) -> Session:
-        """Ours."""
-        session = self.connection.session
-        assert session is not None
-        return session
-
-    def text(self, octets: bytes) -> None:
-        self._say(octets, is_binary=False)
-
-    def binary(self, *frames: bytes) -> None:
-        for frame in frames:
-            self._say(frame, is_binary=True)
-
-    def _say(self, octets: bytes, *, is_binary: bool) -> None:
-        self.connection.heard()
-        self.connection.message_began(is_binary)
-        self.connection.message_data(octets)
-        self.connection.message_ended()
-
-    def heard(self) -> list[Any]:
-        """What was said since it was asked last: messages, parts of frames, pings, closes."""
-        said, self.socket.said = self.socket.said, []
-        found: list[Any] = []
-        for kind, what in said:
-            match what:
-                case bytes() if kind == "text":
-                    found.append(parse(what))
-                case bytes() if kind == "binary":
-                    reader = FrameReader()
-                    found += [*reader.feed(what), *reader.finish()]
-                case _:
-                    found.append(what)
-        return found
-
-
-def agent(net: Net, terms: Terms | None = None) -> Stranger:
-    """Log in at the relay.  :param terms: None for an original gateway."""
-    stranger = Stranger(net)
-    stranger.meet_relay()
-    stranger.text(format_message(ChallengeRequest(ME)))
-    [challenge] = stranger.heard()
-    assert isinstance(challenge, Challenge)
-    signature = base64.b64encode(KEY.sign(challenge.text.encode())).decode()
-    response = ChallengeResponse(ME, challenge.challenge_id, signature, "inbound", terms)
-    stranger.text(format_message(response))
-    [ok] = stranger.heard()
-    assert isinstance(ok, AuthOk)
-    return stranger
-
-
-def original_relay(net: Net) -> Stranger:
-    """Let our agent in, and offer nothing."""
-    return _relay(net, Challenge(ME, "c", "t", 0), AuthOk(ME, "inbound"))
-
-
-def reliable_relay(net: Net) -> Stranger:
-    ok = AuthOk(ME, "inbound", None, (1,), TERMS, TERMS)
-    return _relay(net, Challenge(ME, "c", "t", 0, (1,)), ok)
-
-
-def _relay(net: Net, challenge: Challenge, ok: AuthOk) -> Stranger:
-    stranger = Stranger(net)
-    stranger.meet_agent()
-    stranger.text(format_message(challenge))
-    stranger.text(format_message(ok))
-    stranger.heard()
-    return stranger
-
-
-def start(stream_id: str, request_id: str = "", size: int | None = None, **more: bool) -> bytes:
-    stream = Stream("a@b.test", "c@d.test", None, request_id, size, stream_id)
-    is_reliable = bool(request_id)
-    body = format_start(stream, is_reliable=is_reliable, is_resume=more.get("resume", False))
-    return encode(Kind.START, stream_id, body)
-
-
-def chunk(stream_id: str, octets: bytes) -> bytes:
-    return encode(Kind.CHUNK, stream_id, octets)
-
-
-def end(stream_id: str, content: bytes | None = None) -> bytes:
-    if content is None:
-        return encode(Kind.END, stream_id)
-    return encode(Kind.END, stream_id, format_end(hashlib.sha256(content).hexdigest()))
 
 
 class OriginalAgentTests(SynchronousTestCase):
@@ -487,11 +369,25 @@ class StuckTests(SynchronousTestCase):
         self.assertTrue(stranger.socket.is_paused)
         octets = sum(len(what) for _, what in stranger.socket.said)
         self.assertLess(octets, 70_000)
-        for _ in range(5000):
-            stranger.connection.pinged(bytes(125))
         stranger.connection.stuck(False)
         self.assertFalse(stranger.socket.is_paused)
         self.assertEqual(len(net.relay_house.taken), 5000)
+
+    def test_neither_do_pongs(self) -> None:
+        """Before login either."""
+        net = Net()
+        newcomer = Stranger(net)
+        newcomer.meet_relay()
+        for stranger in (newcomer, agent(net)):
+            stranger.connection.stuck(True)
+            for _ in range(500):
+                stranger.connection.pinged(bytes(125))
+            self.assertFalse(stranger.socket.is_paused)
+            for _ in range(50):
+                stranger.connection.pinged(bytes(125))
+            self.assertTrue(stranger.socket.is_paused)
+            stranger.connection.stuck(False)
+            self.assertFalse(stranger.socket.is_paused)
 
     def test_a_long_message_lets_others_in_between(self) -> None:
         """A turn sends a megabyte at most."""
@@ -501,124 +397,3 @@ class StuckTests(SynchronousTestCase):
         self.assertEqual(len(stranger.heard()), 16)
         net.clock.advance(0)
         self.assertEqual(len(stranger.heard()), 140)
-
-
-class BrokenReliableTests(SynchronousTestCase):
-    """Who asked for the extension and does not keep to it."""
-
-    def setUp(self) -> None:
-        self.net = Net(limits=SMALL)
-        self.agent = agent(self.net, TERMS)
-        self.house = self.net.relay_house
-
-    def assertBroken(self, code: str) -> None:
-        self.assertEqual(self.agent.heard()[-2:], [AuthError(code), (4401, code)])
-
-    def test_credit_is_given_by_the_quarter(self) -> None:
-        self.agent.binary(start("s", "r", 40_000), chunk("s", bytes(16_383)))
-        self.assertEqual(self.agent.heard(), [])
-        self.agent.binary(chunk("s", b"\0"))
-        self.assertEqual(self.agent.heard(), [Credit(16_384)])
-
-    def test_more_than_the_window(self) -> None:
-        self.house.on_write = lambda intake: Deferred()
-        self.agent.binary(start("s", "r", 100_000), chunk("s", bytes(65_537)))
-        self.assertBroken("window_exceeded")
-
-    def test_content_that_nobody_asked_for_counts(self) -> None:
-        """And is credited, since nobody keeps it."""
-        for _ in range(100):
-            self.agent.binary(chunk("s", bytes(16_384)))
-        self.assertEqual(self.agent.heard(), [Credit(16_384)] * 100)
-
-    def test_another_digest(self) -> None:
-        for ending in (end("s", b"other"), end("s"), encode(Kind.END, "s", b"x")):
-            self.agent.binary(start("s", "r", 1), chunk("s", b"x"), ending)
-            [result] = self.agent.heard()
-            self.assertEqual(
-                result,
-                StreamResult("s", "r", False, "4.3.0", TABLE["stream-damaged"].text),
-            )
-        self.assertEqual((self.house.open, self.house.taken), ([], []))
-
-    def test_another_size(self) -> None:
-        self.agent.binary(start("s", "r", 1), chunk("s", b"xy"))
-        [result] = self.agent.heard()
-        self.assertFalse(result.is_queued or result.is_permanent)
-        self.agent.binary(start("s", "r", 3), chunk("s", b"xy"), end("s", b"xy"))
-        [result] = self.agent.heard()
-        self.assertFalse(result.is_queued or result.is_permanent)
-        self.assertEqual((self.house.open, self.house.taken), ([], []))
-
-    def test_too_big(self) -> None:
-        self.agent.binary(start("s", "r", 1_000_001))
-        [result] = self.agent.heard()
-        self.assertEqual((result.code, result.is_permanent), ("5.3.4", True))
-
-    def test_no_request_id(self) -> None:
-        body = format_start(Stream("", "c", None, "a b", 1), is_reliable=True)
-        self.agent.binary(encode(Kind.START, "s", body))
-        [result] = self.agent.heard()
-        self.assertEqual((result.code, result.is_permanent), ("5.5.4", True))
-
-    def test_messages_without_sense(self) -> None:
-        for text in (b"", b'{"type":"credit","octets":"1"}', format_message(Credit(1))):
-            stranger = agent(Net(), TERMS)
-            stranger.text(text)
-            said = stranger.heard()
-            self.assertEqual(said, [AuthError("invalid_message"), (4401, "invalid_message")])
-
-    def test_messages_of_the_future(self) -> None:
-        self.agent.text(b'{"type":"new","x":1}')
-        self.agent.text(format_message(StreamResult("unknown", "r", True, "2.0.0", "")))
-        self.assertEqual(self.agent.heard(), [])
-
-    def test_a_text_without_end(self) -> None:
-        connection = self.agent.connection
-        connection.message_began(False)
-        for _ in range(100):
-            connection.message_data(bytes(1000))
-        self.assertBroken("invalid_message")
-
-    def test_going_on_where_nothing_was_asked(self) -> None:
-        self.agent.session.send(STREAM, OctetsInMemory(b"x"))
-        stream_id = self.agent.heard()[0].stream_id
-        self.agent.text(format_message(StreamResume(stream_id, 0)))
-        self.assertBroken("invalid_message")
-
-    def test_going_on_behind_the_end(self) -> None:
-        outcome = self.agent.session.send(STREAM, OctetsInMemory(b"x"))
-        self.agent.heard()
-        outcome.addErrback(lambda failure: None)
-        outcome.cancel()
-        self.agent.heard()
-        self.agent.session.send(STREAM, OctetsInMemory(b"x"))
-        [begun] = self.agent.heard()
-        self.assertIn(b'"resume":true', begun.body)
-        self.agent.text(format_message(StreamResume(begun.stream_id, 2)))
-        self.assertBroken("invalid_message")
-
-    def test_a_resumed_stream_that_nobody_has(self) -> None:
-        self.agent.binary(start("s", "r", 1, resume=True))
-        self.assertEqual(self.agent.heard(), [StreamResume("s", 0)])
-        self.agent.binary(chunk("s", b"x"), end("s", b"x"))
-        self.assertEqual(self.agent.heard(), [StreamResult("s", "r", True, "2.0.0", "ok")])
-
-    def test_no_more_than_the_window_is_sent(self) -> None:
-        self.agent.session.send(STREAM, OctetsInMemory(CONTENT))
-        self.agent.session.send(Stream("", "x"), OctetsInMemory(CONTENT))
-        sent = sum(len(part.octets) for part in self.agent.heard() if isinstance(part, Piece))
-        self.assertEqual(sent, 65_536)
-        self.agent.text(format_message(Credit(10)))
-        sent = sum(len(part.octets) for part in self.agent.heard() if isinstance(part, Piece))
-        self.assertEqual(sent, 10)
-
-    def test_contents_are_kept_within_bounds(self) -> None:
-        """Sixteen of one agent, and the oldest has to go."""
-        intakes = []
-        for number in range(20):
-            stranger = agent(self.net, TERMS)
-            stranger.binary(start("s", f"r-{number}", 10), chunk("s", b"x"))
-            intakes.append(self.house.open[-1])
-            stranger.connection.gone(1006, "")
-        self.assertEqual([intake.ended for intake in intakes], ["aborted"] * 4 + [""] * 16)

@@ -14,6 +14,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.model.identity import identity_of, parse_identity
 from protege_mta.model.stream import Attestation, DeliveryState, Stream
 from protege_mta.wire.tunnel.attestation import UNKNOWN, Check, Signals, payload, sign, verify
+from protege_mta.wire.tunnel.bodies import (
+    StartBody,
+    format_end,
+    format_start,
+    lenient_base64,
+    parse_end,
+    parse_start,
+)
 from protege_mta.wire.tunnel.frames import (
     BODY_OCTETS,
     BadFrame,
@@ -35,19 +43,13 @@ from protege_mta.wire.tunnel.messages import (
     DeliveryResult,
     Malformed,
     Message,
-    StartBody,
     StreamCancel,
     StreamResult,
     StreamResume,
     Terms,
     Unknown,
-    format_end,
     format_message,
-    format_start,
-    lenient_base64,
     parse,
-    parse_end,
-    parse_start,
     stamp,
 )
 

@@ -85,7 +85,8 @@ class FrameReader:
 
     def begin(self) -> None:
         """A message begins; whatever was left of another is forgotten."""
-        self._kept = b""
+        self._kept = b""  # of the head
+        self._body = bytearray()
         self._kind: Kind | None = None
         self._stream_id = ""
         self._rest = 0  # of the body
@@ -115,7 +116,7 @@ class FrameReader:
         self._rest -= len(octets)
         if self._kind is Kind.CHUNK:
             return [Piece(self._stream_id, octets)] if octets else []
-        self._kept += octets
+        self._body += octets
         return []
 
     def finish(self) -> list[FramePart]:
@@ -127,11 +128,11 @@ class FrameReader:
         if self._kind is Kind.CHUNK:
             return []
         part = Start if self._kind is Kind.START else End
-        return [part(self._stream_id, self._kept)]
+        return [part(self._stream_id, bytes(self._body))]
 
     def _bad(self, why: str) -> list[FramePart]:
         self._is_bad = True
-        self._kept = b""
+        self._kept, self._body = b"", bytearray()
         return [BadFrame(why)]
 
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ...model.identity import Identity, parse_identity, public_key_of
 from ...model.value import value
+from .bodies import lenient_base64
 from .messages import (
     RELIABLE_VERSION,
     AuthError,
@@ -25,7 +26,6 @@ from .messages import (
     Role,
     Terms,
     format_message,
-    lenient_base64,
     parse,
 )
 

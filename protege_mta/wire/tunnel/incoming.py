@@ -15,6 +15,7 @@ import attrs
 from ...model.reply import TABLE, Reply
 from ...model.stream import Stream
 from ...model.value import value
+from .bodies import parse_end, parse_start
 from .frames import BadFrame, End, FramePart, Piece, Start
 from .messages import (
     Credit,
@@ -25,8 +26,6 @@ from .messages import (
     StreamResume,
     Terms,
     format_message,
-    parse_end,
-    parse_start,
 )
 
 OPEN_STREAMS: Final = 64

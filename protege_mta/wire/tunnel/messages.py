@@ -1,20 +1,17 @@
-"""Control messages of the tunnel, and the JSON in a stream's frames.
+"""Control messages of the tunnel.
 
 Pure.  Members that nobody knows are passed over; those that are known have to have their type.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from ...model.stream import REQUEST_ID_CHARACTERS, Attestation, DeliveryState, Stream
+from ...model.stream import DeliveryState
 from ...model.value import value
 
 MESSAGE_OCTETS: Final = 65_536
@@ -25,8 +22,6 @@ SMALLEST_WINDOW: Final = 16_384
 """Less would make frames of a few octets each."""
 
 _LARGEST: Final = 2**53 - 1  # what every JSON library keeps exact
-_REQUEST_ID: Final = re.compile(rf"[!-~]{{1,{REQUEST_ID_CHARACTERS}}}\Z")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 Role = Literal["inbound", "outbound"]
 
@@ -174,51 +169,51 @@ Message = (
 # --- parsing -------------------------------------------------------------------------------------
 
 
-class _Wrong(Exception):
+class Wrong(Exception):
     """A member is missing, or of another type."""
 
 
-def _object(octets: bytes) -> Mapping[str, Any]:
+def json_object(octets: bytes) -> Mapping[str, Any]:
     try:
         found = msgspec.json.decode(octets)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _Wrong("no JSON") from error
+        raise Wrong("no JSON") from error
     if not isinstance(found, dict):
-        raise _Wrong("no object")
+        raise Wrong("no object")
     return cast(Mapping[str, Any], found)
 
 
-def _text(members: Mapping[str, Any], name: str) -> str:
+def text_of(members: Mapping[str, Any], name: str) -> str:
     found = members.get(name)
     if not isinstance(found, str):
-        raise _Wrong(f"{name} is no string")
+        raise Wrong(f"{name} is no string")
     return found
 
 
 def _text_or_none(members: Mapping[str, Any], name: str) -> str | None:
-    return None if members.get(name) is None else _text(members, name)
+    return None if members.get(name) is None else text_of(members, name)
 
 
-def _whole(members: Mapping[str, Any], name: str, least: int = 0) -> int:
+def whole_of(members: Mapping[str, Any], name: str, least: int = 0) -> int:
     found = members.get(name)
     if type(found) is not int or not least <= found <= _LARGEST:
-        raise _Wrong(f"{name} is no number from {least}")
+        raise Wrong(f"{name} is no number from {least}")
     return found
 
 
 def _flag(members: Mapping[str, Any], name: str) -> bool:
     found = members.get(name)
     if not isinstance(found, bool):
-        raise _Wrong(f"{name} is neither true nor false")
+        raise Wrong(f"{name} is neither true nor false")
     return found
 
 
 def _time_or_none(members: Mapping[str, Any], name: str) -> float | None:
     """POSIX seconds, to the millisecond; None where there is none, or no time."""
     try:
-        at = datetime.fromisoformat(_text(members, name))
+        at = datetime.fromisoformat(text_of(members, name))
         return round(at.timestamp(), 3) if at.tzinfo else None
-    except (_Wrong, ValueError, OverflowError):
+    except (Wrong, ValueError, OverflowError):
         return None
 
 
@@ -240,18 +235,18 @@ def _versions(members: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _terms(members: Mapping[str, Any]) -> Terms:
-    return Terms(_whole(members, "window", SMALLEST_WINDOW), _whole(members, "maxOctets", 1))
+    return Terms(whole_of(members, "window", SMALLEST_WINDOW), whole_of(members, "maxOctets", 1))
 
 
 def _challenge_request(members: Mapping[str, Any]) -> ChallengeRequest:
-    return ChallengeRequest(_text(members, "publicKeyBase32"), _role(members))
+    return ChallengeRequest(text_of(members, "publicKeyBase32"), _role(members))
 
 
 def _challenge(members: Mapping[str, Any]) -> Challenge:
     return Challenge(
-        _text(members, "publicKeyBase32"),
-        _text(members, "challengeId"),
-        _text(members, "challengeText"),
+        text_of(members, "publicKeyBase32"),
+        text_of(members, "challengeId"),
+        text_of(members, "challengeText"),
         _time_or_none(members, "expiresAt") or 0.0,
         _versions(_extension(members)),
     )
@@ -261,9 +256,9 @@ def _challenge_response(members: Mapping[str, Any]) -> ChallengeResponse:
     extension = _extension(members)
     is_ours = extension.get("version") == RELIABLE_VERSION
     return ChallengeResponse(
-        _text(members, "publicKeyBase32"),
-        _text(members, "challengeId"),
-        _text(members, "signatureBase64"),
+        text_of(members, "publicKeyBase32"),
+        text_of(members, "challengeId"),
+        text_of(members, "signatureBase64"),
         _role(members),
         _terms(extension) if is_ours else None,
     )
@@ -273,7 +268,7 @@ def _auth_ok(members: Mapping[str, Any]) -> AuthOk:
     extension = _extension(members)
     terms = _terms(extension) if extension else None
     return AuthOk(
-        _text(members, "publicKeyBase32"),
+        text_of(members, "publicKeyBase32"),
         _role(members) or "inbound",
         _text_or_none(members, "replacedSocketId"),
         _versions(extension),
@@ -283,56 +278,58 @@ def _auth_ok(members: Mapping[str, Any]) -> AuthOk:
 
 
 def _auth_error(members: Mapping[str, Any]) -> AuthError:
-    return AuthError(_text(members, "code"))
+    return AuthError(text_of(members, "code"))
 
 
 def _delivery_result(members: Mapping[str, Any]) -> DeliveryResult:
-    match _text(members, "status"):
+    match text_of(members, "status"):
         case "sent":
             return DeliveryResult(
-                _text(members, "streamId"), message_id=_text_or_none(members, "messageId")
+                text_of(members, "streamId"), message_id=_text_or_none(members, "messageId")
             )
         case "failed":
-            return DeliveryResult(_text(members, "streamId"), _text_or_none(members, "error") or "")
+            return DeliveryResult(
+                text_of(members, "streamId"), _text_or_none(members, "error") or ""
+            )
         case _:
-            raise _Wrong("status is unknown")
+            raise Wrong("status is unknown")
 
 
 def _stream_resume(members: Mapping[str, Any]) -> StreamResume:
-    return StreamResume(_text(members, "streamId"), _whole(members, "offset"))
+    return StreamResume(text_of(members, "streamId"), whole_of(members, "offset"))
 
 
 def _stream_result(members: Mapping[str, Any]) -> StreamResult:
-    status = _text(members, "status")
+    status = text_of(members, "status")
     if status not in ("queued", "refused"):
-        raise _Wrong("status is unknown")
+        raise Wrong("status is unknown")
     return StreamResult(
-        _text(members, "streamId"),
-        _text(members, "requestId"),
+        text_of(members, "streamId"),
+        text_of(members, "requestId"),
         status == "queued",
-        _text(members, "code"),
-        _text(members, "text"),
+        text_of(members, "code"),
+        text_of(members, "text"),
         _flag(members, "permanent"),
     )
 
 
 def _credit(members: Mapping[str, Any]) -> Credit:
-    return Credit(_whole(members, "octets", 1))
+    return Credit(whole_of(members, "octets", 1))
 
 
 def _stream_cancel(members: Mapping[str, Any]) -> StreamCancel:
-    return StreamCancel(_text(members, "streamId"))
+    return StreamCancel(text_of(members, "streamId"))
 
 
 def _delivery_state(members: Mapping[str, Any]) -> DeliveryState:
-    state = _text(members, "state")
+    state = text_of(members, "state")
     if state not in ("sent", "deferred", "failed"):
-        raise _Wrong("state is unknown")
+        raise Wrong("state is unknown")
     return DeliveryState(
-        _text(members, "requestId"),
+        text_of(members, "requestId"),
         cast(Literal["sent", "deferred", "failed"], state),
-        _text(members, "code"),
-        _text(members, "text"),
+        text_of(members, "code"),
+        text_of(members, "text"),
         _time_or_none(members, "nextAttemptAt"),
     )
 
@@ -355,11 +352,11 @@ _PARSERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
 def parse(octets: bytes) -> Message | Unknown | Malformed:
     """Read one control message."""
     try:
-        members = _object(octets)
-        type_ = _text(members, "type")
+        members = json_object(octets)
+        type_ = text_of(members, "type")
         parser = _PARSERS.get(type_)
         return Unknown(type_) if parser is None else parser(members)
-    except _Wrong as error:
+    except Wrong as error:
         return Malformed(str(error))
 
 
@@ -453,84 +450,6 @@ def format_message(message: Message) -> bytes:
     return msgspec.json.encode(_members(message))
 
 
-# --- the frames of a stream ----------------------------------------------------------------------
-
-
-@value
-class StartBody:
-    """What a start says, beside what is in the stream.
-
-    :ivar stream: its ``request_id`` empty where there was none, or none that may be.
-    :ivar is_resume: the sender has begun this request before.
-    """
-
-    stream: Stream
-    is_resume: bool = False
-
-
-def parse_start(body: bytes, stream_id: str, *, is_reliable: bool) -> StartBody | Malformed:
-    """The body of a start.
-
-    :param is_reliable: whether the extension's members mean anything.
-    """
-    try:
-        members = _object(body)
-        sender, recipient = _text(members, "mailFrom"), _text(members, "rcptTo")
-        attestation = _attestation(members.get("authAttestation"))
-        if not is_reliable:
-            return StartBody(Stream(sender, recipient, attestation, stream_id=stream_id))
-        request_id = members.get("requestId")
-        if not isinstance(request_id, str) or not _REQUEST_ID.match(request_id):
-            request_id = ""
-        size = None if members.get("size") is None else _whole(members, "size")
-        stream = Stream(sender, recipient, attestation, request_id, size, stream_id)
-        return StartBody(stream, members.get("resume") is True)
-    except _Wrong as error:
-        return Malformed(str(error))
-
-
-def format_start(stream: Stream, *, is_reliable: bool, is_resume: bool = False) -> bytes:
-    """The body of a start."""
-    members: dict[str, Any] = {"mailFrom": stream.sender, "rcptTo": stream.recipient}
-    if stream.attestation is not None:
-        members["authAttestation"] = {
-            "keyId": stream.attestation.key_id,
-            "payloadBase64": base64.b64encode(stream.attestation.payload).decode("ascii"),
-            "signatureBase64": base64.b64encode(stream.attestation.signature).decode("ascii"),
-        }
-    if is_reliable:
-        members["requestId"] = stream.request_id
-        members["size"] = stream.size_octets
-        if is_resume:
-            members["resume"] = True
-    return msgspec.json.encode(members)
-
-
-def _attestation(found: Any) -> Attestation | None:
-    """Anything but three strings that are not blank counts as none."""
-    if not isinstance(found, dict):
-        return None
-    key_id, payload, signature = map(found.get, ("keyId", "payloadBase64", "signatureBase64"))
-    if not (isinstance(key_id, str) and isinstance(payload, str) and isinstance(signature, str)):
-        return None
-    if not (key_id.strip() and payload.strip() and signature.strip()):
-        return None
-    return Attestation(key_id, lenient_base64(payload), lenient_base64(signature))
-
-
-def parse_end(body: bytes) -> str | None:
-    """The digest of the whole content, lower-case hexadecimal; None where there is none."""
-    try:
-        digest = _text(_object(body), "sha256")
-    except _Wrong:
-        return None
-    return digest if _SHA256.match(digest) else None
-
-
-def format_end(sha256: str) -> bytes:
-    return msgspec.json.encode({"sha256": sha256})
-
-
 # --- forms ---------------------------------------------------------------------------------------
 
 
@@ -538,18 +457,3 @@ def stamp(at: float) -> str:
     """A time as ISO 8601, UTC, with milliseconds.  :param at: POSIX seconds."""
     text = datetime.fromtimestamp(round(at, 3), UTC).isoformat(timespec="milliseconds")
     return text.removesuffix("+00:00") + "Z"
-
-
-_NOT_BASE64: Final = re.compile(r"[^A-Za-z0-9+/]")
-_URL_SAFE: Final = str.maketrans("-_", "+/")
-
-
-def lenient_base64(text: str) -> bytes:
-    """Decode as the original does: either alphabet, anything else passed over, padding or none."""
-    kept = _NOT_BASE64.sub("", text.partition("=")[0].translate(_URL_SAFE))
-    if len(kept) % 4 == 1:
-        kept = kept[:-1]
-    try:
-        return base64.b64decode(kept + "=" * (-len(kept) % 4))
-    except binascii.Error:
-        return b""

@@ -17,6 +17,7 @@ import attrs
 
 from ...model.stream import Stream
 from ...model.value import value
+from .bodies import format_end, format_start
 from .frames import CHUNK_OCTETS, Kind, encode
 from .messages import (
     Credit,
@@ -25,9 +26,7 @@ from .messages import (
     StreamResult,
     StreamResume,
     Terms,
-    format_end,
     format_message,
-    format_start,
 )
 
 _ENHANCED: Final = r"[245]\.\d{1,3}\.\d{1,3}"
