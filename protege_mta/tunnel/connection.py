@@ -152,6 +152,7 @@ class Connection(abc.ABC):
             self._stuck_since = self._sweep.now
             return
         self._stuck_since = NEVER
+        self._heard += 1  # of its TCP: on a slow link pings and their answers stand in line
         self._backlog = 0
         if self.session is not None:
             self.session.flow()

@@ -217,11 +217,11 @@ class TunnelSession:
 
     def look(self) -> None:
         """End what has waited for too long."""
-        limits = self._setting.limits
-        waits_s = {State.AWAITING: limits.result_s} if not self.is_reliable else {}
-        for sending in self._out.overdue(self._now - min(limits.result_s, limits.answer_s)):
-            wait_s = waits_s.get(sending.state, limits.answer_s)
-            if sending.since < self._now - wait_s:
+        limits, now = self._setting.limits, self._now
+        is_told = self._acknowledgement is Acknowledgement.DELIVERY_RESULT
+        for sending in self._out.overdue(now - min(limits.result_s, limits.answer_s)):
+            is_result_due = is_told and sending.state is State.AWAITING
+            if sending.since < now - (limits.result_s if is_result_due else limits.answer_s):
                 self._give_up(sending, Unanswered())
         self._pump()
 

@@ -330,6 +330,17 @@ class SilenceTests(SynchronousTestCase):
         stranger.connection.gone(1006, "")
         self.assertIsInstance(self.successResultOf(outcome), TransientFailure)
 
+    def test_who_reads_slowly_stays(self) -> None:
+        net = Net(limits=TunnelLimits(ping_s=30, idle_s=120))
+        stranger = agent(net)
+        outcome = stranger.session.send(STREAM, OctetsInMemory(CONTENT))
+        for _ in range(400):
+            stranger.connection.stuck(True)
+            net.clock.advance(1)
+            stranger.connection.stuck(False)
+        self.assertNoResult(outcome)
+        self.assertFalse(stranger.socket.is_aborted)
+
     def test_a_paused_session_is_not_a_silent_one(self) -> None:
         net = Net(limits=TunnelLimits(ping_s=30, idle_s=120))
         stranger = agent(net)
