@@ -10,7 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.message.line_ends import LineEnds
 
-PIECES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b".", b"bc"]) | st.binary(max_size=5))
+PIECES = st.lists(
+    st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b".", b"bc"]) | st.binary(max_size=5)
+)
 
 
 class LineEndsProperties(SynchronousTestCase):
