@@ -414,7 +414,11 @@ class StreamDoor(Protocol):
         self, session: Session, stream: Stream
     ) -> Intake | Reply | Deferred[Intake | Reply]:
         """A stream has begun.  A reply ends it: 2yz where the message is known to be here already,
-        else why it is refused; its content is passed over."""
+        else why it is refused; its content is passed over.
+
+        In reliable sessions an intake may outlive its session: for some minutes it waits for the
+        agent's next one, which goes on with it, or it is aborted.
+        """
 
 
 class Sessions(Protocol):

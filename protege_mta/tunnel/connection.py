@@ -84,10 +84,10 @@ class Connection(abc.ABC):
         self._backlog = 0
         self._heard = 0
         self._seen = 0
+        sweep.add(self)  # first: it looks at the clock, if nobody was there
         self._since = self._began = sweep.after(0)
         self._stuck_since = NEVER
         self._is_asked = False  # whether it is still there
-        sweep.add(self)
 
     @property
     def peer_address(self) -> str:

@@ -61,9 +61,7 @@ class Watcher(Protocol):
 
 
 class TunnelClient:
-    """:param told: gets what the relay says of mail that an agent has sent.
-    :param unfinished: left out, one of its own.
-    """
+    """:param told: gets what the relay says of mail that an agent has sent."""
 
     def __init__(
         self,
@@ -74,11 +72,10 @@ class TunnelClient:
         clock: IReactorTime,
         new_id: Callable[[], str],
         told: Callable[[Session, DeliveryState], None] = lambda session, state: None,
-        unfinished: Unfinished | None = None,
     ) -> None:
         self.limits = limits
         self.sweep = Sweep(clock, period_s=1.0)
-        self.unfinished = unfinished or Unfinished(self.sweep)
+        self.unfinished = Unfinished(self.sweep)
         self.host = urlsplit(url).hostname or ""
         self.setting = Setting(
             is_relay=False,

@@ -56,7 +56,6 @@ class TunnelServer:
     :param refused: told of each login that failed: from which address, and the code.
     :param now: POSIX seconds.
     :param new_id: gives a fresh UUID, version 4, that nobody can guess.
-    :param unfinished: left out, one of its own.
     """
 
     def __init__(
@@ -72,7 +71,6 @@ class TunnelServer:
         replaced: Callable[[Session, Session], None] = lambda old, new: None,
         refused: Callable[[str, str], None] = lambda address, code: None,
         address_of: Callable[[Request], str] | None = None,
-        unfinished: Unfinished | None = None,
     ) -> None:
         self.limits = limits
         self.sweep = Sweep(clock, period_s=1.0)
@@ -80,7 +78,7 @@ class TunnelServer:
         self.new_id = new_id
         self.may_attempt = may_attempt
         self.may_log_in = may_log_in
-        self.unfinished = unfinished or Unfinished(self.sweep)
+        self.unfinished = Unfinished(self.sweep)
         self.setting = Setting(
             is_relay=True,
             door=door,

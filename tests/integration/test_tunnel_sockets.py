@@ -337,7 +337,7 @@ class SocketTests(TestCase):
         finally:
             tracemalloc.stop()
         self.assertEqual(self.relay_house.sizes + self.agent_house.sizes, [BIG_OCTETS] * 2)
-        self.assertLess(peak, 8_000_000)
+        self.assertLess(peak, 4_000_000)
 
     async def test_a_relay_that_is_none(self) -> None:
         """An HTTP server without tunnels."""
@@ -467,7 +467,7 @@ class SocketTests(TestCase):
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        self.assertLess(peak, 8_000_000)
+        self.assertLess(peak, 4_000_000)
         for outcome in outcomes:
             self.assertIsInstance(await outcome, TransientFailure)
 

@@ -305,6 +305,16 @@ class LoginTests(SynchronousTestCase):
         net.clock.advance(1)
         self.assertEqual(net.clock.getDelayedCalls(), [])
 
+    def test_the_first_after_a_long_time(self) -> None:
+        """Has its time to log in."""
+        net = Net()
+        net.connect(KEY).relay.cut()
+        net.clock.advance(1)
+        net.clock.advance(3600)
+        socket, _ = self.stranger(net)
+        net.clock.pump([1] * 25)
+        self.assertEqual(socket.said, [])
+
     def test_a_second_login_takes_the_first_ones_place(self) -> None:
         net = Net()
         first = net.connect(KEY)

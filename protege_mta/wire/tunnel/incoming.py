@@ -44,7 +44,6 @@ class Open:
 
     number: int
     stream: Stream
-    is_resume: bool
 
 
 @value
@@ -162,7 +161,7 @@ class StreamsIn:
         if (start.stream.size_octets or 0) > self._terms.max_octets:
             return commands + self._refuse(receiving, TABLE["message-too-big"])
         self._numbers[receiving.number] = receiving
-        return [*commands, Open(receiving.number, start.stream, start.is_resume)]
+        return [*commands, Open(receiving.number, start.stream)]
 
     def _piece(self, stream_id: str, octets: bytes) -> list[Command]:
         if self._is_reliable:
