@@ -132,9 +132,9 @@ class RelayServer:
         server = settings.tunnel_server
         if server.enabled:
             self._file.use(server.identities_file)
-        else:
-            self._file.forget()
         self._is_enabled = server.enabled
+        if not server.enabled:
+            self._file.forget()
         self.agents.settings = IdentitySettings(
             takes_any=server.identities == "any",
             domains=tunnel_domains(settings),
@@ -144,9 +144,6 @@ class RelayServer:
         self._knocks.per_minute = server.auth_per_ip_per_minute
         self._server.limits = limits = _limits(settings)
         self._server.setting = attrs.evolve(self._server.setting, limits=limits, sent=self._sent)
-        if not server.enabled:
-            for session in self.sessions:
-                session.close(*CLOSED)
         self._dismiss()
 
     def start(self) -> None:
@@ -228,8 +225,11 @@ class RelayServer:
         self._dismiss()
 
     def _dismiss(self) -> None:
+        """Close the sessions of those who may not be here any more."""
         for session in self.sessions:
-            if self.agents.get(session.identity) is None:
+            if not self._is_enabled:
+                session.close(*CLOSED)
+            elif self.agents.get(session.identity) is None:
                 session.close(*REVOKED)
 
     # --- figures ---------------------------------------------------------------------------------

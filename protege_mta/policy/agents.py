@@ -37,6 +37,9 @@ LISTENER: Final = "tunnel"
 TOLD_A_MINUTE: Final = 60
 """So many refusals of one agent are events; more would let a broken one fill the journal."""
 
+SHOWN_CHARACTERS: Final = 512
+"""As much as is told of what stands where an address should."""
+
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _ENDS: Final[dict[str, tuple[str, str]]] = {
     "expired": ("4.4.7", "not delivered in time"),
@@ -207,7 +210,8 @@ class AgentsDoor:
             and reply.code >= 400
             and self._refusals.add(peer.identity) <= TOLD_A_MINUTE
         ):
-            self._events.rejected(peer, stream.sender, stream.recipient, reply)
+            named = stream.sender[:SHOWN_CHARACTERS], stream.recipient[:SHOWN_CHARACTERS]
+            self._events.rejected(peer, *named, reply)
         self._ended(reply, octets)
 
     # --- what becomes of it ----------------------------------------------------------------------

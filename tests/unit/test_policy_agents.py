@@ -241,6 +241,10 @@ class SendingTests(Case):
             ],
         )
 
+    def test_long_nonsense_is_told_in_part(self) -> None:
+        self.send(sender="x" * 60_000, recipient="y" * 60_000)
+        self.assertLess(len(self.lines[0]), 2000)
+
     def test_flood_of_refusals(self) -> None:
         """Does not fill the journal; another agent's are still told."""
         for _ in range(500):
