@@ -25,7 +25,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
 from .clerk import Clerk
-from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain
+from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
 from .config.kinds import AnswerRange
 from .config.model import (
     HttpListener,
@@ -790,7 +790,7 @@ def _shared(settings: Settings) -> dict[str, frozenset[str]]:
     return {
         name: frozenset(("postmaster", *map(str.lower, domain.recipients)))
         for name, domain in _domains(settings).items()
-        if isinstance(domain, MaildirDomain | LmtpDomain)
+        if isinstance(domain, MaildirDomain | LmtpDomain | WebhookDomain)
         if domain.shared and "*" not in domain.recipients
     }
 
@@ -819,7 +819,7 @@ def _relaying(settings: Settings, agents: Agents, sessions: Sessions) -> Relayin
 
 def _routes(
     settings: Settings,
-) -> tuple[dict[str, Literal["maildir", "lmtp", "tunnel"]], NextHop]:
+) -> tuple[dict[str, Literal["maildir", "lmtp", "tunnel", "webhook"]], NextHop]:
     """What is delivered here, and the way out for the rest."""
     outbound = NextHop("mx", "")
     if settings.route == "smarthost":

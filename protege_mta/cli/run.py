@@ -85,6 +85,8 @@ def _way(domain: Domain) -> str:
             return str(domain.lmtp)
         case "tunnel":
             return "tunnels of agents"
+        case "webhook":
+            return domain.webhook.url
 
 
 def _host(listener: Listener) -> str:

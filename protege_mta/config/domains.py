@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import attrs
 
+from .http import InboundHook
 from .kinds import (
     Flag,
     HostPort,
@@ -56,8 +57,6 @@ class MaildirDomain:
         project's are, and no other configuration has a word for it.
     """
 
-    later: ClassVar = ("webhook",)
-
     deliver: ClassVar[Literal["maildir"]] = "maildir"
     maildir: str = attrs.field(
         metadata=key(
@@ -82,8 +81,6 @@ class MaildirDomain:
 @attrs.frozen(kw_only=True)
 class LmtpDomain:
     """Mail for the domain goes to an LMTP server (RFC 2033)."""
-
-    later: ClassVar = ("webhook",)
 
     deliver: ClassVar[Literal["lmtp"]] = "lmtp"
     lmtp: HostPort | UnixPath = attrs.field(
@@ -136,11 +133,24 @@ class TunnelDomain:
     """Mail for the domain goes to agents, through their tunnels. The local-part is an agent's key or
     one of its aliases. Needs `[tunnel_server]`."""
 
-    later: ClassVar = ("webhook",)
-
     deliver: ClassVar[Literal["tunnel"]] = "tunnel"
     tunnel: Tunnel = attrs.field(factory=Tunnel, metadata=key(Table(Tunnel)))
     authentication: Literal["none", "quarantine", "reject"] = _authentication()
 
 
-Domain = MaildirDomain | LmtpDomain | TunnelDomain
+@attrs.frozen(kw_only=True)
+class WebhookDomain:
+    """Mail for the domain is posted to an HTTP endpoint; 2xx is delivered, anything else is tried
+    again."""
+
+    deliver: ClassVar[Literal["webhook"]] = "webhook"
+    webhook: InboundHook = attrs.field(metadata=key(Table(InboundHook)))
+    recipients: tuple[str, ...] = attrs.field(
+        default=("*",),
+        metadata=key(RECIPIENTS, "The local-parts that are accepted."),
+    )
+    shared: bool = _shared()
+    authentication: Literal["none", "quarantine", "reject"] = _authentication()
+
+
+Domain = MaildirDomain | LmtpDomain | TunnelDomain | WebhookDomain

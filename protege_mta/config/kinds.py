@@ -515,6 +515,20 @@ class ListOf:
             raise Unfit(unfit.wanted, item=raw, note=unfit.note) from unfit
 
 
+def _url(raw: object, schemes: tuple[str, str], wanted: str, *, has_query: bool) -> str:
+    text = _text(raw, wanted)
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise Unfit(wanted) from error
+    is_odd = "@" in parts.netloc or "#" in text or not text.isascii() or " " in text
+    if parts.scheme not in schemes or port == 0 or is_odd or ("?" in text and not has_query):
+        raise Unfit(wanted)
+    HostOrAddress(wanted).read(host, Path())
+    return text
+
+
 @attrs.frozen
 class WebSocketUrl:
     """Where a WebSocket endpoint is (RFC 6455, 3), without user, query or fragment."""
@@ -522,21 +536,20 @@ class WebSocketUrl:
     wanted: str = 'a URL such as "wss://relay.example/ws"'
 
     def read(self, raw: object, folder: Path) -> str:
-        text = _text(raw, self.wanted)
-        try:
-            parts = urlsplit(text)
-            host, port = parts.hostname or "", parts.port
-        except ValueError as error:
-            raise Unfit(self.wanted) from error
-        if (
-            parts.scheme not in ("ws", "wss")
-            or port == 0
-            or "@" in parts.netloc
-            or "?" in text
-            or "#" in text
-            or not text.isascii()
-            or " " in text
-        ):
-            raise Unfit(self.wanted)
-        HostOrAddress(self.wanted).read(host, folder)
-        return text
+        return _url(raw, ("ws", "wss"), self.wanted, has_query=False)
+
+
+@attrs.frozen
+class HttpUrl:
+    """Where an HTTP endpoint is (RFC 9110, 4.2), without user or fragment.
+
+    :ivar is_optional: whether empty text stands for "none".
+    """
+
+    wanted: str = 'a URL such as "https://app.example/hook"'
+    is_optional: bool = False
+
+    def read(self, raw: object, folder: Path) -> str:
+        if raw == "" and self.is_optional:
+            return ""
+        return _url(raw, ("http", "https"), self.wanted, has_query=True)

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Final, Literal
 import attrs
 
 from ..model.address import Address
-from .domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain
+from .domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
+from .http import Api, Bounces, Journal, Webhook
 from .kinds import (
     ANY_ANSWER,
     AnswerRange,
@@ -746,8 +747,12 @@ class Settings:
                 MailDomain(),
                 Variant(
                     "deliver",
-                    {"maildir": MaildirDomain, "lmtp": LmtpDomain, "tunnel": TunnelDomain},
-                    later=("webhook",),
+                    {
+                        "maildir": MaildirDomain,
+                        "lmtp": LmtpDomain,
+                        "tunnel": TunnelDomain,
+                        "webhook": WebhookDomain,
+                    },
                 ),
             )
         ),
@@ -767,6 +772,12 @@ class Settings:
     login: Login = attrs.field(factory=Login, metadata=key(Table(Login)))
     workers: Workers = attrs.field(factory=Workers, metadata=key(Table(Workers)))
     events: Events = attrs.field(factory=Events, metadata=key(Table(Events)))
+    journal: Journal = attrs.field(factory=Journal, metadata=key(Table(Journal)))
+    webhooks: tuple[Webhook, ...] = attrs.field(
+        default=(), metadata=key(Tables(Table(Webhook))) | {"name": "webhook"}
+    )
+    api: Api = attrs.field(factory=Api, metadata=key(Table(Api)))
+    bounces: Bounces = attrs.field(factory=Bounces, metadata=key(Table(Bounces)))
 
     @property
     def route(self) -> Literal["mx", "smarthost", "tunnel"]:

@@ -14,6 +14,7 @@ import attrs
 from .account import Account, ScramVerifier
 from .address import Address
 from .batch import Batch, BigFile
+from .caller import Caller
 from .envelope import Envelope, Message, Origin, Recipient
 from .hop import Site
 from .identity import Identity
@@ -471,6 +472,60 @@ class Authenticator(Protocol):
 
     def check(self, peer: Peer, sender: Address, octets: Octets) -> Deferred[Authentication]:
         """Never fails: what cannot be found out is ``temperror``."""
+
+
+# --- HTTP ----------------------------------------------------------------------------------------
+
+
+class Callers(Protocol):
+    """Finds out who asks.  Comparisons take the same time whatever is compared."""
+
+    def bearer(self, secret: str) -> Caller | None:
+        """The holder of an API key; None for nobody.  :raise StateFailed:"""
+
+    def basic(self, name: str, password: str, peer: Peer) -> Deferred[Caller | Reply]:
+        """A submission account, by its password, with the waits and locks of AUTH."""
+
+
+@attrs.frozen
+class Suppressed:
+    """Why nothing is sent to an address.
+
+    :ivar reason: ``hard_bounce``, ``complaint``, ``unsubscribe``, ``manual`` or ``policy``.
+    :ivar tenant: empty for everybody's mail.
+    :ivar until: POSIX seconds; None for ever.
+    """
+
+    address: str
+    reason: str
+    tenant: str = ""
+    since: float = 0.0
+    until: float | None = None
+    detail: str = ""
+
+
+class Suppressions(Protocol):
+    """Who is not to be written to.  Answers come from memory or a page cache."""
+
+    def find(self, address: str, tenant: str) -> Suppressed | None:
+        """What holds for mail of this tenant now.  :raise StateFailed:"""
+
+    def add(self, entry: Suppressed) -> Deferred[None]:
+        """Durable once it resolves; takes the place of an entry of the same address and tenant."""
+
+
+class JournalReader(Protocol):
+    """The events, in order, from any place on."""
+
+    def after(self, cursor: str, most: int) -> Deferred[tuple[Sequence[bytes], str]]:
+        """Lines of the journal behind a cursor, and the cursor behind those.
+
+        :param cursor: empty for the oldest that is kept.
+        :raise LookupError: it was never one of ours, or what lies behind it is no longer kept.
+        """
+
+    def end(self) -> str:
+        """The cursor behind what there is now."""
 
 
 # --- accounts ------------------------------------------------------------------------------------
