@@ -45,7 +45,7 @@ def body_of(request: IRequest, limits: ReadLimits) -> bytes:
         raise Refused(
             Flaw(415, "not-json", "the body is not JSON", hint="Content-Type: application/json")
         )
-    content = request.content  # type: ignore[attr-defined]  # not in the interface
+    content = request.content
     octets = cast(bytes, content.read())
     if len(octets) > limits.body_octets:
         raise Refused(Flaw(413, "too-large", "the body is larger than this server takes"))

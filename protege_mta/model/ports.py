@@ -14,7 +14,7 @@ import attrs
 from .account import Account, ScramVerifier
 from .address import Address
 from .batch import Batch, BigFile
-from .caller import Caller
+from .caller import Caller, Flaw
 from .envelope import Envelope, Message, Origin, Recipient
 from .hop import Site
 from .identity import Identity
@@ -485,6 +485,43 @@ class Callers(Protocol):
 
     def basic(self, name: str, password: str, peer: Peer) -> Deferred[Caller | Reply]:
         """A submission account, by its password, with the waits and locks of AUTH."""
+
+
+class Permit(Protocol):
+    """A message that may be sent, and the place that it takes in its caller's limits until it is
+    ended, once, by :meth:`settle` or :meth:`release`.
+
+    :ivar hold: why a person has to release it first, for its :class:`~.envelope.Origin`; empty
+        where nobody has to.
+    """
+
+    hold: str
+
+    def settle(self) -> None:
+        """The message was accepted."""
+
+    def release(self) -> None:
+        """It was not."""
+
+
+class Sending(Protocol):
+    """What callers may send."""
+
+    def judge(
+        self,
+        caller: Caller,
+        envelope: Envelope,
+        fields: bytes,
+        *,
+        from_member: str = "/from",
+        members: Sequence[str] = (),
+    ) -> Permit | Flaw:
+        """Whether a message may be sent as it is; what is under way holds its place meanwhile.
+
+        :param fields: the header section, with or without the blank line behind it.
+        :param from_member: where in the request its author is, as a JSON pointer.
+        :param members: likewise for each recipient of the envelope, in order; empty for unknown.
+        """
 
 
 @attrs.frozen

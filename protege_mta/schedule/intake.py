@@ -6,8 +6,8 @@ once the message is durable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -40,6 +40,9 @@ _T = TypeVar("_T")
 
 HEADER_OCTETS = 262_144
 """So much of a header is looked at; fields behind it are carried, not read."""
+
+SMALL_OCTETS: Final = 262_144
+"""Content up to this size goes into a batch as it is, without asking where it may lie."""
 
 
 class Acceptance:
@@ -129,17 +132,9 @@ class Acceptance:
         :return: never fails, so that nobody needs to add an errback: each takes 1 us of the 10
             between the commit and its reply.
         """
-        received = self._events.received
-        hold_until = message.envelope.hold_until
-        indexes = range(len(message.envelope.recipients))
-        events = tuple([received(message, n) for n in indexes])
-        if hold_until:
-            scheduled = self._events.scheduled
-            events += tuple([scheduled(message, n, 1, hold_until) for n in indexes])
-            status = RecipientStatus(due_at=hold_until + self._first_s(), transitions=2)
-        else:
-            status = RecipientStatus(due_at=message.arrived_at + self._first_s())
-        stored = self._spool.commit(Batch((Append(message, content, status),), events))
+        append, events = self._appended(message, content)
+        status = append.status
+        stored = self._spool.commit(Batch((append,), events))
 
         def durable(_: None) -> Reply:
             try:
@@ -152,6 +147,98 @@ class Acceptance:
         if request is not None:
             return self._remembered(stored, request, message, durable)
         return stored.addCallbacks(durable, self.failed, errbackArgs=(message.id,))
+
+    def store_all(
+        self,
+        messages: Sequence[tuple[Message, tuple[bytes, ...]]],
+        began_at: float,
+        request: Request | None = None,
+    ) -> Deferred[Reply]:
+        """:meth:`store` for several that are ours together or not at all.
+
+        :param messages: one at least, each with its content; of what is above the spool's threshold
+            a file is made first.
+        :param request: the name of them all, which the first one's origin has.
+        :return: 250 about the first, or why none is ours.
+        """
+        try:
+            octets = sum(message.size_octets for message, _ in messages)
+            self._spool.check_room(octets)
+            if all(message.size_octets <= SMALL_OCTETS for message, _ in messages):
+                return self._store_all(messages, began_at, request)
+            return Deferred.fromCoroutine(self._store_big(messages, began_at, request))
+        except (SpoolFull, SpoolFailed):
+            return succeed(self.failed(Failure(), messages[0][0].id))
+
+    async def _store_big(
+        self,
+        messages: Sequence[tuple[Message, tuple[bytes, ...]]],
+        began_at: float,
+        request: Request | None,
+    ) -> Reply:
+        ready: list[tuple[Message, tuple[bytes, ...] | BigFile]] = []
+        incoming: list[Incoming] = []
+        try:
+            for message, content in messages:
+                if message.size_octets <= SMALL_OCTETS:
+                    ready.append((message, content))
+                    continue
+                one = self._spool.receive()
+                incoming.append(one)
+                for piece in content:
+                    waiting = one.write(piece)
+                    if waiting is not None:
+                        await waiting
+                ready.append((message, one.at_hand() or await one.sealed()))
+        except Exception:
+            for one in incoming:
+                one.discard()
+            return self.failed(Failure(), messages[0][0].id)
+        return await self._store_all(ready, began_at, request)
+
+    def _store_all(
+        self,
+        messages: Sequence[tuple[Message, tuple[bytes, ...] | BigFile]],
+        began_at: float,
+        request: Request | None,
+    ) -> Deferred[Reply]:
+        appends: list[Append] = []
+        lines: list[bytes] = []
+        for message, content in messages:
+            append, events = self._appended(message, content)
+            appends.append(append)
+            lines += events
+        first = appends[0].message
+        stored = self._spool.commit(Batch(tuple(appends), tuple(lines)))
+
+        def durable(_: None) -> Reply:
+            try:
+                for append in appends:
+                    self._accepted(append.message, append.status)
+                self._took(self._now() - began_at)
+            except Exception:
+                return self.failed(Failure(), first.id)
+            return _queued(first.id)
+
+        if request is not None:
+            return self._remembered(stored, request, first, durable)
+        return stored.addCallbacks(durable, self.failed, errbackArgs=(first.id,))
+
+    def _appended(
+        self, message: Message, content: tuple[bytes, ...] | BigFile
+    ) -> tuple[Append, tuple[bytes, ...]]:
+        """A message as it goes into the spool, and the events of that."""
+        received = self._events.received
+        hold_until = message.envelope.hold_until
+        indexes = range(len(message.envelope.recipients))
+        events = tuple([received(message, n) for n in indexes])
+        if hold_until:
+            scheduled = self._events.scheduled
+            events += tuple([scheduled(message, n, 1, hold_until) for n in indexes])
+            status = RecipientStatus(due_at=hold_until + self._first_s(), transitions=2)
+        else:
+            status = RecipientStatus(due_at=message.arrived_at + self._first_s())
+        return Append(message, content, status), events
 
     def _remembered(
         self,

@@ -1,0 +1,299 @@
+"""How messages that come by HTTP get into the house: judged, named, stored together.
+
+:class:`MailroomDesk` is made once, by the house; the endpoints in ``http`` ask it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from .http.mailroom import Accepted, Outgoing, RecipientResult, RecipientState, Replay
+from .message import headers, trace
+from .message.loop import HOPS
+from .model.caller import Caller, Flaw
+from .model.envelope import Envelope, Message, Origin
+from .model.ids import QueueId
+from .model.outcome import Fate, Outcome
+from .model.ports import Events, Known, Peer, Permit, Request, Requests, Sending, StateFailed
+from .model.reply import TABLE, Reply, name_of
+from .policy.relaying import Relaying
+from .schedule.intake import HEADER_OCTETS, Acceptance
+
+PROTOCOL: Final = "HTTP"
+"""The WITH keyword of Received; IANA has none."""
+
+
+class _Answer(msgspec.Struct, array_like=True, gc=False):
+    """What is kept with the name of a request."""
+
+    digest: str
+    body: str
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(_Answer).decode
+
+
+class MailroomDesk:
+    """:class:`~.http.mailroom.Mailroom` over the one queue.
+
+    :param hostname: ours, asked each time.
+    :ivar relaying: replaced when the configuration is read again.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        relaying: Relaying,
+        sending: Sending,
+        acceptance: Acceptance,
+        requests: Requests,
+        events: Events,
+        *,
+        now: Callable[[], float],
+        new_id: Callable[[], QueueId],
+        hostname: Callable[[], str],
+    ) -> None:
+        self.relaying = relaying
+        self.sending = sending
+        self.acceptance = acceptance
+        self.events = events
+        self.now = now
+        self.new_id = new_id
+        self.hostname = hostname
+        self._requests = requests
+        self._waiting: dict[QueueId, _Waiting] = {}
+
+    def begin(
+        self, caller: Caller, peer: Peer, *, name: str = "", digest: str = ""
+    ) -> DeskPosting | Replay | Flaw:
+        """As :meth:`.http.mailroom.Mailroom.begin`."""
+        if not name:
+            return DeskPosting(self, caller, peer, "", digest, None)
+        origin = Origin("http", caller.identity, request_id=name)
+        try:
+            begun = self._requests.begin(origin)
+        except StateFailed:
+            return UNAVAILABLE
+        if begun is None:
+            return Flaw(
+                409,
+                "request-in-progress",
+                "a request with this Idempotency-Key is being worked on",
+                hint="ask again in a moment",
+                retry_after_s=1,
+            )
+        if isinstance(begun, Known):
+            answer = _decode(begun.answer)
+            if answer.digest != digest:
+                return Flaw(
+                    409,
+                    "idempotency-key-reused",
+                    "another request came with this Idempotency-Key",
+                    hint="a new request needs a key of its own",
+                )
+            return Replay(answer.body)
+        begun.settle()  # all of it is here: nobody takes it over
+        return DeskPosting(self, caller, peer, name, digest, begun)
+
+    def outcome(self, id: QueueId) -> Deferred[bool]:
+        """As :meth:`.http.mailroom.Mailroom.outcome`."""
+
+        def forget(_: Deferred[bool]) -> None:
+            self._waiting.pop(id, None)
+
+        waiting = self._waiting[id] = _Waiting(Deferred(forget))
+        return waiting.told
+
+    def settled(
+        self,
+        message: Message,
+        fate: Fate | str,
+        outcome: Outcome | None,
+        next_attempt_at: float | None,
+    ) -> None:
+        """What became of an attempt, as :attr:`.observe.events.EventLines.settled` tells it."""
+        if not self._waiting:
+            return
+        waiting = self._waiting.get(message.id)
+        if waiting is None:
+            return
+        waiting.recipients += 1
+        waiting.has_failed = waiting.has_failed or fate in ("bounced", "expired", "suppressed")
+        if waiting.recipients >= len(message.envelope.recipients):
+            del self._waiting[message.id]
+            waiting.told.callback(waiting.has_failed)
+
+
+@attrs.define(eq=False)
+class _Waiting:
+    """Who waits for the first attempt of a message."""
+
+    told: Deferred[bool]
+    recipients: int = 0
+    has_failed: bool = False
+
+
+class DeskPosting:
+    """:class:`~.http.mailroom.Posting`."""
+
+    def __init__(
+        self,
+        desk: MailroomDesk,
+        caller: Caller,
+        peer: Peer,
+        name: str,
+        digest: str,
+        request: Request | None,
+    ) -> None:
+        self._desk = desk
+        self._caller = caller
+        self._peer = peer
+        self._name = name
+        self._digest = digest
+        self._request = request
+        self._began_at = desk.now()
+        self._messages: list[tuple[Message, tuple[bytes, ...]]] = []
+        self._permits: list[Permit] = []
+
+    def new_id(self) -> QueueId:
+        return self._desk.new_id()
+
+    def add(self, outgoing: Outgoing) -> Accepted | Flaw:
+        """As :meth:`.http.mailroom.Posting.add`."""
+        desk, envelope, content = self._desk, outgoing.envelope, outgoing.content
+        head = content[: min(headers.header_end(content[:HEADER_OCTETS]), HEADER_OCTETS)]
+        results, kept = self._judged(envelope)
+        if not any(kept):
+            first = results[0]
+            member = outgoing.members[0] if outgoing.members else ""
+            return Flaw(422, "no-recipient", first.detail, member)
+        if not all(kept):
+            recipients = tuple(
+                one for one, is_kept in zip(envelope.recipients, kept, strict=True) if is_kept
+            )
+            envelope = attrs.evolve(envelope, recipients=recipients)
+        members = tuple(
+            member for member, is_kept in zip(outgoing.members, kept, strict=False) if is_kept
+        )
+        envelope = desk.relaying.readdressed(envelope)
+        if desk.relaying.way(envelope) != "queue":
+            return Flaw(
+                422,
+                "not-kept",
+                "mail for this agent is never kept, and so cannot be taken by HTTP",
+                outgoing.members[0] if outgoing.members else "",
+                "send it by SMTP, which answers when the agent has it",
+            )
+        permit = desk.sending.judge(
+            self._caller, envelope, head, from_member=outgoing.from_member, members=members
+        )
+        if isinstance(permit, Flaw):
+            return permit
+        glance = headers.glance(head)
+        if glance.received_count >= HOPS:
+            permit.release()
+            return Flaw(422, "routing-loop", "the message has too many Received fields")
+        self._permits.append(permit)
+        arrived_at = self._began_at
+        recipients = envelope.recipients
+        received = trace.received(
+            hostname=desk.hostname(),
+            id=outgoing.id,
+            at=arrived_at,
+            protocol=PROTOCOL,
+            recipient=recipients[0].address if len(recipients) == 1 else None,
+        )
+        origin = Origin(
+            "http",
+            self._caller.identity,
+            self._peer.address,
+            may_sign=True,
+            tenant=outgoing.tenant,
+            campaign=outgoing.campaign,
+        )
+        message = Message(
+            outgoing.id,
+            envelope,
+            origin,
+            arrived_at,
+            len(received) + len(content),
+            glance.message_id,
+            glance.subject,
+            not content.isascii(),
+            outgoing.is_urgent,
+        )
+        self._messages.append((message, (received, content)))
+        return Accepted(outgoing.id, tuple(results))
+
+    def _judged(self, envelope: Envelope) -> tuple[list[RecipientResult], list[bool]]:
+        """What becomes of each recipient, and whether it is one of the message's."""
+        results, kept = [], []
+        state: RecipientState = "scheduled" if envelope.hold_until else "queued"
+        judge, peer = self._desk.relaying.judge, self._peer
+        for recipient in envelope.recipients:
+            reply = judge(peer, recipient.address)
+            is_kept = reply.code < 400
+            kept.append(is_kept)
+            if is_kept:
+                results.append(RecipientResult(recipient.address, state))
+            else:
+                self._desk.events.rejected(peer, envelope.sender, recipient.address, reply)
+                results.append(RecipientResult(recipient.address, "rejected", reply.text))
+        return results, kept
+
+    def store(self, answer: str) -> Deferred[Flaw | None]:
+        """As :meth:`.http.mailroom.Posting.store`."""
+        if not self._messages:
+            raise RuntimeError("a posting without a message is abandoned, not stored")
+        messages, request = self._messages, self._request
+        self._request = None
+        if request is not None:
+            first, content = messages[0]
+            kept = _encode(_Answer(self._digest, answer)).decode("utf-8")
+            origin = attrs.evolve(first.origin, request_id=self._name, answer=kept)
+            messages[0] = (attrs.evolve(first, origin=origin), content)
+        storing = self._desk.acceptance.store_all(messages, self._began_at, request)
+
+        def stored(reply: Reply) -> Flaw | None:
+            is_ours = reply.code < 300
+            permits, self._permits = self._permits, []
+            for permit in permits:
+                if is_ours:
+                    permit.settle()
+                else:
+                    permit.release()
+            if request is not None:
+                request.release()
+            return None if is_ours else flaw_of(reply)
+
+        return storing.addCallback(stored)
+
+    def abandon(self) -> None:
+        """As :meth:`.http.mailroom.Posting.abandon`."""
+        permits, self._permits = self._permits, []
+        for permit in permits:
+            permit.release()
+        request, self._request = self._request, None
+        if request is not None:
+            request.release()
+
+
+UNAVAILABLE: Final = Flaw(
+    503, "unavailable", "the state of the service cannot be read just now", retry_after_s=10
+)
+
+
+def flaw_of(reply: Reply) -> Flaw:
+    """A refusal of SMTP's as one of HTTP's: 4yz comes back later."""
+    if reply is TABLE["spool-full"]:
+        return Flaw(503, "no-room", reply.text, retry_after_s=60)
+    status = 503 if reply.code < 500 else 422
+    return Flaw(status, name_of(reply), reply.text, retry_after_s=10 if status == 503 else 0)
