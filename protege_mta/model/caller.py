@@ -60,6 +60,8 @@ class Flaw:
     :ivar detail: constant text, never octets of the request.
     :ivar member: where in the request, as a JSON pointer (RFC 6901); empty for all of it.
     :ivar hint: what to do about it.
+    :ivar retry_after_s: when the same may be asked again (RFC 9110, 10.2.3); 0 where waiting does
+        not help, or nobody knows.
     """
 
     status: int
@@ -67,3 +69,4 @@ class Flaw:
     detail: str
     member: str = ""
     hint: str = ""
+    retry_after_s: int = 0
