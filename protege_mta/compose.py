@@ -171,6 +171,7 @@ class House:
             self.tally,
             settings.login,
             changed=self.renew_server_settings,
+            new_session_id=_session_ids(),
         )
         new_id = IdSource(time.time, secrets.token_bytes)
         self.relay_server = RelayServer(
@@ -564,7 +565,10 @@ class House:
             factory = self.http.get(listener.name)
             if factory is not None and isinstance(listener, HttpListener):
                 factory.configure(
-                    trusted_proxies=listener.trusted_proxies, upgrade=self.relay_server.upgrade
+                    trusted_proxies=listener.trusted_proxies,
+                    trusted_networks=listener.relay_hosts,
+                    upgrade=self.relay_server.upgrade,
+                    gate=self.register.credentials.gate,
                 )
 
     def clerk(self, reload: Callable[[], Any]) -> Clerk:

@@ -1,5 +1,5 @@
-"""The register of submission accounts as the service has it open: who there is, who checks what
-they say, and what they have sent."""
+"""The register of submission accounts and API keys as the service has it open: who there is, who
+checks what they say, what they may send, and what they have sent."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .config.model import Login
+from .http.credentials import Credentials
 from .model.account import Usage as Row
 from .model.ports import Events, StateFailed
 from .model.tally import Tally
 from .policy import login
+from .policy.callers import KnownCallers, Tries
 from .policy.guessing import LoginSettings
 from .policy.login import Logins
+from .policy.sending import SendingPolicy
 from .policy.usage import Usage
 from .state.accounts import StoredAccounts
+from .state.apikeys import StoredKeys
+from .state.contacts import StoredContacts
 from .state.database import Database
 from .state.usage import StoredUsage
 from .transport.crew import Crew
@@ -36,6 +41,7 @@ SAVE_S: Final = 10.0
 class Register:
     """:param database: opened before :meth:`start`, and closed after :meth:`stop`, by its owner.
     :param changed: called when :attr:`takes_cram_md5` is another one.
+    :param new_session_id: names requests over HTTP.
     :ivar takes_cram_md5: whether any account has what CRAM-MD5 needs.
     """
 
@@ -49,6 +55,7 @@ class Register:
         tally: Tally,
         settings: Login,
         changed: Callable[[], None],
+        new_session_id: Callable[[], str],
     ) -> None:
         self._crew = Crew(login.AT_ONCE, reactor.callFromThread, "hasher")
         self._database = database
@@ -69,6 +76,15 @@ class Register:
             random_octets=secrets.token_bytes,
             made_up_key=b"",  # until it has been read
         )
+        self.keys = StoredKeys(database, time.time)
+        self.contacts = StoredContacts(database, now=time.time, random_octets=secrets.token_bytes)
+        self.sending = SendingPolicy(self.usage, self.contacts, time.time)
+        self.credentials = Credentials(
+            KnownCallers(self.keys, self.accounts, self.logins),
+            Tries(time.monotonic),
+            events,
+            new_session_id=new_session_id,
+        )
         self.takes_cram_md5 = False
         self._calls = [LoopingCall(self._look), LoopingCall(self._save)]
         for call in self._calls:
@@ -81,6 +97,8 @@ class Register:
     def start(self) -> None:
         """Read what is there; blocks.  :raise StateFailed:"""
         self.accounts.load()
+        self.keys.load()
+        self.contacts.load()
         self.logins.made_up_key = self._database.secret("scram", secrets.token_bytes(32))
         self.usage.restore(self._stored_usage.load())
         self._saved = self.usage.rows()

@@ -180,6 +180,13 @@ class HttpListener:
             "is not itself in one of these networks.",
         ),
     )
+    relay_hosts: tuple[IpNetwork, ...] = attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(Cidr(), "networks (CIDR)"),
+            "Clients that may use `/api/inject/v1` without credentials.",
+        ),
+    )
 
 
 Listener = SmtpListener | SubmissionListener | SubmissionsListener | HttpListener

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Final
 
 import msgspec
 from twisted.web.iweb import IRequest
 
 from ..model.caller import Flaw
+
+CHALLENGE: Final = b'Bearer realm="protege-mta", Basic realm="protege-mta", charset="UTF-8"'
+"""What may be said in Authorization (RFC 6750, 3; RFC 7617, 2)."""
 
 
 class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -48,7 +52,9 @@ def flaw(request: IRequest, flaw: Flaw) -> bytes:
     request.setResponseCode(flaw.status)
     request.setHeader(b"Content-Type", b"application/problem+json")
     if flaw.status == 401:
-        request.setHeader(b"WWW-Authenticate", b'Bearer realm="protege-mta"')
+        request.setHeader(b"WWW-Authenticate", CHALLENGE)
+    if flaw.retry_after_s:
+        request.setHeader(b"Retry-After", b"%d" % flaw.retry_after_s)
     return msgspec.json.encode(
         Problem(
             type=f"urn:protege-mta:problem:{flaw.kind}",

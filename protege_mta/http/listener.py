@@ -30,6 +30,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ..model.caller import Flaw
 from ..model.networks import Network
 from . import answer
 from .forwarded import client_of, is_in
@@ -42,6 +43,13 @@ TUNNEL: Final = b"/ws"
 Upgrade = Callable[[str], IProtocol | None]
 """Makes what speaks WebSocket to a client from its address on; None where there is no room.  It is
 given the request as the client wrote it, to answer."""
+
+Gate = Callable[[bytes, object], Flaw | None]
+"""Given the target and the request, of which the header is there: why its body need not be read;
+None to go on."""
+
+LINGER_OCTETS: Final = 1_048_576
+"""So much of what a client goes on to send is passed over before it is cut off."""
 
 
 @attrs.frozen
@@ -102,10 +110,19 @@ class _Request(Request):
         super().gotLength(length)
         if length is not None and length > self._limit_octets:
             self._refuse()
+            return
+        gate = self._site.gate
+        if gate is None or length == 0:  # there is nothing to be spared
+            return
+        flaw = gate(self.channel._path, self)
+        if flaw is not None:
+            self._turn_away(flaw)
 
     def handleContentChunk(self, data: bytes) -> None:
         self._taken_octets += len(data)
         if self._is_refused:
+            if self._taken_octets > LINGER_OCTETS:
+                self.channel.loseConnection()
             return
         if self._taken_octets > self._limit_octets:
             self._refuse()
@@ -114,6 +131,7 @@ class _Request(Request):
 
     def process(self) -> None:
         if self._is_refused:
+            self.channel.loseConnection()
             return
         try:  # Klein would log a traceback of each such request
             unquote_to_bytes(self.path).decode("utf-8")
@@ -127,6 +145,11 @@ class _Request(Request):
             self._leave_http(upgrade)
             return
         super().process()
+
+    @property
+    def trusted_networks(self) -> Sequence[Network]:
+        """Whose clients need no credentials where an endpoint says so."""
+        return self._site.trusted_networks
 
     @property
     def client_address(self) -> str:
@@ -165,17 +188,27 @@ class _Request(Request):
 
     def _refuse(self) -> None:
         """Answer before the body is here, and hang up."""
+        self._answer_early(answer.problem(self, 413))
+        self.channel.loseConnection()
+
+    def _turn_away(self, flaw: Flaw) -> None:
+        """Answer before the body is here, and let what the client has sent already go by: to hang
+        up at once would take the answer from it (RFC 9112, 9.6)."""
+        awaits_word = self.requestHeaders.hasHeader(b"expect")
+        self._answer_early(answer.flaw(self, flaw))
+        if awaits_word:  # and so has sent nothing yet
+            self.channel.loseConnection()
+
+    def _answer_early(self, body: bytes) -> None:
         self._is_refused = True
         if self.content is not None:
             self.content.close()  # a file on disk, for big ones
         self.content = BytesIO()
         self.requestHeaders.removeHeader(b"Expect")
-        body = answer.problem(self, 413)
         self.setHeader(b"Content-Length", str(len(body)).encode("ascii"))
         self.setHeader(b"Connection", b"close")
         self.clientproto = b"HTTP/1.1"
         self.write(body)
-        self.channel.loseConnection()
 
 
 class _Site(Site):
@@ -187,7 +220,9 @@ class _Site(Site):
         super().__init__(resource, timeout=limits.idle_s, reactor=clock)
         self.limits = limits
         self.trusted_proxies: Sequence[Network] = ()
+        self.trusted_networks: Sequence[Network] = ()
         self.upgrade: Upgrade | None = None
+        self.gate: Gate | None = None
 
     def startFactory(self) -> None:
         """No access log, and so no clock for its stamps."""
@@ -235,13 +270,24 @@ class HttpFactory(WrappingFactory):
         self._site = wrapped
         self._hosts: Counter[str] = Counter()
 
-    def configure(self, *, trusted_proxies: Sequence[Network], upgrade: Upgrade | None) -> None:
+    def configure(
+        self,
+        *,
+        trusted_proxies: Sequence[Network],
+        trusted_networks: Sequence[Network] = (),
+        upgrade: Upgrade | None,
+        gate: Gate | None = None,
+    ) -> None:
         """Put other settings into force.
 
         :param trusted_proxies: whose word about the client's address is taken; many clients come
             by one of them.
+        :param trusted_networks: whose clients need no credentials where an endpoint says so.
         :param upgrade: for those who come to ``/ws``; None where nobody is served there.
+        :param gate: asked about each request with a body as soon as its header is there.
         """
+        self._site.trusted_networks = trusted_networks
+        self._site.gate = gate
         self._site.trusted_proxies = trusted_proxies
         self._site.upgrade = upgrade
 

@@ -6,7 +6,7 @@ word that every side of a Twisted program shares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
@@ -485,6 +485,31 @@ class Callers(Protocol):
 
     def basic(self, name: str, password: str, peer: Peer) -> Deferred[Caller | Reply]:
         """A submission account, by its password, with the waits and locks of AUTH."""
+
+
+class Contacts(Protocol):
+    """Whom callers have written to.  Answers come from memory or a page cache."""
+
+    def strangers(
+        self, identity: str, recipients: Iterable[Address], *, is_known: bool = False
+    ) -> list[Address]:
+        """Those that it has never written to.
+
+        :param is_known: whether to count among them those whose mail no person has released yet.
+        :raise StateFailed:
+        """
+
+    def since(self, identity: str, at: float) -> int:
+        """How many it wrote to for the first time after that moment, POSIX seconds.
+
+        :raise StateFailed:
+        """
+
+    def add(self, identity: str, recipients: Sequence[Address], *, is_known: bool) -> None:
+        """A message to them was accepted.
+
+        :param is_known: whether it goes without a person's word.
+        """
 
 
 class Permit(Protocol):

@@ -88,6 +88,10 @@ TABLE: Final[dict[str, Reply]] = {
     "weak-mechanism": _reply(534, "5.7.9", "authentication mechanism is too weak for this account"),
     "tls-before-login": _reply(538, "5.7.11", "encryption required, say STARTTLS first"),
     "tls-required": _reply(530, "5.7.0", "encryption required, say STARTTLS first"),
+    # HTTP, in events alone: clients hear of them as problems
+    "key-required": _reply(530, "5.7.0", "a request without credentials"),
+    "key-refused": _reply(535, "5.7.8", "the API key is not known or not valid"),
+    "scope-missing": _reply(550, "5.7.1", "the API key has no scope for this"),
     "login-required": _reply(530, "5.7.0", "authentication required"),
     # transaction
     "sender-ok": _reply(250, "2.1.0", "sender ok"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import attrs
@@ -36,6 +37,11 @@ class Addresses:
 @lru_cache(1024)  # an account's lists are the same for each of its messages
 def addresses(entries: tuple[str, ...]) -> Addresses:
     """What entries stand for."""
+    return listed(entries)
+
+
+def listed(entries: Iterable[str]) -> Addresses:
+    """:func:`addresses`, of what is not asked about again."""
     mailboxes, domains, parents = [], [], []
     for entry in entries:
         if "@" in entry:

@@ -53,6 +53,26 @@ class Usage:
         day.pending_messages += 1
         return Reservation(limits, hour, day)
 
+    def wait_s(self, name: str, limits: AccountLimits, recipients: int) -> float | None:
+        """When a message to so many would have a place that has none now, in seconds: at the end
+        of a window at the latest, earlier where what is under way is not accepted; None for never.
+        """
+        most = (limits.recipients_per_hour, limits.recipients_per_day)
+        if any(each and recipients > each for each in most):
+            return None
+        wait_s = 0.0
+        for length_s, messages, addresses in (
+            (HOUR_S, limits.messages_per_hour, most[0]),
+            (DAY_S, limits.messages_per_day, most[1]),
+        ):
+            window = self._window(name, length_s)
+            taken = window.recipients + window.pending_recipients
+            if (messages and window.messages + window.pending_messages >= messages) or (
+                addresses and taken + recipients > addresses
+            ):
+                wait_s = max(wait_s, window.start + length_s - self._now())
+        return wait_s
+
     def rows(self) -> list[Row]:
         """What is counted now, to be kept over a restart."""
         now = self._now()

@@ -63,5 +63,24 @@ _AGENTS: Final = (
     ) WITHOUT ROWID""",
 )
 
-VERSIONS: Final[tuple[tuple[str, ...], ...]] = (_ACCOUNTS, _REQUESTS, _AGENTS)
+_KEYS: Final = (
+    # A change replaces the row, so that its revision is a new one, and no number comes twice.
+    """CREATE TABLE api_key (
+        revision INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        document BLOB NOT NULL
+    )""",
+    "CREATE TABLE api_key_use (name TEXT PRIMARY KEY, last_at REAL NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE contact (
+        identity TEXT NOT NULL,
+        recipient BLOB NOT NULL,
+        first_at REAL NOT NULL,
+        last_at REAL NOT NULL,
+        is_known INTEGER NOT NULL,
+        PRIMARY KEY (identity, recipient)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX contact_by_first ON contact (identity, first_at)",
+)
+
+VERSIONS: Final[tuple[tuple[str, ...], ...]] = (_ACCOUNTS, _REQUESTS, _AGENTS, _KEYS)
 """What makes version 1 of an empty file, version 2 of version 1, and so on; only ever added to."""
