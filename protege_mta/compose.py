@@ -35,6 +35,7 @@ from .config.model import (
     SubmissionListener,
     Tls,
 )
+from .event_feed import journal_of
 from .gateway import Gateway
 from .http import health as http_health
 from .http import listener as http_listener
@@ -51,7 +52,6 @@ from .model.reply import TABLE, Reply
 from .model.tally import Tally
 from .observe.events import EventLines
 from .observe.health import Health, HealthLimits, ReactorLag
-from .observe.journal import FileJournal
 from .observe.metrics import Depth, Metrics
 from .policy.authentication.checks import SenderChecks
 from .policy.authentication.organisation import organisation
@@ -139,7 +139,7 @@ class House:
 
         self.tally = Tally()
         self.metrics = Metrics(self.tally, __version__)
-        self.journal = FileJournal(settings.events_log, failed=self._count_journal_error)
+        self.journal = journal_of(settings, self._count_journal_error)
         self.events = EventLines(time.time, self.journal.append, self.metrics.counts)
         self.lag = ReactorLag(reactor)
 
@@ -367,6 +367,7 @@ class House:
         self.tarpit.free = settings.limits.unknown_recipients
         self.greylist.settings = _greylist_settings(settings)
         self.limits.settings = _limit_settings(settings)
+        self.journal.keep(settings.journal.keep_octets, settings.journal.keep_s)
         self.requests.kept_s = settings.limits.request_memory_s
         self.certificates.use(tls_source, tls)
         self.renew_server_settings()
