@@ -24,6 +24,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
+from .child import spawner
 from .clerk import Clerk
 from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
 from .config.kinds import AnswerRange
@@ -35,7 +36,7 @@ from .config.model import (
     SubmissionListener,
     Tls,
 )
-from .event_feed import journal_of
+from .event_feed import EventFeed, journal_of
 from .gateway import Gateway
 from .http import health as http_health
 from .http import listener as http_listener
@@ -140,6 +141,7 @@ class House:
         self.tally = Tally()
         self.metrics = Metrics(self.tally, __version__)
         self.journal = journal_of(settings, self._count_journal_error)
+        self.feed = EventFeed(reactor, settings, self._in_thread)
         self.events = EventLines(time.time, self.journal.append, self.metrics.counts)
         self.lag = ReactorLag(reactor)
 
@@ -325,6 +327,7 @@ class House:
             lag_s=self.lag.worst_s,
             certificates=self.certificates.ends,
             tunnel=self.relay_server.figures,
+            webhooks=self.feed.webhooks.figures,
         )
 
     # --- what a reload replaces ------------------------------------------------------------------
@@ -343,6 +346,7 @@ class House:
         by_name = self._smarthost_router()
         locator = self._new_locator(settings, by_name)
         relaying = _relaying(settings, self.agents, self.sessions)
+        self.feed.configure(settings)
         self.relay_server.configure(settings)
         is_rerouted = self.gateway.configure(settings, relaying, by_name)
 
@@ -460,7 +464,9 @@ class House:
         where = settings.workers.delivery
         if where == "main" or (where == "auto" and len(os.sched_getaffinity(0)) < 2):
             return None
-        return Delegate(deliverer.spawner(self.reactor), clock=self.reactor, tally=self.tally)
+        return Delegate(
+            spawner(self.reactor, deliverer.__name__), clock=self.reactor, tally=self.tally
+        )
 
     def delegated(self) -> Setup:
         """What the delivery process works by."""
@@ -726,6 +732,7 @@ class House:
                 "out": self.tally.connections_out_open,
             },
             "tunnel": self.relay_server.status(),
+            "webhooks": self.feed.status(),
         }
 
 

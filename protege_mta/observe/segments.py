@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -288,13 +288,18 @@ class StoredJournal:
     """
 
     def __init__(
-        self, folder: Path, in_thread: Callable[[Callable[[], Page]], Deferred[Page]]
+        self, folder: Path, in_thread: Callable[[Callable[[], Any]], Deferred[Any]]
     ) -> None:
         self._reader = SegmentReader(folder)
         self._in_thread = in_thread
 
     def after(self, cursor: str, most: int) -> Deferred[Page]:
         return self._in_thread(lambda: self._reader.read(cursor, most))
+
+    def count(self, cursor: str) -> Deferred[tuple[int, str]]:
+        """How many events there are behind a cursor, and the cursor behind those.  Fails with
+        :class:`~..model.ports.CursorGone`."""
+        return self._in_thread(lambda: self._reader.count(cursor))
 
     def end(self) -> str:
         """The cursor behind what there is now."""
