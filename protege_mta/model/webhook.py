@@ -19,7 +19,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     :ivar lost: how often events were no longer kept when it was their turn.
     :ivar lag_events: events of the journal that have not been looked at for it.
     :ivar lag_s: the age of the first event that it has not; 0 where it has all.
-    :ivar next_try_at: POSIX seconds; 0 where nothing waits.
+    :ivar next_try_at: POSIX seconds; None where nothing waits.
     """
 
     name: str
@@ -32,5 +32,5 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     lag_events: int = 0
     lag_s: float = 0.0
     last_error: str = ""
-    last_delivered_at: float = 0.0
-    next_try_at: float = 0.0
+    last_delivered_at: float | None = None
+    next_try_at: float | None = None

@@ -23,6 +23,7 @@ from twisted.web.client import (
     ResponseDone,
     ResponseFailed,
     ResponseNeverReceived,
+    _HTTP11ClientFactory,
 )
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
@@ -55,6 +56,21 @@ class Unanswered:
     cause: str
 
 
+class _Factory(_HTTP11ClientFactory):
+    """Does not log each connection."""
+
+    noisy = False
+
+
+class _Pool(HTTPConnectionPool):
+    _factory = _Factory
+    maxPersistentPerHost = 2
+    cachedConnectionTimeout = KEPT_S
+    # What a server has closed meanwhile is found out by the request that fails; whether it is made
+    # again is the caller's to say.
+    retryAutomatically = False
+
+
 class Poster:
     """Requests to one endpoint, over connections of its own.
 
@@ -71,12 +87,7 @@ class Poster:
         self._url = url.encode("ascii")
         self._timeout_s = timeout_s
         self._name = agent
-        self._pool = HTTPConnectionPool(reactor, persistent=True)
-        self._pool.maxPersistentPerHost = 2
-        self._pool.cachedConnectionTimeout = KEPT_S
-        # What a server has closed meanwhile is found out by the request that fails; whether it is
-        # made again is the caller's to say.
-        self._pool.retryAutomatically = False
+        self._pool = _Pool(reactor, persistent=True)
         trust = None if ca_file is None else trustRootFromCertificates(certificates_in(ca_file))
         policy = BrowserLikePolicyForHTTPS(trustRoot=trust)
         self._agent = Agent(reactor, policy, connectTimeout=CONNECT_S, pool=self._pool)

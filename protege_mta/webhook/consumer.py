@@ -145,8 +145,8 @@ class Consumer:
         self._parcel: _Parcel | None = None
         self._failures = 0
         self._last_error = ""
-        self._last_delivered_at = 0.0
-        self._next_try_at = 0.0
+        self._last_delivered_at: float | None = None
+        self._next_try_at: float | None = None
         self._waiting_events = 0
         self._counted_to = ""  # the cursor that those are before
         self._pause: Deferred[None] | None = None
@@ -247,7 +247,7 @@ class Consumer:
             answer = await self._post(parcel.id, body)
         finally:
             self._is_posting = False
-        self._next_try_at = 0.0
+        self._next_try_at = None
         if isinstance(answer, Answered) and 200 <= answer.status < 300:
             self._taken(parcel)
             return 0.0
