@@ -24,6 +24,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
+from .child import spawner
 from .clerk import Clerk
 from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
 from .config.kinds import AnswerRange
@@ -35,6 +36,7 @@ from .config.model import (
     SubmissionListener,
     Tls,
 )
+from .event_feed import EventFeed, journal_of
 from .gateway import Gateway
 from .http import health as http_health
 from .http import listener as http_listener
@@ -51,7 +53,6 @@ from .model.reply import TABLE, Reply
 from .model.tally import Tally
 from .observe.events import EventLines
 from .observe.health import Health, HealthLimits, ReactorLag
-from .observe.journal import FileJournal
 from .observe.metrics import Depth, Metrics
 from .policy.authentication.checks import SenderChecks
 from .policy.authentication.organisation import organisation
@@ -139,7 +140,8 @@ class House:
 
         self.tally = Tally()
         self.metrics = Metrics(self.tally, __version__)
-        self.journal = FileJournal(settings.events_log, failed=self._count_journal_error)
+        self.journal = journal_of(settings, self._count_journal_error)
+        self.feed = EventFeed(reactor, settings, self._in_thread)
         self.events = EventLines(time.time, self.journal.append, self.metrics.counts)
         self.lag = ReactorLag(reactor)
 
@@ -326,6 +328,7 @@ class House:
             lag_s=self.lag.worst_s,
             certificates=self.certificates.ends,
             tunnel=self.relay_server.figures,
+            webhooks=self.feed.webhooks.figures,
         )
 
     # --- what a reload replaces ------------------------------------------------------------------
@@ -344,6 +347,7 @@ class House:
         by_name = self._smarthost_router()
         locator = self._new_locator(settings, by_name)
         relaying = _relaying(settings, self.agents, self.sessions)
+        self.feed.configure(settings)
         self.relay_server.configure(settings)
         is_rerouted = self.gateway.configure(settings, relaying, by_name)
 
@@ -368,6 +372,7 @@ class House:
         self.tarpit.free = settings.limits.unknown_recipients
         self.greylist.settings = _greylist_settings(settings)
         self.limits.settings = _limit_settings(settings)
+        self.journal.keep(settings.journal.keep_octets, settings.journal.keep_s)
         self.requests.kept_s = settings.limits.request_memory_s
         self.certificates.use(tls_source, tls)
         self.renew_server_settings()
@@ -460,7 +465,9 @@ class House:
         where = settings.workers.delivery
         if where == "main" or (where == "auto" and len(os.sched_getaffinity(0)) < 2):
             return None
-        return Delegate(deliverer.spawner(self.reactor), clock=self.reactor, tally=self.tally)
+        return Delegate(
+            spawner(self.reactor, deliverer.__name__), clock=self.reactor, tally=self.tally
+        )
 
     def delegated(self) -> Setup:
         """What the delivery process works by."""
@@ -729,6 +736,7 @@ class House:
                 "out": self.tally.connections_out_open,
             },
             "tunnel": self.relay_server.status(),
+            "webhooks": self.feed.status(),
         }
 
 

@@ -6,22 +6,16 @@ signals come meanwhile: those that end the service reach the whole group of its 
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
-import signal
-import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, globalLogBeginner
-from twisted.python.threadable import isInIOThread
-from zope.interface import provider
+from twisted.logger import Logger
 
-from . import outbound
+from . import child, outbound
 from .config.model import Settings
 from .model.hop import HopKind
 from .model.outcome import Outcome
@@ -32,59 +26,20 @@ from .schedule.prepare import Preparer
 from .spool.content import MemoryContent
 from .transport import fast
 from .transport.addresses import is_local
-from .transport.delegate import Channel
 from .transport.link import (
     Counted,
     Done,
     Fated,
     Job,
-    Link,
-    Noted,
     Ready,
     Setup,
     encode,
-    pair,
     to_child,
 )
 from .transport.relay import SmtpTransport
 
-LINK_FD: Final = 3
-"""Where a child finds its end of the link."""
-
 SWITCH_INTERVAL_S: Final = 0.0005
 """As the service's: its threads are signatures, which should not wait for the interpreter."""
-
-
-# --- the service's half --------------------------------------------------------------------------
-
-
-class _Child(ProcessProtocol):
-    """Nothing comes by its pipes, of which there are none, and its end shows in the link's."""
-
-
-def spawner(reactor: Any) -> Callable[[Callable[[bytes], None], Callable[[], None]], Channel]:
-    """What starts delivery processes; see :data:`.transport.delegate.Spawn`."""
-
-    def spawn(received: Callable[[bytes], None], lost: Callable[[], None]) -> Channel:
-        ours, theirs = pair()
-        with theirs, open(os.devnull, "rb") as nothing:
-            try:
-                reactor.spawnProcess(
-                    _Child(),
-                    sys.executable,
-                    [sys.executable, "-m", __name__],
-                    env=None,  # ours
-                    childFDs={0: nothing.fileno(), 1: 1, 2: 2, LINK_FD: theirs.fileno()},
-                )
-            except BaseException:
-                ours.close()
-                raise
-        return Link(reactor, ours, received, lost)
-
-    return spawn
-
-
-# --- the child's half ----------------------------------------------------------------------------
 
 
 class Deliverer:
@@ -165,44 +120,13 @@ class Deliverer:
 
 
 def main() -> None:
-    """Serve the parent that has put its link at :data:`LINK_FD`."""
+    """Serve the parent."""
     from twisted.internet import reactor as it
 
     reactor: Any = it
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
     fast.install(reactor)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-
-    def gone() -> None:
-        # Not a moment later: whoever takes the service's place may be sending the same mail.
-        os._exit(os.EX_OK)
-
-    end = socket.socket(fileno=LINK_FD)
-    link = Link(reactor, end, lambda frame: deliverer.received(frame), gone)
-    deliverer = Deliverer(reactor, link.send, link.drop)
-    globalLogBeginner.beginLoggingTo([_teller(reactor, link)], redirectStandardIO=False)
-    gc.collect()
-    gc.freeze()
-    reactor.run(installSignalHandlers=False)
-
-
-def _teller(reactor: Any, link: Link) -> ILogObserver:
-    """Has the service log it."""
-
-    @provider(ILogObserver)
-    def tell(event: LogEvent) -> None:
-        level = event.get("log_level", LogLevel.info)
-        if level < LogLevel.info:
-            return
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        frame = encode(Noted(level.name, event.get("log_namespace", __name__), text))
-        if isInIOThread():
-            link.send(frame)
-        else:
-            reactor.callFromThread(link.send, frame)
-
-    return cast(ILogObserver, tell)
+    child.serve(reactor, lambda link: Deliverer(reactor, link.send, link.drop).received)
 
 
 if __name__ == "__main__":

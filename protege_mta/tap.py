@@ -204,6 +204,7 @@ class MailService(Service):
         house.register.start()
         house.requests.start()
         house.relay_server.start()
+        house.feed.start(settings)
         house.lag.start()
         house.certificates.start()
         self._listen(house)
@@ -336,6 +337,7 @@ class MailService(Service):
             factory.abort()
         closing: list[Deferred[Any]] = [one.close() for one in house.transports.values()]
         closing.append(house.gateway.stop())
+        closing.append(house.feed.webhooks.close())
         if house.delegate is not None:
             closing.append(house.delegate.close())
         await self._within(CLOSE_S, closing)

@@ -28,6 +28,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "config": {"model", "dkim"},
     "transport": {"model", "wire", "message"},
     "tunnel": {"model", "wire", "message", "transport"},
+    "webhook": {"model", "schedule", "state", "transport"},
     "http": {"model", "message", "observe", "transport"},
 }
 """What each folder may know besides itself; ``testing``, ``cli``, ``compose`` and ``tap`` may know all."""

@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "sendmail": "sendmail",
     "user": "user",
     "tunnel": "tunnel",
+    "webhook": "webhook",
     "dkim": "dkim",
     "dns": "dns",
     "version": "version",

@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from ..clerk import Clerk
 from ..compose import spool_settings
 from ..config.model import Settings
+from ..event_feed import journal_of
 from ..model.ports import SpoolLocked
 from ..observe.events import EventLines
-from ..observe.journal import FileJournal
 from ..observe.metrics import Counts
 from ..schedule.bounces import Bounces
 from ..schedule.desk import Desk
@@ -77,7 +77,7 @@ def offline_desk(settings: Settings) -> Iterator[OfflineDesk]:
     folder = settings.state_dir / "spool"
     if not folder.is_dir():
         raise Fault(f"{folder}: there is no spool; has the service run yet?", os.EX_NOINPUT)
-    journal = FileJournal(settings.events_log, failed=lambda: None)
+    journal = journal_of(settings, lambda: None)
     spool = DiskSpool(
         folder,
         spool_settings(settings),

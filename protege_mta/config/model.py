@@ -813,5 +813,10 @@ class Settings:
         return self.run_dir / "submit.sock"
 
     @property
+    def journal_dir(self) -> Path:
+        """Where events are kept for the API and for webhooks."""
+        return self.state_dir / "journal"
+
+    @property
     def events_log(self) -> Path:
         return self.state_dir / self.events.log

@@ -576,14 +576,45 @@ class Suppressions(Protocol):
         """Durable once it resolves; takes the place of an entry of the same address and tenant."""
 
 
-class JournalReader(Protocol):
-    """The events, in order, from any place on."""
+class CursorGone(LookupError):
+    """What lies behind a cursor is no longer kept, or it was never one of ours.
 
-    def after(self, cursor: str, most: int) -> Deferred[tuple[Sequence[bytes], str]]:
-        """Lines of the journal behind a cursor, and the cursor behind those.
+    :ivar oldest: the cursor before all that is kept.
+    """
+
+    def __init__(self, cursor: str, oldest: str) -> None:
+        super().__init__(f"the events behind {cursor!r} are no longer kept")
+        self.oldest = oldest
+
+
+@attrs.frozen
+class Page:
+    """Some of the journal's events.
+
+    :ivar lines: each without its LF.
+    :ivar ends: the cursor behind each of them.
+    :ivar cursor: where to go on, which may be behind the last of them.
+    :ivar is_end: whether there was no more.
+    """
+
+    lines: Sequence[bytes]
+    ends: Sequence[str]
+    cursor: str
+    is_end: bool
+
+
+class JournalReader(Protocol):
+    """The events, in order, from any place on.
+
+    A cursor is text that sorts as the events do, and stays good over restarts for as long as the
+    events behind it are kept.
+    """
+
+    def after(self, cursor: str, most: int) -> Deferred[Page]:
+        """Events behind a cursor; not always all that there are.
 
         :param cursor: empty for the oldest that is kept.
-        :raise LookupError: it was never one of ours, or what lies behind it is no longer kept.
+        :raise CursorGone:
         """
 
     def end(self) -> str:

@@ -1,13 +1,15 @@
-"""The event journal: ``events.jsonl``, one line an event, once each whatever dies when.
+"""The event journal, one line an event, once each whatever dies when.
 
-The spool keeps every batch's events beside its operations until the journal has synced them.  The
-journal's cursor, a small file beside it, says how far that is: a position in the spool and the
-octet of the journal that belongs to it.  After a crash the spool tells again what came after the
-cursor; what the file already has there is told apart by the events' ids.
+It is written twice: to ``events.jsonl``, for people and whatever they have that reads logs, and to
+the :mod:`.segments` that programs read from any place on.  The spool keeps every batch's events
+beside its operations until the journal has synced both.  The journal's cursor, a small file beside
+``events.jsonl``, says how far that is: a position in the spool, and the octets of the files that
+belong to it.  After a crash the spool tells again what came after the cursor; what a file already
+has there is told apart by the events' ids.
 
-The file may be moved away at any time (:meth:`FileJournal.reopen` follows), and it may be cut to
-nothing (logrotate's ``copytruncate``), where a crash in the same second can double a line.  A
-journal that cannot be written never stops mail: lines wait in memory, then in the spool.
+``events.jsonl`` may be moved away at any time (:meth:`FileJournal.reopen` follows), and it may be
+cut to nothing (logrotate's ``copytruncate``), where a crash in the same second can double a line.
+A journal that cannot be written never stops mail: lines wait in memory, then in the spool.
 """
 
 from __future__ import annotations
@@ -22,36 +24,37 @@ import msgspec
 from twisted.logger import Logger
 
 from ..model.ports import Position
+from .line_file import LineFile, cut_torn_line, id_of, ids_of, open_at_end
+from .segments import Segments
 
 START: Final[Position] = (0, 0)
 
-_PENDING_OCTETS: Final = 16 * 2**20
 _BLOCK_OCTETS: Final = 64 * 1024
 _TICK_S: Final = 0.05
 
+_Octets = Annotated[int, msgspec.Meta(ge=0)]
+
 
 class _Cursor(msgspec.Struct, frozen=True):
+    """How far everything is synced: the log's file by its inode, and the segment by its number."""
+
     position: Position = START
     inode: int = 0
-    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
-
-
-class _Identified(msgspec.Struct):
-    id: str = ""
-
-
-_decode: Final = msgspec.json.Decoder(_Identified).decode
+    offset: _Octets = 0
+    segment: _Octets = 0
+    segment_offset: _Octets = 0
 
 
 class FileJournal:
-    """:class:`~..model.ports.Journal` in one file.
+    """:class:`~..model.ports.Journal` in one log and, where they are given, in segments.
 
     :meth:`open` and :meth:`recover` come first, then :meth:`start`; every method but
     :meth:`append` and :meth:`synced` may block for the disk, and all are safe in any thread.
 
-    :param path: of the journal; its cursor lies beside it, ``.cursor`` added to the name.
+    :param path: of the log; the cursor lies beside it, ``.cursor`` added to the name.
     :param failed: called, in any thread, for each write or sync that failed.
-    :param sync_interval_s: how long after an event the file and the cursor are synced at most,
+    :param segments: ours from now on.
+    :param sync_interval_s: how long after an event the files and the cursor are synced at most,
     :param sync_octets: and after how many octets of events it does not wait so long.
     """
 
@@ -62,25 +65,23 @@ class FileJournal:
         path: Path,
         *,
         failed: Callable[[], None],
+        segments: Segments | None = None,
         sync_interval_s: float = 1.0,
         sync_octets: int = 4 * 2**20,
     ) -> None:
         self._path = path
         self._cursor_path = path.with_name(path.name + ".cursor")
-        self._failed = failed
         self._ticks = max(1, round(sync_interval_s / _TICK_S))
         self._sync_octets = sync_octets
         # Held for the time of a write to the page cache; guards what follows it.
         self._lock = threading.Lock()
-        self._fd = -1
-        self._pending: list[bytes] = []
-        self._pending_octets = 0
+        self._file = LineFile(path, failed)
+        self._segments = segments
+        self._files = (self._file,) if segments is None else (self._file, segments)
         self._unsynced_octets = 0
         self._position = START
         self._is_dirty = False
         self._has_written = False  # in this tick, so that what else comes waits for its end
-        self._is_gapped = False
-        self._is_failing = False
         # Held while the disk works; whoever takes both takes this one first.
         self._sync_lock = threading.Lock()
         self._synced = START
@@ -92,9 +93,9 @@ class FileJournal:
     # --- start and end ---------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open the file, cut off a line torn by a crash, and read the cursor.  :raise OSError:"""
-        self._fd = _open(self._path)
-        _cut_torn_line(self._fd)
+        """Open the files, cut off a line torn by a crash, and read the cursor.  :raise OSError:"""
+        self._file.fd = open_at_end(self._path)
+        cut_torn_line(self._file.fd)
         try:
             self._cursor = msgspec.json.decode(self._cursor_path.read_bytes(), type=_Cursor)
         except FileNotFoundError:
@@ -102,17 +103,27 @@ class FileJournal:
         except (msgspec.DecodeError, UnicodeDecodeError):
             self.log.warn("{path} is damaged, reading the whole journal", path=self._cursor_path)
             self._cursor = _Cursor()
+        if self._segments is not None:
+            self._segments.open(self._cursor.segment)
         self._position = self._synced = self._cursor.position
 
     def recover(self, events: Iterable[tuple[Sequence[bytes], Position]]) -> None:
-        """Append what a crash kept from the file.
+        """Append what a crash kept from the files, to each what it has not.
 
         :param events: the spool's batches after :meth:`synced`, in order.
         """
-        present = set(self._ids_after_cursor())
+        cursor = self._cursor
+        present = [set(self._ids_after_cursor())]
+        if self._segments is not None:
+            present.append(set(self._segments.ids_after(cursor.segment, cursor.segment_offset)))
         for lines, position in events:
-            missing = [line for line in lines if _id(line) not in present]
-            self.publish(missing, position)
+            with self._lock:
+                self._position = position
+                self._is_dirty = True
+                for file, ids in zip(self._files, present, strict=True):
+                    missing = [line for line in lines if id_of(line) not in ids]
+                    file.add(missing, sum(map(len, missing)))
+                self._write()
         self.sync()
 
     def start(self) -> None:
@@ -128,8 +139,13 @@ class FileJournal:
             self._thread.join()
         self.sync()
         with self._sync_lock, self._lock:
-            os.close(self._fd)
-            self._fd = -1
+            for file in self._files:
+                file.close()
+
+    def keep(self, octets: int, seconds: float) -> None:
+        """Keep so much in segments from now on."""
+        if self._segments is not None:
+            self._segments.keep_octets, self._segments.keep_s = octets, seconds
 
     # --- lines -----------------------------------------------------------------------------------
 
@@ -137,13 +153,13 @@ class FileJournal:
         """Write a durable batch's lines, which the spool can tell again from before ``position``.
 
         Where our own thread runs, the first batch of a tick is written at once, and those that
-        follow it with one call at the tick's end: the spool's writer, who calls this, has to wait
-        for the interpreter after each call on the system.
+        follow it together at the tick's end: the spool's writer, who calls this, has to wait for
+        the interpreter after each call on the system.
         """
         with self._lock:
             self._position = position
             self._add(lines)
-            if not self._has_written or self._pending_octets >= _BLOCK_OCTETS:
+            if not self._has_written or self._file.pending_octets >= _BLOCK_OCTETS:
                 self._write()
                 self._has_written = self._thread is not None
 
@@ -162,36 +178,34 @@ class FileJournal:
             with self._lock:
                 self._write()
                 self._has_written = False
-                fd, position = self._fd, self._position
-                self._is_dirty = bool(self._pending)
+                self._is_dirty = any(file.pending for file in self._files)
                 self._unsynced_octets = 0
-                if self._pending or self._is_gapped:
-                    return
-                found = os.fstat(fd)
-            cursor = _Cursor(position, found.st_ino, found.st_size)
-            if cursor == self._cursor:
-                return
-            self._settle(fd, cursor)
+                cursor = self._reached()
+                fds = [file.fd for file in self._files]
+                has_turned = self._segments is not None and self._segments.turn()
+            if cursor is not None and cursor != self._cursor:
+                self._settle(fds, cursor)
+            if has_turned:
+                self._turned(fds[-1])
 
     def reopen(self) -> None:
-        """Follow a rotation: write to a new file of the old name.
+        """Follow a rotation of the log: write to a new file of the old name.
 
         Where that cannot be had, the old file stays in use.
         """
         with self._sync_lock:
             try:
-                fresh = _open(self._path)
+                fresh = open_at_end(self._path)
             except OSError as error:
-                self._tell(error)
+                self._file.tell(error)
                 return
             with self._lock:
                 self._write()
-                old, self._fd = self._fd, fresh
-                position = self._position
-                is_whole = not (self._pending or self._is_gapped)
-            found = os.fstat(fresh)
-            if self._sync_file(old) and is_whole:
-                self._settle(fresh, _Cursor(position, found.st_ino, found.st_size))
+                old, self._file.fd = self._file.fd, fresh
+                cursor = self._reached()
+                fds = [file.fd for file in self._files]
+            if self._file.sync(old) and cursor is not None:
+                self._settle(fds, cursor)
             os.close(old)
 
     # --- within ----------------------------------------------------------------------------------
@@ -214,123 +228,68 @@ class FileJournal:
         if not self._is_dirty:
             self._is_dirty = True
             self._wake.set()
-        if self._pending_octets > _PENDING_OCTETS:
-            # Memory is bounded.  The spool still has them, and since the cursor stays where it is
-            # from now on, the next start writes them.
-            self._pending = [b"\n"] if self._pending[0] == b"\n" else []
-            self._pending_octets = 0
-            self._is_gapped = True
-            self.log.error(
-                "events wait in the spool until the next start, as {path} cannot be written",
-                path=self._path,
-            )
-        self._pending += lines
         octets = sum(map(len, lines))
-        self._pending_octets += octets
+        for file in self._files:
+            file.add(lines, octets)
         self._unsynced_octets += octets
 
     def _write(self) -> None:
-        """Write the pending lines, whole ones only; what cannot be written stays pending."""
-        if not self._pending:
-            return
-        octets = b"".join(self._pending)
-        done = 0
-        try:
-            while done < len(octets):
-                done += os.write(self._fd, octets[done:] if done else octets)
-        except OSError as error:
-            whole = octets.rfind(b"\n", 0, done) + 1
-            self._pending = [octets[whole:]]
-            self._pending_octets = len(octets) - whole
-            self._tell(error)
-            try:
-                if done > whole:
-                    os.ftruncate(self._fd, os.fstat(self._fd).st_size - (done - whole))
-            except OSError:
-                self._pending.insert(0, b"\n")  # ends the torn line, so that only it is spoilt
-            return
-        self._pending.clear()
-        self._pending_octets = 0
-        if self._is_failing:
-            self._is_failing = False
-            self.log.info("{path} can be written again", path=self._path)
+        for file in self._files:
+            file.write()
 
-    def _sync_file(self, fd: int) -> bool:
-        try:
-            os.fdatasync(fd)
-        except OSError as error:
-            # What the kernel could not write it may have forgotten: a second sync proves nothing.
-            self._is_gapped = True
-            self._tell(error)
-            return False
-        return True
+    def _reached(self) -> _Cursor | None:
+        """The cursor behind all that is written; None where something that was told is not."""
+        if not all(file.is_whole for file in self._files):
+            return None
+        found = os.fstat(self._file.fd)
+        segment = (0, 0) if self._segments is None else self._segments.place
+        return _Cursor(self._position, found.st_ino, found.st_size, *segment)
 
-    def _settle(self, fd: int, cursor: _Cursor) -> None:
-        """Sync the file and store the cursor.
+    def _settle(self, fds: Sequence[int], cursor: _Cursor) -> None:
+        """Sync the files and store the cursor.
 
         The folder is not synced: an older cursor is as good, since what it leaves to be told again
-        is in the file by then.
+        is in the files by then.
         """
-        if not self._sync_file(fd):
+        for file, fd in zip(self._files, fds, strict=True):
+            if fd >= 0 and not file.sync(fd):
+                return
+        if self._segments is not None and not self._segments.sync_name():
+            self._is_dirty = True
             return
         fresh = self._cursor_path.with_name(self._cursor_path.name + ".new")
         try:
-            with open(fresh, "wb") as file:
-                file.write(msgspec.json.encode(cursor))
-                file.flush()
-                os.fsync(file.fileno())
+            with open(fresh, "wb") as opened:
+                opened.write(msgspec.json.encode(cursor))
+                opened.flush()
+                os.fsync(opened.fileno())
             os.replace(fresh, self._cursor_path)
         except OSError as error:
             self._is_dirty = True
-            self._tell(error)
+            self._file.tell(error)
             return
         self._cursor = cursor
         self._synced = cursor.position
 
-    def _tell(self, error: OSError) -> None:
-        self._failed()
-        if not self._is_failing:
-            self._is_failing = True
-            self.log.error("cannot write {path}: {error}", path=self._path, error=error.strerror)
+    def _turned(self, fd: int) -> None:
+        """A segment is full: let go of it, and of the oldest ones."""
+        segments = self._segments
+        if segments is None:
+            raise RuntimeError("a segment is full where there are none")
+        segments.sync(fd)  # the cursor may not have moved
+        os.close(fd)
+        try:
+            segments.prune(self._cursor.segment)
+        except OSError as error:
+            segments.tell(error)
 
     def _ids_after_cursor(self) -> Iterator[str]:
-        """Ids of the events that were written after the cursor was stored."""
-        cursor, found = self._cursor, os.fstat(self._fd)
+        """Ids of the log's events that were written after the cursor was stored."""
+        cursor, found = self._cursor, os.fstat(self._file.fd)
         if cursor.inode == found.st_ino and cursor.offset <= found.st_size:
-            yield from _ids(self._path, cursor.offset)
+            yield from ids_of(self._path, cursor.offset)
             return
-        yield from _ids(self._path, 0)
+        yield from ids_of(self._path, 0)
         for moved in self._path.parent.glob(f"{self._path.name}*"):
             if moved.stat().st_ino == cursor.inode != found.st_ino:
-                yield from _ids(moved, cursor.offset)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-
-
-def _cut_torn_line(fd: int) -> None:
-    size = end = os.fstat(fd).st_size
-    while end > 0:
-        start = max(0, end - _BLOCK_OCTETS)
-        found = os.pread(fd, end - start, start).rfind(b"\n")
-        if found >= 0:
-            end = start + found + 1
-            break
-        end = start
-    if end < size:
-        os.ftruncate(fd, end)
-
-
-def _id(line: bytes) -> str:
-    return _decode(line).id
-
-
-def _ids(path: Path, offset: int) -> Iterator[str]:
-    with open(path, "rb") as file:
-        file.seek(offset)
-        for line in file:
-            try:
-                yield _id(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue  # not ours; a person's note, or a line that a disk has spoilt
+                yield from ids_of(moved, cursor.offset)

@@ -14,7 +14,7 @@ import math
 import platform
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, get_args
 
 import attrs
@@ -34,6 +34,7 @@ from ..model.hop import HopKind
 from ..model.ports import Stats
 from ..model.tally import Tally, TunnelTally
 from ..model.verdicts import Verdicts
+from ..model.webhook import Figures
 
 ROUTES: Final = ("", *get_args(HopKind))
 """Values of the ``route`` label; empty where no next hop was chosen."""
@@ -174,6 +175,7 @@ class Metrics(Collector):
         self._lag_s: Callable[[], float] | None = None
         self._certificates: Callable[[], Mapping[tuple[str, str], float]] | None = None
         self._tunnel: Callable[[], Mapping[str, int]] = dict
+        self._webhooks: Callable[[], Sequence[Figures]] = tuple
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -187,6 +189,7 @@ class Metrics(Collector):
         lag_s: Callable[[], float],
         certificates: Callable[[], Mapping[tuple[str, str], float]],
         tunnel: Callable[[], Mapping[str, int]] = dict,
+        webhooks: Callable[[], Sequence[Figures]] = tuple,
     ) -> None:
         """Name the sources of what is read at a scrape only, once they are there.
 
@@ -194,10 +197,12 @@ class Metrics(Collector):
         :param lag_s: how late the reactor was.
         :param certificates: when they expire, POSIX seconds, by name and algorithm.
         :param tunnel: a relay server's ``reachable``, ``sessions`` and ``waiting``.
+        :param webhooks: how each is.
         """
         self._depth, self._stats, self._lag_s = depth, stats, lag_s
         self._certificates = certificates
         self._tunnel = tunnel
+        self._webhooks = webhooks
 
     def committed(self, took_s: float, operations: int) -> None:
         """The spool made ``operations`` durable in one sync; called on its writer's thread."""
@@ -229,6 +234,7 @@ class Metrics(Collector):
         yield _counter(
             "journal_errors", "Failed writes and syncs of the event journal.", self.journal_errors
         )
+        yield from _collect_webhooks(self._webhooks())
         if self._lag_s is not None:
             yield _gauge("reactor_lag_seconds", "How late the reactor was.", self._lag_s())
         if self._certificates is not None:
@@ -382,6 +388,40 @@ def _collect_tunnel(tally: TunnelTally, now: Mapping[str, int]) -> Iterator[Metr
         "Octets of their content.",
         ("direction",),
         _in_out(tally.octets_in, tally.octets_out),
+    )
+
+
+def _collect_webhooks(hooks: Sequence[Figures]) -> Iterator[Metric]:
+    def counters(name: str, text: str, value: Callable[[Figures], int]) -> Metric:
+        return _counters(name, text, ("webhook",), [((one.name,), value(one)) for one in hooks])
+
+    def gauges(name: str, text: str, value: Callable[[Figures], float]) -> Metric:
+        return _gauges(name, text, "webhook", {one.name: value(one) for one in hooks})
+
+    yield counters(
+        "webhook_events", "Events that an endpoint has taken.", lambda one: one.delivered
+    )
+    yield counters("webhook_failures", "Requests that it has not.", lambda one: one.failed)
+    yield counters(
+        "webhook_gaps",
+        "How often events were no longer kept when it was their turn.",
+        lambda one: one.lost,
+    )
+    yield gauges(
+        "webhook_dead_letters", "Requests that were given up and are kept.", lambda one: one.dead
+    )
+    yield gauges(
+        "webhook_lag_events",
+        "Events that have not been looked at for it.",
+        lambda one: one.lag_events,
+    )
+    yield gauges(
+        "webhook_lag_seconds",
+        "Age of the first event that it has not taken.",
+        lambda one: one.lag_s,
+    )
+    yield gauges(
+        "webhook_up", "0 after several failures in a row.", lambda one: float(one.state != "down")
     )
 
 
