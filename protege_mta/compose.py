@@ -39,6 +39,7 @@ from .gateway import Gateway
 from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics
+from .injection import Injection, MailroomDesk
 from .message import trace
 from .model.address import NULL, Address, domain_of
 from .model.domain import ascii_domain
@@ -46,6 +47,7 @@ from .model.envelope import Envelope, Message, Origin
 from .model.hop import HopKind, NextHop
 from .model.identity import Identity
 from .model.ids import IdSource, QueueId
+from .model.outcome import Fate, Outcome
 from .model.ports import Agents, Arrival, Intake, Peer, Sessions, Transport
 from .model.reply import TABLE, Reply
 from .model.tally import Tally
@@ -186,7 +188,7 @@ class House:
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
             new_session_id=_session_ids(),
         )
-        self.events.settled = self.relay_server.door.settled
+        self.events.settled = self._settled
         self.agents: Agents = self.relay_server.agents if agents is None else agents
         self.sessions: Sessions = self.relay_server.sessions if sessions is None else sessions
         self.relay_server.sessions.arrived = self.agent_changed
@@ -294,6 +296,23 @@ class House:
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
         )
         self.door.pass_through = self.submission_door.pass_through = self.pass_through
+        self.injection = Injection(
+            MailroomDesk(
+                self.door.relaying,
+                self.register.sending,
+                self.acceptance,
+                self.requests,
+                self.events,
+                now=time.time,
+                new_id=new_id,
+                hostname=lambda: self.settings.hostname,
+            ),
+            self.register.credentials,
+            settings=lambda: self.settings,
+            now=time.time,
+            pause=lambda: deferLater(reactor, 0),
+            new_session_id=_session_ids(),
+        )
         self.gateway = Gateway(
             reactor,
             settings,
@@ -360,7 +379,7 @@ class House:
         if self.delegate is not None and self.transports:
             self.delegate.set_up(self.delegated())
         self.door.relaying = self.submission_door.relaying = relaying
-        self.relay_server.door.relaying = relaying
+        self.relay_server.door.relaying = self.injection.mailroom.relaying = relaying
         self.register.configure(settings.login)
         self.door.guard = self._guard(settings.policy)
         self.authenticator.hostname = settings.hostname
@@ -551,7 +570,9 @@ class House:
         app = http_listener.new_app()
         http_metrics.add(app, self.metrics)
         http_health.add(app, self.health)
-        factory = http_listener.site(app, clock=self.reactor, limits=http_listener.HttpLimits())
+        self.injection.add(app)
+        limits = http_listener.HttpLimits(body_octets=self.settings.api.body_octets)
+        factory = http_listener.site(app, clock=self.reactor, limits=limits)
         self.http[listener.name] = factory
         if listener.tls:
             self._https.add(listener.name)
@@ -570,6 +591,17 @@ class House:
                     upgrade=self.relay_server.upgrade,
                     gate=self.register.credentials.gate,
                 )
+
+    def _settled(
+        self,
+        message: Message,
+        fate: Fate | Literal["deferred"],
+        outcome: Outcome | None,
+        next_attempt_at: float | None,
+    ) -> None:
+        """Tell those who wait for what becomes of a message."""
+        self.relay_server.door.settled(message, fate, outcome, next_attempt_at)
+        self.injection.mailroom.settled(message, fate, outcome, next_attempt_at)
 
     def clerk(self, reload: Callable[[], Any]) -> Clerk:
         """Carries out the commands of ``control.sock``."""

@@ -1,6 +1,7 @@
 """How messages that come by HTTP get into the house: judged, named, stored together.
 
-:class:`MailroomDesk` is made once, by the house; the endpoints in ``http`` ask it.
+:class:`MailroomDesk` is what the endpoints in ``http`` ask; :class:`Injection` puts both together,
+once, for the house.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ from typing import Final
 
 import attrs
 import msgspec
+from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from .config.model import Settings
+from .http import messages
+from .http.endpoint import Authenticate
 from .http.mailroom import Accepted, Outgoing, RecipientResult, RecipientState, Replay
+from .http.reading import ReadLimits
+from .http.wanted import MessageLimits, Writer
 from .message import headers, trace
 from .message.loop import HOPS
 from .model.caller import Caller, Flaw
@@ -28,6 +36,9 @@ from .schedule.intake import HEADER_OCTETS, Acceptance
 PROTOCOL: Final = "HTTP"
 """The WITH keyword of Received; IANA has none."""
 
+POSTING_OCTETS: Final = 134_217_728
+"""What the messages of one request may have together: they are in memory until they are stored."""
+
 
 class _Answer(msgspec.Struct, array_like=True, gc=False):
     """What is kept with the name of a request."""
@@ -38,6 +49,53 @@ class _Answer(msgspec.Struct, array_like=True, gc=False):
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_Answer).decode
+
+
+class Injection:
+    """The endpoints that take messages, and what is behind them.
+
+    :param now: POSIX seconds.
+    :param settings: those in force, asked each time.
+    :ivar mailroom: the way into the queue.
+    """
+
+    def __init__(
+        self,
+        mailroom: MailroomDesk,
+        authenticate: Authenticate,
+        *,
+        settings: Callable[[], Settings],
+        now: Callable[[], float],
+        pause: Callable[[], Deferred[None]],
+        new_session_id: Callable[[], str],
+    ) -> None:
+        self.mailroom = mailroom
+        self._settings = settings
+        self.desk = messages.Desk(
+            mailroom=mailroom,
+            authenticate=authenticate,
+            writer=Writer(limits=self._limits, now=now, hostname=lambda: settings().hostname),
+            read_limits=self._read_limits,
+            pause=pause,
+            new_session_id=new_session_id,
+        )
+
+    def add(self, app: Klein) -> None:
+        """Serve them."""
+        messages.add(app, self.desk)
+
+    def _limits(self) -> MessageLimits:
+        settings = self._settings()
+        return MessageLimits(
+            recipients=settings.limits.recipients,
+            message_octets=settings.limits.message_octets,
+            attachment_octets=settings.api.attachment_octets,
+            future_release_s=settings.limits.future_release_s,
+        )
+
+    def _read_limits(self) -> ReadLimits:
+        api = self._settings().api
+        return ReadLimits(body_octets=api.body_octets, depth=api.depth)
 
 
 class MailroomDesk:
@@ -162,6 +220,7 @@ class DeskPosting:
         self._began_at = desk.now()
         self._messages: list[tuple[Message, tuple[bytes, ...]]] = []
         self._permits: list[Permit] = []
+        self._octets = 0
 
     def new_id(self) -> QueueId:
         return self._desk.new_id()
@@ -192,10 +251,16 @@ class DeskPosting:
                 outgoing.members[0] if outgoing.members else "",
                 "send it by SMTP, which answers when the agent has it",
             )
+        self._octets += len(content)
+        if self._octets > POSTING_OCTETS:
+            return Flaw(413, "too-large", "the messages of one request are too large together")
         permit = desk.sending.judge(
             self._caller, envelope, head, from_member=outgoing.from_member, members=members
         )
         if isinstance(permit, Flaw):
+            limited = "rate-limited" if permit.status == 429 else "recipient-not-allowed"
+            reply = TABLE.get(permit.kind, TABLE[limited])
+            desk.events.rejected(self._peer, envelope.sender, "", reply)
             return permit
         glance = headers.glance(head)
         if glance.received_count >= HOPS:
@@ -237,9 +302,11 @@ class DeskPosting:
         """What becomes of each recipient, and whether it is one of the message's."""
         results, kept = [], []
         state: RecipientState = "scheduled" if envelope.hold_until else "queued"
-        judge, peer = self._desk.relaying.judge, self._peer
+        peer = self._peer
+        # Whoever may ask may write to anybody: by a key, an account, or where it comes from.
+        asks = peer if peer.identity else attrs.evolve(peer, identity="network")
         for recipient in envelope.recipients:
-            reply = judge(peer, recipient.address)
+            reply = self._desk.relaying.judge(asks, recipient.address)
             is_kept = reply.code < 400
             kept.append(is_kept)
             if is_kept:
@@ -253,18 +320,18 @@ class DeskPosting:
         """As :meth:`.http.mailroom.Posting.store`."""
         if not self._messages:
             raise RuntimeError("a posting without a message is abandoned, not stored")
-        messages, request = self._messages, self._request
+        desk, messages, request = self._desk, self._messages, self._request
+        permits, self._permits = self._permits, []
         self._request = None
         if request is not None:
             first, content = messages[0]
             kept = _encode(_Answer(self._digest, answer)).decode("utf-8")
             origin = attrs.evolve(first.origin, request_id=self._name, answer=kept)
             messages[0] = (attrs.evolve(first, origin=origin), content)
-        storing = self._desk.acceptance.store_all(messages, self._began_at, request)
+        told: Deferred[Flaw | None] = Deferred()  # a client that hangs up cancels it, and no more
 
-        def stored(reply: Reply) -> Flaw | None:
+        def stored(reply: Reply) -> None:
             is_ours = reply.code < 300
-            permits, self._permits = self._permits, []
             for permit in permits:
                 if is_ours:
                     permit.settle()
@@ -272,9 +339,16 @@ class DeskPosting:
                     permit.release()
             if request is not None:
                 request.release()
-            return None if is_ours else flaw_of(reply)
+            told.callback(None if is_ours else flaw_of(reply))
 
-        return storing.addCallback(stored)
+        storing = desk.acceptance.store_all(messages, desk.now(), request)
+        storing.addCallback(stored).addErrback(self._broken, told)
+        return told
+
+    def _broken(self, failure: Failure, told: Deferred[Flaw | None]) -> None:
+        self._desk.log.failure("cannot end a request", failure=failure)
+        if not told.called:
+            told.callback(flaw_of(TABLE["local-error"]))
 
     def abandon(self) -> None:
         """As :meth:`.http.mailroom.Posting.abandon`."""

@@ -195,7 +195,7 @@ class _Request(Request):
         """Answer before the body is here, and let what the client has sent already go by: to hang
         up at once would take the answer from it (RFC 9112, 9.6)."""
         awaits_word = self.requestHeaders.hasHeader(b"expect")
-        self._answer_early(answer.flaw(self, flaw))
+        self._answer_early(answer.early(self, self.channel._path, flaw))
         if awaits_word:  # and so has sent nothing yet
             self.channel.loseConnection()
 
