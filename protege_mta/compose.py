@@ -312,6 +312,8 @@ class House:
             now=time.time,
             pause=lambda: deferLater(reactor, 0),
             new_session_id=_session_ids(),
+            is_configured=lambda: self.settings.route != "tunnel" or bool(self.gateway.status()),
+            clock=reactor,
         )
         self.gateway = Gateway(
             reactor,

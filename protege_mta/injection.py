@@ -13,11 +13,12 @@ import attrs
 import msgspec
 from klein import Klein
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .config.model import Settings
-from .http import messages
+from .http import kumo, messages, portal
 from .http.endpoint import Authenticate
 from .http.mailroom import Accepted, Outgoing, RecipientResult, RecipientState, Replay
 from .http.reading import ReadLimits
@@ -56,6 +57,7 @@ class Injection:
 
     :param now: POSIX seconds.
     :param settings: those in force, asked each time.
+    :param is_configured: whether mail can leave.
     :ivar mailroom: the way into the queue.
     """
 
@@ -68,6 +70,8 @@ class Injection:
         now: Callable[[], float],
         pause: Callable[[], Deferred[None]],
         new_session_id: Callable[[], str],
+        is_configured: Callable[[], bool],
+        clock: IReactorTime,
     ) -> None:
         self.mailroom = mailroom
         self._settings = settings
@@ -79,10 +83,17 @@ class Injection:
             pause=pause,
             new_session_id=new_session_id,
         )
+        self._portal = portal.Portal(
+            default_from=lambda: settings().api.default_from,
+            is_configured=is_configured,
+            clock=clock,
+        )
 
     def add(self, app: Klein) -> None:
         """Serve them."""
         messages.add(app, self.desk)
+        kumo.add(app, self.desk)
+        portal.add(app, self.desk, self._portal)
 
     def _limits(self) -> MessageLimits:
         settings = self._settings()

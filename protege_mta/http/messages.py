@@ -218,13 +218,18 @@ async def _message(
             if not is_template:
                 raise Refused(found)
             first = first or found
-            recipients.append(RecipientAnswer(address, "rejected", "", found.detail))
+            recipients.append(RecipientAnswer(address, "rejected", "", reason(found)))
             continue
         id = id or found.id
         recipients += _told(found, is_template)
     if not id and first is not None:
         raise Refused(first)
     return MessageAnswer(id, recipients)
+
+
+def reason(flaw: Flaw) -> str:
+    """A flaw in one line."""
+    return f"{flaw.detail}: {flaw.hint}" if flaw.hint else flaw.detail
 
 
 def _told(found: Accepted, has_id: bool) -> Iterable[RecipientAnswer]:

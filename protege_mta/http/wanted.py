@@ -170,7 +170,7 @@ class Writer:
                 f"a message has {limits.recipients} recipients at most",
                 at + "/to",
             )
-        sharing = self._shared(wanted, caller, author, at, limits)
+        sharing = self._common(wanted, caller, author, at, limits)
         if not is_template:
             if any(isinstance(one, Correspondent) and one.substitutions for one in wanted.to):
                 raise _refused(
@@ -191,9 +191,9 @@ class Writer:
             else:
                 yield mailbox.address, copy
 
-    def _shared(
+    def _common(
         self, wanted: NewMessage, caller: Caller, author: Mailbox, at: str, limits: MessageLimits
-    ) -> _Shared:
+    ) -> Common:
         """What is the same for each message of a request."""
         reply_to = wanted.reply_to
         if reply_to is None:
@@ -219,7 +219,7 @@ class Writer:
         hold_until = 0.0
         if wanted.send_at is not None:
             hold_until = self._release_at(wanted.send_at, at + "/send_at", limits)
-        return _Shared(
+        return Common(
             author=author,
             reply_to=tuple(_mailboxes(reply_to, at + "/reply_to")),
             attachments=_attachments(wanted.attachments, at + "/attachments", limits),
@@ -254,7 +254,7 @@ class Writer:
     def _one(
         self,
         wanted: NewMessage,
-        shared: _Shared,
+        shared: Common,
         id: QueueId,
         who: tuple[Sequence[Mailbox], Sequence[Mailbox], Sequence[Mailbox]],
         at: str,
@@ -345,7 +345,12 @@ class Writer:
 
 
 @attrs.frozen(kw_only=True)
-class _Shared:
+class Common:
+    """What is the same for all messages of a request.
+
+    :ivar hold_until: POSIX seconds; 0 to go at once.
+    """
+
     author: Mailbox
     reply_to: tuple[Mailbox, ...] = ()
     attachments: tuple[Attachment, ...] = ()
@@ -363,7 +368,7 @@ def outgoing(
     id: QueueId,
     members: tuple[str, ...],
     from_member: str,
-    shared: _Shared,
+    shared: Common,
     at: str,
 ) -> Outgoing:
     """A draft with its envelope.  :raise Refused: it is too large, or cannot be written."""
