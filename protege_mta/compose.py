@@ -46,6 +46,7 @@ from .model.envelope import Envelope, Message, Origin
 from .model.hop import HopKind, NextHop
 from .model.identity import Identity
 from .model.ids import IdSource, QueueId
+from .model.outcome import Fate, Outcome
 from .model.ports import Agents, Arrival, Intake, Peer, Sessions, Transport
 from .model.reply import TABLE, Reply
 from .model.tally import Tally
@@ -97,6 +98,7 @@ from .transport.link import Setup
 from .transport.maildir import MaildirTransport
 from .transport.maildir import resolver as maildir_resolver
 from .transport.proxied import ProxiedFactory
+from .transport.sandbox import SandboxTransport
 from .transport.smtp_server import SmtpServerFactory
 from .transport.submit import Submission
 from .transport.tls_server import KeyPair, ServerContext, ServerContexts, TlsFiles
@@ -108,6 +110,8 @@ _T = TypeVar("_T")
 
 MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
 """Of SASL; what submission offers whatever accounts there are."""
+
+SANDBOX: Final = NextHop("sandbox", "")
 
 PROBE_S: Final = 30.0
 """How long a site that failed as a whole is left alone at first."""
@@ -186,7 +190,7 @@ class House:
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
             new_session_id=_session_ids(),
         )
-        self.events.settled = self.relay_server.door.settled
+        self.events.settled = self._settled
         self.agents: Agents = self.relay_server.agents if agents is None else agents
         self.sessions: Sessions = self.relay_server.sessions if sessions is None else sessions
         self.relay_server.sessions.arrived = self.agent_changed
@@ -385,6 +389,8 @@ class House:
         table = RoutingTable(*_routes(settings), self.agents, _shared(settings))
 
         def hop(address: Address, message: Message) -> NextHop:
+            if message.origin.is_sandbox:
+                return SANDBOX
             found = table.hop(address)
             return found if found.kind != "tunnel" else self.gateway.hop(message)
 
@@ -413,6 +419,7 @@ class House:
             hostname=settings.hostname,
             started_at=self.started_at,
         )
+        found["sandbox"] = SandboxTransport()
         found["agent"] = AgentTransport(self.sessions, attest)
         found["tunnel"] = TunnelTransport(self.gateway.lines)
         return found
@@ -447,6 +454,18 @@ class House:
                 "tunnel": self.gateway.router,
             }
         )
+
+    def _settled(
+        self,
+        message: Message,
+        fate: Fate | Literal["deferred"],
+        outcome: Outcome | None,
+        next_attempt_at: float | None,
+    ) -> None:
+        """A recipient's fate, or a failed attempt, is about to be written down."""
+        if message.origin.hold:
+            self.register.settled(message, fate)
+        self.relay_server.door.settled(message, fate, outcome, next_attempt_at)
 
     # --- agents ----------------------------------------------------------------------------------
 
@@ -624,7 +643,12 @@ class House:
         trace: Callable[[QueueId, float], bytes],
     ) -> Arrival | Reply:
         """Every door's way in: into the queue, or through to agents whose mail is not kept."""
-        match self.door.relaying.way(envelope):
+        way = self.door.relaying.way(envelope)
+        if origin.is_sandbox:
+            way = "queue"
+        elif origin.hold and way == "through":
+            return TABLE["cannot-wait"]
+        match way:
             case "queue":
                 return self.acceptance.begin(envelope, origin, trace)
             case "through":

@@ -139,6 +139,9 @@ class Acceptance:
             status = RecipientStatus(due_at=hold_until + self._first_s(), transitions=2)
         else:
             status = RecipientStatus(due_at=message.arrived_at + self._first_s())
+        if message.origin.hold:
+            status, held = self._held(message, status)
+            events += held
         stored = self._spool.commit(Batch((Append(message, content, status),), events))
 
         def durable(_: None) -> Reply:
@@ -152,6 +155,19 @@ class Acceptance:
         if request is not None:
             return self._remembered(stored, request, message, durable)
         return stored.addCallbacks(durable, self.failed, errbackArgs=(message.id,))
+
+    def _held(
+        self, message: Message, status: RecipientStatus
+    ) -> tuple[RecipientStatus, tuple[bytes, ...]]:
+        """Nothing is tried before a person has released it, and the batch that brings it in says
+        so: there is no moment in which it could leave."""
+        hold, transition = message.origin.hold, status.transitions
+        lines = [
+            self._events.moved(message, index, transition, "held", hold)
+            for index in range(len(message.envelope.recipients))
+        ]
+        held = attrs.evolve(status, state="held", transitions=transition + 1, cause=hold)
+        return held, tuple(lines)
 
     def _remembered(
         self,
