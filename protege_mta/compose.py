@@ -99,6 +99,7 @@ from .transport.link import Setup
 from .transport.maildir import MaildirTransport
 from .transport.maildir import resolver as maildir_resolver
 from .transport.proxied import ProxiedFactory
+from .transport.sandbox import SandboxTransport
 from .transport.smtp_server import SmtpServerFactory
 from .transport.submit import Submission
 from .transport.tls_server import KeyPair, ServerContext, ServerContexts, TlsFiles
@@ -110,6 +111,8 @@ _T = TypeVar("_T")
 
 MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
 """Of SASL; what submission offers whatever accounts there are."""
+
+SANDBOX: Final = NextHop("sandbox", "")
 
 PROBE_S: Final = 30.0
 """How long a site that failed as a whole is left alone at first."""
@@ -406,6 +409,8 @@ class House:
         table = RoutingTable(*_routes(settings), self.agents, _shared(settings))
 
         def hop(address: Address, message: Message) -> NextHop:
+            if message.origin.is_sandbox:
+                return SANDBOX
             found = table.hop(address)
             return found if found.kind != "tunnel" else self.gateway.hop(message)
 
@@ -434,6 +439,7 @@ class House:
             hostname=settings.hostname,
             started_at=self.started_at,
         )
+        found["sandbox"] = SandboxTransport()
         found["agent"] = AgentTransport(self.sessions, attest)
         found["tunnel"] = TunnelTransport(self.gateway.lines)
         return found
@@ -468,6 +474,19 @@ class House:
                 "tunnel": self.gateway.router,
             }
         )
+
+    def _settled(
+        self,
+        message: Message,
+        fate: Fate | Literal["deferred"],
+        outcome: Outcome | None,
+        next_attempt_at: float | None,
+    ) -> None:
+        """A recipient's fate, or a failed attempt, is about to be written down."""
+        if message.origin.hold:
+            self.register.settled(message, fate)
+        self.relay_server.door.settled(message, fate, outcome, next_attempt_at)
+        self.injection.mailroom.settled(message, fate)
 
     # --- agents ----------------------------------------------------------------------------------
 
@@ -594,17 +613,6 @@ class House:
                     gate=self.register.credentials.gate,
                 )
 
-    def _settled(
-        self,
-        message: Message,
-        fate: Fate | Literal["deferred"],
-        outcome: Outcome | None,
-        next_attempt_at: float | None,
-    ) -> None:
-        """Tell those who wait for what becomes of a message."""
-        self.relay_server.door.settled(message, fate, outcome, next_attempt_at)
-        self.injection.mailroom.settled(message, fate, outcome, next_attempt_at)
-
     def clerk(self, reload: Callable[[], Any]) -> Clerk:
         """Carries out the commands of ``control.sock``."""
         return Clerk(self.desk, self.status, reload, pause=lambda: deferLater(self.reactor, 0))
@@ -658,7 +666,12 @@ class House:
         trace: Callable[[QueueId, float], bytes],
     ) -> Arrival | Reply:
         """Every door's way in: into the queue, or through to agents whose mail is not kept."""
-        match self.door.relaying.way(envelope):
+        way = self.door.relaying.way(envelope)
+        if origin.is_sandbox:
+            way = "queue"
+        elif origin.hold and way == "through":
+            return TABLE["cannot-wait"]
+        match way:
             case "queue":
                 return self.acceptance.begin(envelope, origin, trace)
             case "through":

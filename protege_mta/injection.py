@@ -7,7 +7,7 @@ once, for the house.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 import msgspec
@@ -28,11 +28,11 @@ from .message.loop import HOPS
 from .model.caller import Caller, Flaw
 from .model.envelope import Envelope, Message, Origin
 from .model.ids import QueueId
-from .model.outcome import Fate, Outcome
+from .model.outcome import Fate
 from .model.ports import Events, Known, Peer, Permit, Request, Requests, Sending, StateFailed
 from .model.reply import TABLE, Reply, name_of
 from .policy.relaying import Relaying
-from .schedule.intake import HEADER_OCTETS, Acceptance
+from .schedule.intake import HEADER_OCTETS, Acceptance, distinct
 
 PROTOCOL: Final = "HTTP"
 """The WITH keyword of Received; IANA has none."""
@@ -181,14 +181,8 @@ class MailroomDesk:
         waiting = self._waiting[id] = _Waiting(Deferred(forget))
         return waiting.told
 
-    def settled(
-        self,
-        message: Message,
-        fate: Fate | str,
-        outcome: Outcome | None,
-        next_attempt_at: float | None,
-    ) -> None:
-        """What became of an attempt, as :attr:`.observe.events.EventLines.settled` tells it."""
+    def settled(self, message: Message, fate: Fate | Literal["deferred"]) -> None:
+        """What became of a recipient's attempt is about to be written down."""
         if not self._waiting:
             return
         waiting = self._waiting.get(message.id)
@@ -253,7 +247,7 @@ class DeskPosting:
         members = tuple(
             member for member, is_kept in zip(outgoing.members, kept, strict=False) if is_kept
         )
-        envelope = desk.relaying.readdressed(envelope)
+        envelope = distinct(desk.relaying.readdressed(envelope))
         if desk.relaying.way(envelope) != "queue":
             return Flaw(
                 422,
@@ -294,6 +288,8 @@ class DeskPosting:
             may_sign=True,
             tenant=outgoing.tenant,
             campaign=outgoing.campaign,
+            hold=permit.hold,
+            is_sandbox=self._caller.is_sandbox,
         )
         message = Message(
             outgoing.id,
@@ -307,6 +303,11 @@ class DeskPosting:
             outgoing.is_urgent,
         )
         self._messages.append((message, (received, content)))
+        if permit.hold:
+            results = [
+                attrs.evolve(one, state="held") if one.state != "rejected" else one
+                for one in results
+            ]
         return Accepted(outgoing.id, tuple(results))
 
     def _judged(self, envelope: Envelope) -> tuple[list[RecipientResult], list[bool]]:

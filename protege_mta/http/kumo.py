@@ -271,7 +271,7 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
                     {
                         name: value
                         for name, value in headers.items()
-                        if name.lower() not in _MEMBERS
+                        if name.lower() not in _MEMBERS and value.strip()
                     },
                     "/content/headers",
                 )

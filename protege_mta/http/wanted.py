@@ -371,7 +371,7 @@ def outgoing(
     shared: Common,
     at: str,
 ) -> Outgoing:
-    """A draft with its envelope.  :raise Refused: it is too large, or cannot be written."""
+    """A draft with its envelope, each recipient once.  :raise Refused: it is too large, or cannot be written."""
     try:
         content = compose.composed(draft)
     except UnicodeEncodeError:  # a lone surrogate, which JSON can say and UTF-8 cannot
@@ -379,22 +379,25 @@ def outgoing(
     if len(content) > shared.limits.message_octets:
         raise Refused(Flaw(413, "message-too-large", "the message is too large", at))
     sender = draft.author.address
+    first: dict[Address, str] = {}
+    for address, member in zip(recipients, members, strict=True):
+        first.setdefault(address, member)
     return Outgoing(
         id=id,
-        envelope=envelope_of(sender, recipients, shared.hold_until),
+        envelope=envelope_of(sender, tuple(first), shared.hold_until),
         content=content,
         tenant=shared.tenant,
         campaign=shared.campaign,
         is_urgent=shared.is_urgent,
         from_member=from_member,
-        members=members,
+        members=tuple(first.values()),
     )
 
 
 def envelope_of(
     sender: Address, recipients: Sequence[Address], hold_until: float = 0.0
 ) -> Envelope:
-    """An envelope with each recipient once; what comes by HTTP is held as by FUTURERELEASE."""
+    """An envelope; ``send_at`` is what FUTURERELEASE is by SMTP."""
     until = ""
     if hold_until:
         until = f"until;{datetime.fromtimestamp(int(hold_until), UTC):%Y-%m-%dT%H:%M:%SZ}"
