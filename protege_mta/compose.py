@@ -41,6 +41,7 @@ from .gateway import Gateway
 from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics
+from .injection import Injection, MailroomDesk
 from .message import trace
 from .model.address import NULL, Address, domain_of
 from .model.domain import ascii_domain
@@ -48,6 +49,7 @@ from .model.envelope import Envelope, Message, Origin
 from .model.hop import HopKind, NextHop
 from .model.identity import Identity
 from .model.ids import IdSource, QueueId
+from .model.outcome import Fate, Outcome
 from .model.ports import Agents, Arrival, Intake, Peer, Sessions, Transport
 from .model.reply import TABLE, Reply
 from .model.tally import Tally
@@ -98,6 +100,7 @@ from .transport.link import Setup
 from .transport.maildir import MaildirTransport
 from .transport.maildir import resolver as maildir_resolver
 from .transport.proxied import ProxiedFactory
+from .transport.sandbox import SandboxTransport
 from .transport.smtp_server import SmtpServerFactory
 from .transport.submit import Submission
 from .transport.tls_server import KeyPair, ServerContext, ServerContexts, TlsFiles
@@ -109,6 +112,8 @@ _T = TypeVar("_T")
 
 MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
 """Of SASL; what submission offers whatever accounts there are."""
+
+SANDBOX: Final = NextHop("sandbox", "")
 
 PROBE_S: Final = 30.0
 """How long a site that failed as a whole is left alone at first."""
@@ -188,7 +193,7 @@ class House:
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
             new_session_id=_session_ids(),
         )
-        self.events.settled = self.relay_server.door.settled
+        self.events.settled = self._settled
         self.agents: Agents = self.relay_server.agents if agents is None else agents
         self.sessions: Sessions = self.relay_server.sessions if sessions is None else sessions
         self.relay_server.sessions.arrived = self.agent_changed
@@ -296,6 +301,25 @@ class House:
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
         )
         self.door.pass_through = self.submission_door.pass_through = self.pass_through
+        self.injection = Injection(
+            MailroomDesk(
+                self.door.relaying,
+                self.register.sending,
+                self.acceptance,
+                self.requests,
+                self.events,
+                now=time.time,
+                new_id=new_id,
+                hostname=lambda: self.settings.hostname,
+            ),
+            self.register.credentials,
+            settings=lambda: self.settings,
+            now=time.time,
+            pause=lambda: deferLater(reactor, 0),
+            new_session_id=_session_ids(),
+            is_configured=lambda: self.settings.route != "tunnel" or bool(self.gateway.status()),
+            clock=reactor,
+        )
         self.gateway = Gateway(
             reactor,
             settings,
@@ -364,7 +388,7 @@ class House:
         if self.delegate is not None and self.transports:
             self.delegate.set_up(self.delegated())
         self.door.relaying = self.submission_door.relaying = relaying
-        self.relay_server.door.relaying = relaying
+        self.relay_server.door.relaying = self.injection.mailroom.relaying = relaying
         self.register.configure(settings.login)
         self.door.guard = self._guard(settings.policy)
         self.authenticator.hostname = settings.hostname
@@ -390,6 +414,8 @@ class House:
         table = RoutingTable(*_routes(settings), self.agents, _shared(settings))
 
         def hop(address: Address, message: Message) -> NextHop:
+            if message.origin.is_sandbox:
+                return SANDBOX
             found = table.hop(address)
             return found if found.kind != "tunnel" else self.gateway.hop(message)
 
@@ -418,6 +444,7 @@ class House:
             hostname=settings.hostname,
             started_at=self.started_at,
         )
+        found["sandbox"] = SandboxTransport()
         found["agent"] = AgentTransport(self.sessions, attest)
         found["tunnel"] = TunnelTransport(self.gateway.lines)
         return found
@@ -452,6 +479,19 @@ class House:
                 "tunnel": self.gateway.router,
             }
         )
+
+    def _settled(
+        self,
+        message: Message,
+        fate: Fate | Literal["deferred"],
+        outcome: Outcome | None,
+        next_attempt_at: float | None,
+    ) -> None:
+        """A recipient's fate, or a failed attempt, is about to be written down."""
+        if message.origin.hold:
+            self.register.settled(message, fate)
+        self.relay_server.door.settled(message, fate, outcome, next_attempt_at)
+        self.injection.mailroom.settled(message, fate)
 
     # --- agents ----------------------------------------------------------------------------------
 
@@ -558,7 +598,9 @@ class House:
         app = http_listener.new_app()
         http_metrics.add(app, self.metrics)
         http_health.add(app, self.health)
-        factory = http_listener.site(app, clock=self.reactor, limits=http_listener.HttpLimits())
+        self.injection.add(app)
+        limits = http_listener.HttpLimits(body_octets=self.settings.api.body_octets)
+        factory = http_listener.site(app, clock=self.reactor, limits=limits)
         self.http[listener.name] = factory
         if listener.tls:
             self._https.add(listener.name)
@@ -631,7 +673,12 @@ class House:
         trace: Callable[[QueueId, float], bytes],
     ) -> Arrival | Reply:
         """Every door's way in: into the queue, or through to agents whose mail is not kept."""
-        match self.door.relaying.way(envelope):
+        way = self.door.relaying.way(envelope)
+        if origin.is_sandbox:
+            way = "queue"
+        elif origin.hold and way == "through":
+            return TABLE["cannot-wait"]
+        match way:
             case "queue":
                 return self.acceptance.begin(envelope, origin, trace)
             case "through":

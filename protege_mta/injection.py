@@ -1,32 +1,44 @@
 """How messages that come by HTTP get into the house: judged, named, stored together.
 
-:class:`MailroomDesk` is made once, by the house; the endpoints in ``http`` ask it.
+:class:`MailroomDesk` is what the endpoints in ``http`` ask; :class:`Injection` puts both together,
+once, for the house.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 import msgspec
+from klein import Klein
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from .config.model import Settings
+from .http import kumo, messages, portal
+from .http.endpoint import Authenticate
 from .http.mailroom import Accepted, Outgoing, RecipientResult, RecipientState, Replay
+from .http.reading import ReadLimits
+from .http.wanted import MessageLimits, Writer
 from .message import headers, trace
 from .message.loop import HOPS
 from .model.caller import Caller, Flaw
 from .model.envelope import Envelope, Message, Origin
 from .model.ids import QueueId
-from .model.outcome import Fate, Outcome
+from .model.outcome import Fate
 from .model.ports import Events, Known, Peer, Permit, Request, Requests, Sending, StateFailed
 from .model.reply import TABLE, Reply, name_of
 from .policy.relaying import Relaying
-from .schedule.intake import HEADER_OCTETS, Acceptance
+from .schedule.intake import HEADER_OCTETS, Acceptance, distinct
 
 PROTOCOL: Final = "HTTP"
 """The WITH keyword of Received; IANA has none."""
+
+POSTING_OCTETS: Final = 134_217_728
+"""What the messages of one request may have together: they are in memory until they are stored."""
 
 
 class _Answer(msgspec.Struct, array_like=True, gc=False):
@@ -38,6 +50,63 @@ class _Answer(msgspec.Struct, array_like=True, gc=False):
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_Answer).decode
+
+
+class Injection:
+    """The endpoints that take messages, and what is behind them.
+
+    :param now: POSIX seconds.
+    :param settings: those in force, asked each time.
+    :param is_configured: whether mail can leave.
+    :ivar mailroom: the way into the queue.
+    """
+
+    def __init__(
+        self,
+        mailroom: MailroomDesk,
+        authenticate: Authenticate,
+        *,
+        settings: Callable[[], Settings],
+        now: Callable[[], float],
+        pause: Callable[[], Deferred[None]],
+        new_session_id: Callable[[], str],
+        is_configured: Callable[[], bool],
+        clock: IReactorTime,
+    ) -> None:
+        self.mailroom = mailroom
+        self._settings = settings
+        self.desk = messages.Desk(
+            mailroom=mailroom,
+            authenticate=authenticate,
+            writer=Writer(limits=self._limits, now=now, hostname=lambda: settings().hostname),
+            read_limits=self._read_limits,
+            pause=pause,
+            new_session_id=new_session_id,
+        )
+        self._portal = portal.Portal(
+            default_from=lambda: settings().api.default_from,
+            is_configured=is_configured,
+            clock=clock,
+        )
+
+    def add(self, app: Klein) -> None:
+        """Serve them."""
+        messages.add(app, self.desk)
+        kumo.add(app, self.desk)
+        portal.add(app, self.desk, self._portal)
+
+    def _limits(self) -> MessageLimits:
+        settings = self._settings()
+        return MessageLimits(
+            recipients=settings.limits.recipients,
+            message_octets=settings.limits.message_octets,
+            attachment_octets=settings.api.attachment_octets,
+            future_release_s=settings.limits.future_release_s,
+        )
+
+    def _read_limits(self) -> ReadLimits:
+        api = self._settings().api
+        return ReadLimits(body_octets=api.body_octets, depth=api.depth)
 
 
 class MailroomDesk:
@@ -112,14 +181,8 @@ class MailroomDesk:
         waiting = self._waiting[id] = _Waiting(Deferred(forget))
         return waiting.told
 
-    def settled(
-        self,
-        message: Message,
-        fate: Fate | str,
-        outcome: Outcome | None,
-        next_attempt_at: float | None,
-    ) -> None:
-        """What became of an attempt, as :attr:`.observe.events.EventLines.settled` tells it."""
+    def settled(self, message: Message, fate: Fate | Literal["deferred"]) -> None:
+        """What became of a recipient's attempt is about to be written down."""
         if not self._waiting:
             return
         waiting = self._waiting.get(message.id)
@@ -162,6 +225,7 @@ class DeskPosting:
         self._began_at = desk.now()
         self._messages: list[tuple[Message, tuple[bytes, ...]]] = []
         self._permits: list[Permit] = []
+        self._octets = 0
 
     def new_id(self) -> QueueId:
         return self._desk.new_id()
@@ -183,7 +247,7 @@ class DeskPosting:
         members = tuple(
             member for member, is_kept in zip(outgoing.members, kept, strict=False) if is_kept
         )
-        envelope = desk.relaying.readdressed(envelope)
+        envelope = distinct(desk.relaying.readdressed(envelope))
         if desk.relaying.way(envelope) != "queue":
             return Flaw(
                 422,
@@ -192,10 +256,16 @@ class DeskPosting:
                 outgoing.members[0] if outgoing.members else "",
                 "send it by SMTP, which answers when the agent has it",
             )
+        self._octets += len(content)
+        if self._octets > POSTING_OCTETS:
+            return Flaw(413, "too-large", "the messages of one request are too large together")
         permit = desk.sending.judge(
             self._caller, envelope, head, from_member=outgoing.from_member, members=members
         )
         if isinstance(permit, Flaw):
+            limited = "rate-limited" if permit.status == 429 else "recipient-not-allowed"
+            reply = TABLE.get(permit.kind, TABLE[limited])
+            desk.events.rejected(self._peer, envelope.sender, "", reply)
             return permit
         glance = headers.glance(head)
         if glance.received_count >= HOPS:
@@ -218,6 +288,8 @@ class DeskPosting:
             may_sign=True,
             tenant=outgoing.tenant,
             campaign=outgoing.campaign,
+            hold=permit.hold,
+            is_sandbox=self._caller.is_sandbox,
         )
         message = Message(
             outgoing.id,
@@ -231,15 +303,22 @@ class DeskPosting:
             outgoing.is_urgent,
         )
         self._messages.append((message, (received, content)))
+        if permit.hold:
+            results = [
+                attrs.evolve(one, state="held") if one.state != "rejected" else one
+                for one in results
+            ]
         return Accepted(outgoing.id, tuple(results))
 
     def _judged(self, envelope: Envelope) -> tuple[list[RecipientResult], list[bool]]:
         """What becomes of each recipient, and whether it is one of the message's."""
         results, kept = [], []
         state: RecipientState = "scheduled" if envelope.hold_until else "queued"
-        judge, peer = self._desk.relaying.judge, self._peer
+        peer = self._peer
+        # Whoever may ask may write to anybody: by a key, an account, or where it comes from.
+        asks = peer if peer.identity else attrs.evolve(peer, identity="network")
         for recipient in envelope.recipients:
-            reply = judge(peer, recipient.address)
+            reply = self._desk.relaying.judge(asks, recipient.address)
             is_kept = reply.code < 400
             kept.append(is_kept)
             if is_kept:
@@ -253,18 +332,18 @@ class DeskPosting:
         """As :meth:`.http.mailroom.Posting.store`."""
         if not self._messages:
             raise RuntimeError("a posting without a message is abandoned, not stored")
-        messages, request = self._messages, self._request
+        desk, messages, request = self._desk, self._messages, self._request
+        permits, self._permits = self._permits, []
         self._request = None
         if request is not None:
             first, content = messages[0]
             kept = _encode(_Answer(self._digest, answer)).decode("utf-8")
             origin = attrs.evolve(first.origin, request_id=self._name, answer=kept)
             messages[0] = (attrs.evolve(first, origin=origin), content)
-        storing = self._desk.acceptance.store_all(messages, self._began_at, request)
+        told: Deferred[Flaw | None] = Deferred()  # a client that hangs up cancels it, and no more
 
-        def stored(reply: Reply) -> Flaw | None:
+        def stored(reply: Reply) -> None:
             is_ours = reply.code < 300
-            permits, self._permits = self._permits, []
             for permit in permits:
                 if is_ours:
                     permit.settle()
@@ -272,9 +351,16 @@ class DeskPosting:
                     permit.release()
             if request is not None:
                 request.release()
-            return None if is_ours else flaw_of(reply)
+            told.callback(None if is_ours else flaw_of(reply))
 
-        return storing.addCallback(stored)
+        storing = desk.acceptance.store_all(messages, desk.now(), request)
+        storing.addCallback(stored).addErrback(self._broken, told)
+        return told
+
+    def _broken(self, failure: Failure, told: Deferred[Flaw | None]) -> None:
+        self._desk.log.failure("cannot end a request", failure=failure)
+        if not told.called:
+            told.callback(flaw_of(TABLE["local-error"]))
 
     def abandon(self) -> None:
         """As :meth:`.http.mailroom.Posting.abandon`."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
@@ -16,6 +16,8 @@ from twisted.python.failure import Failure
 from .config.model import Login
 from .http.credentials import Credentials
 from .model.account import Usage as Row
+from .model.envelope import Message
+from .model.outcome import Fate
 from .model.ports import Events, StateFailed
 from .model.tally import Tally
 from .policy import login
@@ -78,6 +80,7 @@ class Register:
         )
         self.keys = StoredKeys(database, time.time)
         self.contacts = StoredContacts(database, now=time.time, random_octets=secrets.token_bytes)
+        self._let_go = ""
         self.sending = SendingPolicy(self.usage, self.contacts, time.time)
         self.credentials = Credentials(
             KnownCallers(self.keys, self.accounts, self.logins),
@@ -89,6 +92,19 @@ class Register:
         self._calls = [LoopingCall(self._look), LoopingCall(self._save)]
         for call in self._calls:
             call.clock = reactor
+
+    def settled(self, message: Message, fate: Fate | Literal["deferred"]) -> None:
+        """Whoever had to release a message for its recipients has done so, where it is on its way:
+        those need nobody's word any more."""
+        if message.id == self._let_go or fate not in ("delivered", "relayed", "deferred"):
+            return
+        self._let_go = message.id  # once for all of its recipients, if they end together
+        addresses = [one.address for one in message.envelope.recipients]
+        try:
+            self.contacts.add(message.origin.identity, addresses, is_known=True)
+        except Exception:
+            # What is noted here must not keep a fate from being recorded.
+            self.log.failure("the recipients of {id} stay strangers", id=message.id)
 
     def configure(self, settings: Login) -> None:
         """Put other settings into force."""

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "explain": "explain",
     "sendmail": "sendmail",
     "user": "user",
+    "apikey": "apikey",
     "tunnel": "tunnel",
     "webhook": "webhook",
     "dkim": "dkim",

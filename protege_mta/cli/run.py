@@ -29,7 +29,8 @@ def command(config: Path | None, project: Path | None) -> int:
     """Run the service in the foreground; Ctrl-C ends it.
 
     Without a configuration it serves localhost.test on 127.0.0.1:2525, takes submission on
-    127.0.0.1:2587, and has its data in ./protege-mta-data.
+    127.0.0.1:2587 and HTTP on 127.0.0.1:8026, and has its data in ./protege-mta-data.  Its first
+    start makes an API key, and prints it that once.
     """
     from ..config.embedded import FOLDER, embedded
     from ..config.source import load
@@ -57,6 +58,10 @@ def _greet(settings: Settings) -> None:
     account = first_account(settings)
     if account:
         write(f"Nobody can log in to send before there is an account:\n\n{account}\n")
+    key = first_key(settings) if settings.source is None else ""
+    if key:
+        write("The API key for HTTP, which is shown this once:\n")
+        click.echo(key)  # alone on its line, whatever the width
     sys.stdout.flush()
 
 
@@ -135,3 +140,30 @@ def first_account(settings: Settings) -> str:
     mailboxes = domain.mailboxes if isinstance(domain, MaildirDomain) else {}
     local_part = next(iter(mailboxes), "agent")
     return f"protege-mta{config} user add agent --allowed-from {local_part}@{name}"
+
+
+def first_key(settings: Settings) -> str:
+    """The secret of a key made just now; empty where an earlier start has made one, be it that it
+    was revoked since."""
+    import sqlite3
+    import time
+
+    from ..model.apikey import ApiKey
+    from ..model.caller import SCOPES
+    from ..model.ports import StateFailed
+    from ..state.apikeys import find, put
+    from ..state.database import connect, once, transaction
+    from .apikey import fresh_secret
+
+    now = time.time()
+    text, secret = fresh_secret(now)
+    key = ApiKey(name="first", secrets=(secret,), scopes=frozenset(SCOPES), created_at=now)
+    try:
+        with closing(connect(settings.state_dir)) as connection, transaction(connection):
+            if not once(connection, "first-key") or find(connection, key.name) is not None:
+                return ""
+            put(connection, key)
+    except (StateFailed, sqlite3.Error) as error:
+        write(f"No API key could be made: {error}")
+        return ""
+    return text

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
@@ -15,12 +14,22 @@ import click
 from ..model.account import (
     PASSWORD_CHARACTERS,
     Account,
-    AccountLimits,
-    account_name,
     prepared_password,
 )
 from .faults import Fault
-from .options import config_option, glimpse_from, json_option
+from .options import config_option, json_option
+from .rights import (
+    evolved,
+    folder_of,
+    is_there,
+    limit_facts,
+    name_of,
+    rights_facts,
+    rights_options,
+    rights_row,
+    state,
+    words,
+)
 from .terminal import Column, moment, write, write_facts, write_json, write_json_rows, write_table
 
 if TYPE_CHECKING:
@@ -29,23 +38,6 @@ if TYPE_CHECKING:
 LEAST_CHARACTERS: Final = 8
 """Of a password, by NIST SP 800-63B, 5.1.1.2."""
 
-_LISTS: Final = {
-    "allowed_from": "Addresses and domains that it may send as, with commas between them; all "
-    "unless given. A domain stands for its addresses, .example.org for those of its subdomains.",
-    "allowed_to": "The same for recipients.",
-    "denied_to": "Recipients it may not send to, whatever --allowed-to says.",
-}
-_LIMITS: Final = {
-    "connections": "Connections at a time; 0 = no limit of its own, as in what follows.",
-    "recipients": "Recipients of one message.",
-    "messages_per_hour": "Messages in an hour.",
-    "messages_per_day": "Messages in a day.",
-    "recipients_per_hour": "Recipients in an hour.",
-    "recipients_per_day": "Recipients in a day.",
-}
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 
 @click.group("user")
 def command() -> None:
@@ -53,65 +45,6 @@ def command() -> None:
 
     Works while the service runs, which sees a change within a second, and while it does not.
     """
-
-
-# --- options -------------------------------------------------------------------------------------
-
-
-def pattern(text: str) -> str | None:
-    """An address, or a domain, as it is kept: in lower case, with A-labels (RFC 5891); None for what
-    is neither."""
-    from ..model.address import parse
-    from ..model.domain import ascii_domain
-
-    local, _, domain = text.rpartition("@")
-    dot = "." if not local and domain.startswith(".") else ""
-    domain = ascii_domain(domain.removeprefix(dot))
-    is_name = domain.isascii() and (local or not domain.startswith("["))
-    if not is_name or parse(f"{local or 'x'}@{domain}", is_smtputf8=True) is None:
-        return None
-    return f"{local.lower()}@{domain}" if local else dot + domain
-
-
-def _patterns(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    found: dict[str, None] = {}
-    for text in filter(None, map(str.strip, value.split(","))):
-        one = pattern(text)
-        if one is None:
-            raise click.BadParameter(
-                f"wanted an address or a domain (example.org, or .example.org for its "
-                f"subdomains), got {text!r}"
-            )
-        found[one] = None
-    return tuple(found)
-
-
-def _account_options(command: _Command) -> _Command:
-    """What an account has besides its name and password; the command receives what was given, and
-    None for the rest."""
-    for name, text in reversed(_LIMITS.items()):
-        command = click.option(
-            f"--{name.replace('_', '-')}", type=click.IntRange(0), metavar="N", help=text
-        )(command)
-    command = click.option(
-        "--tenant", metavar="T", help="Whom its mail is told apart by; empty for nobody."
-    )(command)
-    for name, text in reversed(_LISTS.items()):
-        command = click.option(
-            f"--{name.replace('_', '-')}", callback=_patterns, metavar="A,B", help=text
-        )(command)
-    return command
-
-
-def _evolved(account: Account, given: dict[str, Any]) -> Account:
-    """The account with the options that were given."""
-    changes = {name: value for name, value in given.items() if value is not None}
-    limits = {name: changes.pop(name) for name in _LIMITS if name in changes}
-    return attrs.evolve(account, limits=attrs.evolve(account.limits, **limits), **changes)
 
 
 _password_option: Final = click.option(
@@ -128,7 +61,7 @@ _password_option: Final = click.option(
 @command.command("add")
 @click.argument("name")
 @_password_option
-@_account_options
+@rights_options()
 @click.option(
     "--cram-md5",
     "has_cram",
@@ -148,8 +81,8 @@ def _add(
     from ..state.accounts import find, put
     from ..state.database import transaction
 
-    name = _name(name)
-    with _state(config, is_made=True) as connection:
+    name = name_of(name)
+    with state(config, is_made=True) as connection:
 
         def check() -> None:
             if find(connection, name) is not None:
@@ -167,7 +100,7 @@ def _add(
             cram_secret="" if has_cram else None,
             created_at=time.time(),
         )
-        account = with_password(_evolved(account, given), _password(is_piped), secrets.token_bytes)
+        account = with_password(evolved(account, given), _password(is_piped), secrets.token_bytes)
         with transaction(connection):
             check()
             put(connection, account)
@@ -188,7 +121,7 @@ def _own_address(name: str) -> str:
 
 @command.command("change")
 @click.argument("name")
-@_account_options
+@rights_options()
 @click.option(
     "--cram-md5/--no-cram-md5",
     "has_cram",
@@ -204,11 +137,11 @@ def _change(
     from ..state.accounts import put
     from ..state.database import transaction
 
-    name = _name(name)
+    name = name_of(name)
     if has_cram is None and all(value is None for value in given.values()):
         raise click.UsageError("nothing to change; see --help")
-    with _state(config) as connection, transaction(connection):
-        account = _evolved(_found(connection, name), given)
+    with state(config) as connection, transaction(connection):
+        account = evolved(_found(connection, name), given)
         if has_cram is False:
             account = attrs.evolve(account, cram_secret=None)
         elif has_cram and account.cram_secret is None:
@@ -243,8 +176,8 @@ def _passwd(
     from ..state.accounts import put
     from ..state.database import transaction
 
-    name = _name(name)
-    with _state(config) as connection:
+    name = name_of(name)
+    with state(config) as connection:
         account = _found(connection, name)
         if has_cram is not None:
             account = attrs.evolve(account, cram_secret="" if has_cram else None)
@@ -268,8 +201,8 @@ def _list(config: Path | None, as_json: bool) -> None:
     from ..state.accounts import every
 
     rows: list[dict[str, Any]] = []
-    if _is_there(_folder(config)):
-        with _state(config) as connection:
+    if is_there(folder_of(config)):
+        with state(config) as connection:
             rows = [_row(account) for account in every(connection)]
     if as_json:
         write_json_rows(rows)
@@ -279,7 +212,7 @@ def _list(config: Path | None, as_json: bool) -> None:
             Column("NAME", lambda row: row["name"]),
             Column("SINCE", lambda row: moment(row["created_at"])),
             Column("TENANT", lambda row: row["tenant"] or "-"),
-            Column("MAY SEND AS", lambda row: _words(row["allowed_from"], "anybody")),
+            Column("MAY SEND AS", lambda row: words(row["allowed_from"], "anybody")),
         ],
         rows,
     )
@@ -291,8 +224,8 @@ def _list(config: Path | None, as_json: bool) -> None:
 @json_option
 def _show(name: str, config: Path | None, as_json: bool) -> None:
     """Show an account; nothing of its password."""
-    with _state(config) as connection:
-        row = _row(_found(connection, _name(name)))
+    with state(config) as connection:
+        row = _row(_found(connection, name_of(name)))
     if as_json:
         write_json(row)
     else:
@@ -308,8 +241,8 @@ def _remove(name: str, config: Path | None, as_json: bool) -> None:
     from ..state.accounts import remove
     from ..state.database import transaction
 
-    name = _name(name)
-    with _state(config) as connection, transaction(connection):
+    name = name_of(name)
+    with state(config) as connection, transaction(connection):
         if not remove(connection, name):
             raise _no_such(name)
     if as_json:
@@ -319,50 +252,6 @@ def _remove(name: str, config: Path | None, as_json: bool) -> None:
 
 
 # --- the database --------------------------------------------------------------------------------
-
-
-def _folder(config: Path | None) -> Path:
-    return glimpse_from(config).state_dir
-
-
-def _is_there(folder: Path) -> bool:
-    from ..state.database import NAME
-
-    return os.path.lexists(folder / NAME)
-
-
-@contextmanager
-def _state(config: Path | None, *, is_made: bool = False) -> Iterator[sqlite3.Connection]:
-    """The open database.
-
-    :param is_made: whether it is to be made where it is not there yet.
-    :raise Fault: it belongs to another user, or cannot be used.
-    """
-    import sqlite3
-
-    from ..model.ports import StateFailed
-    from ..spool.lock import ForeignOwner, check_owner
-    from ..state.database import connect
-
-    folder = _folder(config)
-    connection = None
-    try:
-        if folder.exists() or os.geteuid() == 0:
-            # Root would make a folder that the owner of the one above could not use.
-            check_owner(next(one for one in (folder, *folder.parents) if one.exists()))
-        if not is_made and not _is_there(folder):
-            raise Fault(f"{folder}: there are no accounts yet", os.EX_NOINPUT)
-        connection = connect(folder)
-        yield connection
-    except ForeignOwner as error:
-        raise Fault(str(error), os.EX_NOPERM) from error
-    except StateFailed as error:
-        raise Fault(str(error), os.EX_IOERR) from error
-    except sqlite3.Error as error:
-        raise Fault(f"{folder}: {error}", os.EX_IOERR) from error
-    finally:
-        if connection is not None:
-            connection.close()
 
 
 def _found(connection: sqlite3.Connection, name: str) -> Account:
@@ -378,17 +267,7 @@ def _no_such(name: str) -> Fault:
     return Fault(f"{name}: no such account", os.EX_NOINPUT)
 
 
-# --- names and passwords -------------------------------------------------------------------------
-
-
-def _name(text: str) -> str:
-    name = account_name(text)
-    if name is None:
-        raise click.BadParameter(
-            f"wanted up to 128 of a-z, 0-9 and ._@+-, a letter or digit first, got {text!r}",
-            param_hint="NAME",
-        )
-    return name
+# --- passwords -----------------------------------------------------------------------------------
 
 
 def _password(is_piped: bool) -> str:
@@ -431,11 +310,7 @@ def _row(account: Account) -> dict[str, Any]:
     return {
         "name": account.name,
         "created_at": account.created_at,
-        "allowed_from": account.allowed_from,
-        "allowed_to": account.allowed_to,
-        "denied_to": account.denied_to,
-        "tenant": account.tenant,
-        "limits": attrs.asdict(account.limits),
+        **rights_row(account),
         "scram": account.scram is not None,
         "cram_md5": account.cram_secret is not None,
     }
@@ -444,22 +319,12 @@ def _row(account: Account) -> dict[str, Any]:
 def _facts(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "name", row["name"]
     yield "since", moment(row["created_at"])
-    yield "may send as", _words(row["allowed_from"], "anybody")
-    yield "may send to", _words(row["allowed_to"], "anybody")
-    if row["denied_to"]:
-        yield "but not to", _words(row["denied_to"], "")
-    yield "tenant", row["tenant"] or "-"
+    yield from rights_facts(row)
     mechanisms = ["PLAIN", "LOGIN"]
     mechanisms += ["SCRAM-SHA-256"] if row["scram"] else []
     mechanisms += ["CRAM-MD5"] if row["cram_md5"] else []
-    yield "logs in by", _words(mechanisms, "")
-    for field in attrs.fields(AccountLimits):
-        limit = row["limits"][field.name]
-        yield field.name.replace("_", " "), str(limit) if limit else "no limit"
-
-
-def _words(words: Any, otherwise: str) -> str:
-    return ", ".join(words) or otherwise
+    yield "logs in by", words(mechanisms, "")
+    yield from limit_facts(row)
 
 
 def _tell(account: Account, text: str, as_json: bool) -> None:

@@ -47,21 +47,48 @@ def problem(request: IRequest, status: int, detail: str = "") -> bytes:
     return msgspec.json.encode(told | ({"detail": detail} if detail else {}))
 
 
-def flaw(request: IRequest, flaw: Flaw) -> bytes:
+def flaw(request: IRequest, why: Flaw) -> bytes:
     """A request that is refused, with the member at fault and what to do about it (RFC 9457)."""
-    request.setResponseCode(flaw.status)
     request.setHeader(b"Content-Type", b"application/problem+json")
+    _refuse(request, why)
+    return msgspec.json.encode(problem_of(why))
+
+
+def problem_of(flaw: Flaw) -> Problem:
+    """A flaw as clients see it."""
+    return Problem(
+        type=f"urn:protege-mta:problem:{flaw.kind}",
+        title=HTTPStatus(flaw.status).phrase,
+        status=flaw.status,
+        detail=flaw.detail,
+        member=flaw.member,
+        hint=flaw.hint,
+    )
+
+
+SHORT: Final = (b"/api/send", b"/api/health")
+"""Endpoints whose clients know ``{"ok", "error"}``, and no problems."""
+
+
+def short(request: IRequest, why: Flaw) -> bytes:
+    """A request of such a client that is refused."""
+    request.setHeader(b"Content-Type", b"application/json")
+    _refuse(request, why)
+    return msgspec.json.encode({"ok": False, "error": why.detail})
+
+
+def early(request: IRequest, target: bytes, why: Flaw) -> bytes:
+    """A request that is refused before its body is here, in the form that its endpoint has.
+
+    :param target: as the client wrote it.
+    """
+    is_short = target.partition(b"?")[0] in SHORT
+    return short(request, why) if is_short else flaw(request, why)
+
+
+def _refuse(request: IRequest, flaw: Flaw) -> None:
+    request.setResponseCode(flaw.status)
     if flaw.status == 401:
         request.setHeader(b"WWW-Authenticate", CHALLENGE)
     if flaw.retry_after_s:
         request.setHeader(b"Retry-After", b"%d" % flaw.retry_after_s)
-    return msgspec.json.encode(
-        Problem(
-            type=f"urn:protege-mta:problem:{flaw.kind}",
-            title=HTTPStatus(flaw.status).phrase,
-            status=flaw.status,
-            detail=flaw.detail,
-            member=flaw.member,
-            hint=flaw.hint,
-        )
-    )

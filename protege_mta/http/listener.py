@@ -96,6 +96,7 @@ class _Request(Request):
 
     _taken_octets = 0
     _is_refused = False
+    _lingers = False
 
     @property
     def _site(self) -> _Site:
@@ -121,7 +122,8 @@ class _Request(Request):
     def handleContentChunk(self, data: bytes) -> None:
         self._taken_octets += len(data)
         if self._is_refused:
-            if self._taken_octets > LINGER_OCTETS:
+            if self._lingers and self._taken_octets > LINGER_OCTETS:
+                self._lingers = False
                 self.channel.loseConnection()
             return
         if self._taken_octets > self._limit_octets:
@@ -131,7 +133,8 @@ class _Request(Request):
 
     def process(self) -> None:
         if self._is_refused:
-            self.channel.loseConnection()
+            if self._lingers:
+                self.channel.loseConnection()
             return
         try:  # Klein would log a traceback of each such request
             unquote_to_bytes(self.path).decode("utf-8")
@@ -195,7 +198,8 @@ class _Request(Request):
         """Answer before the body is here, and let what the client has sent already go by: to hang
         up at once would take the answer from it (RFC 9112, 9.6)."""
         awaits_word = self.requestHeaders.hasHeader(b"expect")
-        self._answer_early(answer.flaw(self, flaw))
+        self._answer_early(answer.early(self, self.channel._path, flaw))
+        self._lingers = not awaits_word
         if awaits_word:  # and so has sent nothing yet
             self.channel.loseConnection()
 

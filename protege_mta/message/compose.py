@@ -51,6 +51,7 @@ class Attachment:
 class Draft:
     """A message in parts; texts without controls, see :func:`flaw_of_text`.
 
+    :ivar sender: None where the author is that too (RFC 5322, 3.6.2).
     :ivar text: None where there is none; with neither text nor HTML the body is empty.
     :ivar fields: more fields, each accepted by :func:`flaw_of_field`.
     :ivar date: a date-time (RFC 5322, 3.3).
@@ -59,6 +60,7 @@ class Draft:
     """
 
     author: Mailbox
+    sender: Mailbox | None = None
     to: tuple[Mailbox, ...] = ()
     cc: tuple[Mailbox, ...] = ()
     reply_to: tuple[Mailbox, ...] = ()
@@ -77,6 +79,8 @@ def composed(draft: Draft) -> bytes:
     """The message, with CRLF line ends."""
     given = {name.lower() for name, _ in draft.fields}
     lines = [f"Date: {draft.date}\r\n", _mailboxes("From", (draft.author,))]
+    if draft.sender is not None:
+        lines.append(_mailboxes("Sender", (draft.sender,)))
     if draft.to:
         lines.append(_mailboxes("To", draft.to))
     elif not draft.cc:

@@ -75,6 +75,8 @@ class Origin:
         and it is there once; empty where it has no name for it.
     :ivar answer: what its door says besides the message's id, to hear again whoever hands it in
         again: a small text of the door's own making; empty where the id is all.
+    :ivar hold: why it does not leave before a person has released it; empty where nobody has to.
+    :ivar is_sandbox: it never leaves, nor does what comes of it; :mod:`.sandbox` says its fate.
     """
 
     source: Source
@@ -85,6 +87,8 @@ class Origin:
     campaign: str = ""
     request_id: str = ""
     answer: str = ""
+    hold: str = ""
+    is_sandbox: bool = False
 
 
 @value

@@ -790,8 +790,17 @@ class Events(Protocol):
         """
 
     def moved(
-        self, message: Message, recipient: int, transition: int, event: Literal["held", "released"]
-    ) -> bytes: ...
+        self,
+        message: Message,
+        recipient: int,
+        transition: int,
+        event: Literal["held", "released"],
+        reason: str = "",
+    ) -> bytes:
+        """:param reason: why, where a rule and not a person did it."""
+
+    def complained(self, message: Message, recipient: int, transition: int) -> bytes:
+        """The recipient's system reports the message as abuse (RFC 5965)."""
 
     def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
         """Refused at the door: told at once, since there is no message to wait for.
@@ -812,6 +821,7 @@ class Attempt:
     :ivar recipients: indexes into ``content.message.envelope.recipients``.
     :ivar domain: the recipient domain whose TLS policy holds; recipients of other domains are in
         other attempts.
+    :ivar failures: attempts before this one, as far as the transport has a use for it.
     """
 
     site: Site
@@ -819,6 +829,7 @@ class Attempt:
     content: Content
     recipients: tuple[int, ...]
     prepare: Prepare
+    failures: int = 0
 
 
 @attrs.frozen

@@ -89,6 +89,9 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     spf: str = ""
     dkim: str = ""
     dmarc: str = ""
+    reason: str = ""
+    feedback_type: str = ""
+    sandbox: bool = False
 
 
 Settled = Callable[[Message, Fate | Literal["deferred"], Outcome | None, float | None], None]
@@ -204,10 +207,23 @@ class EventLines:
         return _line(event)
 
     def moved(
-        self, message: Message, recipient: int, transition: int, event: Literal["held", "released"]
+        self,
+        message: Message,
+        recipient: int,
+        transition: int,
+        event: Literal["held", "released"],
+        reason: str = "",
     ) -> bytes:
         """A person, or a rule, put the recipient aside or back."""
-        return _line(self._about(message, recipient, transition, event, "", self._now()))
+        line = self._about(message, recipient, transition, event, "", self._now())
+        line.reason = reason
+        return _line(line)
+
+    def complained(self, message: Message, recipient: int, transition: int) -> bytes:
+        """The recipient's system reports the message as abuse."""
+        line = self._about(message, recipient, transition, "feedback", "", self._now())
+        line.feedback_type = "abuse"
+        return _line(line)
 
     def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
         """Refused at the door; the id is ``session.0.count``.
@@ -258,6 +274,7 @@ class EventLines:
             identity=origin.identity,
             tenant=origin.tenant,
             campaign=origin.campaign,
+            sandbox=origin.is_sandbox,
             route=route,
             header_message_id=message.header_message_id,
         )

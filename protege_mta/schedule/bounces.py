@@ -155,7 +155,12 @@ class Bounces:
                 # It tells what the message said, and has to be kept as secret.
                 requires_tls=parent.envelope.requires_tls,
             ),
-            Origin("internal", may_sign=True, tenant=parent.origin.tenant),
+            Origin(
+                "internal",
+                may_sign=True,
+                tenant=parent.origin.tenant,
+                is_sandbox=parent.origin.is_sandbox,
+            ),
             now,
             len(octets),
             f"<{id}@{self._hostname}>",

@@ -223,6 +223,8 @@ class Desk:
         entries = [entry for entry in self._entries(found) if entry.state == "held"]
         for entry in entries:
             entry.due_at = max(self._now(), entry.arrived_at)
+            if not entry.attempts:
+                entry.cause = ""  # it was what it was held for
         stored = self._record(found, entries, "released")
         if self._scheduler is None:
             return stored

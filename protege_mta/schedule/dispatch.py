@@ -44,7 +44,7 @@ from .ledger import Ledger, ends, status_of, waits_until
 from .locator import Locate
 from .prepare import Preparer
 from .sitequeue import Location
-from .verdict import Ended, expired, health, is_absence, is_cut, judge, unclaimed
+from .verdict import Ended, expired, health, is_absence, is_cut, judge, unclaimed, unreleased
 
 if TYPE_CHECKING:
     import random
@@ -281,6 +281,7 @@ class Dispatcher:
             content,
             entry.recipients,
             self.preparer.of(content, entry.recipients),
+            entry.attempts,
         )
         whose = (content, entry, site)
         delivering = self._transports[site.kind].deliver(attempt)
@@ -362,7 +363,7 @@ class Dispatcher:
 
     def _next_due(self, entry: Entry, failures: int, *, is_cut: bool = False) -> float | None:
         """:param is_cut: whether it was but the way to the relay that failed."""
-        is_near = is_cut or entry.hop.kind == "agent"
+        is_near = is_cut or entry.hop.kind in ("agent", "sandbox")
         retry = for_agents(self.retry) if is_near else self.retry
         return retry.next_attempt(
             failures=failures,
@@ -381,7 +382,7 @@ class Dispatcher:
         recipient, who has it, and of whom nobody wants to hear."""
         message, (index,) = content.message, entry.recipients
         transition, attempt = entry.transitions, entry.attempts + 1
-        if message.envelope.recipients[index].notify:
+        if message.envelope.recipients[index].notify or site.kind == "sandbox":
             return self._settle(entry, site, content, [(index, outcome)])
         fate: Fate = "relayed" if outcome.is_relayed else "delivered"
         line = self._events.ended(message, index, transition, fate, attempt, site, outcome, "")
@@ -440,9 +441,13 @@ class Dispatcher:
         """The scheduler's word that an entry has run out of time and is out of the schedule."""
         to_agent = entry.hop.kind == "agent"
         cause = entry.cause
+        is_held = bool(cause) and not entry.attempts
         if not cause and entry.hop.kind == "tunnel":
             cause = TABLE["relay-away"].text
-        outcome = unclaimed(cause) if to_agent else expired(cause)
+        if is_held:  # what it waited for was a person
+            outcome = unreleased(cause)
+        else:
+            outcome = unclaimed(cause) if to_agent else expired(cause)
         ended = [Ended(index, "expired", outcome) for index in entry.recipients]
         self._ledger.end(entry, ended).addErrback(
             lambda failure: self.log.failure(

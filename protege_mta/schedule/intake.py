@@ -105,7 +105,7 @@ class Acceptance:
         id, arrived_at = self._new_id(), self._now()
         trace_field = trace(id, arrived_at)
         return Arriving(
-            self, incoming, id, arrived_at, _distinct(envelope), origin, trace_field, request
+            self, incoming, id, arrived_at, distinct(envelope), origin, trace_field, request
         )
 
     def _requested(self, origin: Origin) -> Request | Reply:
@@ -212,13 +212,14 @@ class Acceptance:
         stored = self._spool.commit(Batch(tuple(appends), tuple(lines)))
 
         def durable(_: None) -> Reply:
-            try:
-                for append in appends:
+            reply = _queued(first.id)
+            for append in appends:
+                try:
                     self._accepted(append.message, append.status)
-                self._took(self._now() - began_at)
-            except Exception:
-                return self.failed(Failure(), first.id)
-            return _queued(first.id)
+                except Exception:
+                    reply = self.failed(Failure(), append.message.id)
+            self._took(self._now() - began_at)
+            return reply
 
         if request is not None:
             return self._remembered(stored, request, first, durable)
@@ -238,7 +239,23 @@ class Acceptance:
             status = RecipientStatus(due_at=hold_until + self._first_s(), transitions=2)
         else:
             status = RecipientStatus(due_at=message.arrived_at + self._first_s())
+        if message.origin.hold:
+            status, held = self._held(message, status)
+            events += held
         return Append(message, content, status), events
+
+    def _held(
+        self, message: Message, status: RecipientStatus
+    ) -> tuple[RecipientStatus, tuple[bytes, ...]]:
+        """Nothing is tried before a person has released it, and the batch that brings it in says
+        so: there is no moment in which it could leave."""
+        hold, transition = message.origin.hold, status.transitions
+        lines = [
+            self._events.moved(message, index, transition, "held", hold)
+            for index in range(len(message.envelope.recipients))
+        ]
+        held = attrs.evolve(status, state="held", transitions=transition + 1, cause=hold)
+        return held, tuple(lines)
 
     def _remembered(
         self,
@@ -433,7 +450,7 @@ def _queued(id: QueueId) -> Reply:
     return Reply(250, "2.0.0", (f"ok, queued as {id}",))
 
 
-def _distinct(envelope: Envelope) -> Envelope:
+def distinct(envelope: Envelope) -> Envelope:
     """Each mailbox once, as it was first named: two copies would serve nobody."""
     recipients = envelope.recipients
     if len(recipients) == 1:

@@ -19,6 +19,7 @@ from ..model.hop import Site
 from ..model.ids import QueueId
 from ..model.outcome import Fate, Outcome
 from ..model.ports import Content, Events, Spool
+from ..model.sandbox import play_of
 from ..model.status import RecipientStatus
 from .bounces import Bounce, Bounces
 from .entry import Entry
@@ -70,6 +71,8 @@ class Ledger:
                     message, one.recipient, transition, one.fate, attempt, site, one.outcome, dsn
                 )
             )
+            if message.origin.is_sandbox and _complains(message, one):
+                lines.append(self._events.complained(message, one.recipient, transition + 1))
         return Page(ends(message.id, ended), lines, bounces)
 
     def end(self, entry: Entry, ended: Sequence[Ended]) -> Deferred[None]:
@@ -176,6 +179,12 @@ class Ledger:
                 self.accepted(bounce.append.message, bounce.append.status)
 
         return self._spool.commit(Batch(operations, lines)).addCallback(durable)
+
+
+def _complains(message: Message, one: Ended) -> bool:
+    """Whether a recipient of a sandbox is one that gets its mail and reports it as abuse."""
+    address = message.envelope.recipients[one.recipient].address
+    return one.fate == "delivered" and play_of(address) == "complained"
 
 
 def waits_until(message: Message, status: RecipientStatus, now: float) -> float:

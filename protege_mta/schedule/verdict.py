@@ -93,6 +93,15 @@ def unclaimed(cause: str) -> PermanentFailure:
     return PermanentFailure(Scope.MESSAGE, Reply(554, "5.4.7", (text,)))
 
 
+def unreleased(why: str) -> PermanentFailure:
+    """The outcome of running out of time where nobody has let it go (RFC 3463, X.4.7).
+
+    :param why: what it was held for.
+    """
+    text = f"nobody has released the message in time; it was held for {why}"
+    return PermanentFailure(Scope.MESSAGE, Reply(554, "5.4.7", (text,)))
+
+
 _HEALTH: Final = {
     Scope.SITE: Health.DEAD,
     Scope.HOST: Health.HOST_TROUBLE,

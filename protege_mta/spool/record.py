@@ -194,6 +194,8 @@ class _Message(msgspec.Struct, omit_defaults=True, gc=False):
     spf: str = ""
     dkim: str = ""
     dmarc: str = ""
+    why: str = ""
+    box: bool = False
 
 
 class ContentMeta(msgspec.Struct, omit_defaults=True):
@@ -268,6 +270,8 @@ def _message_octets(message: Message) -> bytes:
         message.verdicts.spf,
         message.verdicts.dkim,
         message.verdicts.dmarc,
+        origin.hold,
+        origin.is_sandbox,
     )
     try:
         return _encode(it)
@@ -299,7 +303,9 @@ def message_of(id: QueueId, meta: ContentMeta) -> Message:
             future_release=it.rel,
             requires_tls=it.tls,
         ),
-        origin=Origin(it.src, it.who, it.peer, it.sign, it.tnt, it.cmp, it.rid, it.ans),
+        origin=Origin(
+            *(it.src, it.who, it.peer, it.sign, it.tnt, it.cmp, it.rid, it.ans, it.why, it.box)
+        ),
         arrived_at=it.at,
         size_octets=it.size,
         header_message_id=it.mid,

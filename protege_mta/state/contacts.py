@@ -53,16 +53,11 @@ class StoredContacts:
         self._random_octets = random_octets
         self._secret = b""
         self._fresh: dict[tuple[str, bytes], tuple[float, bool]] = {}
-        self._waiting: set[tuple[str, bytes]] = set()
         self._pruned_at = 0.0
 
     def load(self) -> None:
         """Read what is there; blocks.  :raise StateFailed:"""
         self._secret = self._database.secret("contacts", self._random_octets(32))
-        with self._database.snapshot() as connection:
-            self._waiting = set(
-                connection.execute("SELECT identity, recipient FROM contact WHERE NOT is_known")
-            )
 
     def strangers(
         self, identity: str, recipients: Iterable[Address], *, is_known: bool = False
@@ -123,20 +118,7 @@ class StoredContacts:
                 before[0] if before else now,
                 is_known or bool(before and before[1]),
             )
-            if not is_known:
-                self._waiting.add(key)
         self._write(rows)
-
-    def released(self, identity: str, recipient: Address) -> None:
-        """An attempt was made: whoever had to let it go has done so."""
-        if not self._waiting:
-            return
-        key = (identity, self._hash(identity, recipient))
-        if key in self._waiting:
-            self._waiting.discard(key)
-            now = self._now()
-            self._fresh[key] = (self._fresh.get(key, (now, True))[0], True)
-            self._write([(*key, now, now, True)])
 
     def _write(self, rows: list[tuple[str, bytes, float, float, bool]]) -> None:
         now = self._now()

@@ -137,6 +137,12 @@ def secret(connection: sqlite3.Connection, name: str, fresh: bytes) -> bytes:
     return bytes(octets)
 
 
+def once(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether that has never been done in this state folder; from now on it has."""
+    told = connection.execute("INSERT OR IGNORE INTO secret VALUES (?, ?)", (name, b""))
+    return told.rowcount > 0
+
+
 Generation = tuple[int, int]
 """Another one for each state of the file that a look has found."""
 

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import attrs
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from protege_mta.cli.user import pattern
+from protege_mta.cli.rights import pattern
 from protege_mta.model.account import Account
 from protege_mta.policy.password import matches, scram_verifier
 from protege_mta.state.accounts import find

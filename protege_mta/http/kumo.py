@@ -1,0 +1,395 @@
+"""``POST /api/inject/v1``: KumoMTA's injection, whose clients are served unchanged.
+
+Each recipient gets a message of its own.  ``deferred_spool`` changes nothing, since every message
+is durable before the answer; nor does ``deferred_generation``, since the answer is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from email.utils import getaddresses
+from typing import Any, Final, Literal
+
+import attrs
+import msgspec
+from klein import Klein
+from twisted.web.iweb import IRequest
+
+from ..message import trace
+from ..message.compose import Attachment, Draft, Mailbox, flaw_of_content_id, flaw_of_text
+from ..message.headers import values
+from ..message.line_ends import LineEnds
+from ..message.mailboxes import names_somebody
+from ..message.repair import repaired, split
+from ..model.address import Address
+from ..model.caller import Caller, Flaw
+from ..model.ids import QueueId
+from . import answer
+from .endpoint import Answer, Endpoint
+from .mailroom import Outgoing, Posting, Replay
+from .messages import BATCH, IDEMPOTENCY, SLICE, Desk, reason, replayed
+from .reading import Refused, body_of, pointer, typed, value_of
+from .wanted import (
+    Common,
+    Correspondent,
+    address_of,
+    decoded,
+    envelope_of,
+    fields_of,
+    filled,
+    mailbox_of,
+    outgoing,
+)
+
+
+class KumoMailbox(msgspec.Struct):
+    """An address and its display name."""
+
+    email: str
+    name: str | None = None
+
+
+class KumoRecipient(msgspec.Struct):
+    """:ivar substitutions: before those of the request.
+    :ivar metadata: taken, and not used.
+    """
+
+    email: str
+    name: str | None = None
+    substitutions: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+
+
+class KumoAttachment(msgspec.Struct):
+    """:ivar base64: whether ``data`` is that.
+    :ivar content_id: for an image in HTML.
+    """
+
+    data: str
+    content_type: str
+    base64: bool = False
+    file_name: str | None = None
+    content_id: str | None = None
+
+
+class KumoContent(msgspec.Struct):
+    """A message in parts."""
+
+    text_body: str | None = None
+    html_body: str | None = None
+    amp_html_body: str | None = None
+    attachments: list[KumoAttachment] = []
+    headers: dict[str, str] = {}
+    from_: KumoMailbox | None = msgspec.field(name="from", default=None)
+    subject: str | None = None
+    reply_to: KumoMailbox | None = None
+
+
+class KumoRequest(msgspec.Struct):
+    """Messages to send, one to each recipient.
+
+    :ivar content: the whole message (RFC 5322), or its parts.
+    :ivar deferred_spool: taken, and not used; likewise ``trace_headers``.
+    """
+
+    envelope_sender: str
+    content: str | KumoContent
+    recipients: list[KumoRecipient]
+    substitutions: dict[str, Any] = {}
+    template_dialect: Literal["Jinja", "Static", "Handlebars"] = "Jinja"
+    deferred_generation: bool = False
+    deferred_spool: bool = False
+    trace_headers: dict[str, Any] = {}
+
+
+class KumoAnswer(msgspec.Struct):
+    """:ivar message_ids: in the order of the recipients; null for one that failed."""
+
+    success_count: int
+    fail_count: int
+    failed_recipients: list[str]
+    errors: list[str]
+    message_ids: list[str | None]
+
+
+ENDPOINTS: Final = (
+    Endpoint(
+        method="POST",
+        path="/api/inject/v1",
+        summary="Inject messages, as KumoMTA's clients do",
+        description="With a key, a submission account (Basic), or from a network that the listener "
+        "trusts.",
+        request=KumoRequest,
+        parameters=(IDEMPOTENCY,),
+        answers={200: Answer(summary="What became of each recipient", type=KumoAnswer)},
+        problems=(400, 401, 403, 409, 413, 415, 422, 429, 503),
+        scope="send",
+        tag="KumoMTA",
+    ),
+)
+
+
+def add(app: Klein, desk: Desk) -> None:
+    """Serve it."""
+
+    @app.route("/api/inject/v1", methods=["POST"])
+    async def inject(request: IRequest) -> bytes:
+        caller = await desk.authenticate(request, "send")
+        if isinstance(caller, Flaw):
+            return answer.flaw(request, caller)
+        try:
+            return await _injected(desk, request, caller)
+        except Refused as refused:
+            return answer.flaw(request, refused.flaw)
+
+
+async def _injected(desk: Desk, request: IRequest, caller: Caller) -> bytes:
+    limits = desk.read_limits()
+    octets = body_of(request, limits)
+    posting = desk.begin(request, caller, octets)
+    if isinstance(posting, Replay):
+        return replayed(request, posting, 200)
+    try:
+        wanted: KumoRequest = typed(value_of(octets, limits), KumoRequest)
+        told = await _added(desk, posting, caller, wanted)
+        body = msgspec.json.encode(told)
+        if told.success_count:
+            flaw = await posting.store(body.decode("utf-8"))
+            if flaw is not None:
+                raise Refused(flaw)
+    finally:
+        posting.abandon()
+    return answer.json(request, msgspec.Raw(body))
+
+
+async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoRequest) -> KumoAnswer:
+    if wanted.template_dialect == "Handlebars":
+        raise Refused(
+            Flaw(
+                422,
+                "no-such-dialect",
+                "templates here are Jinja or Static",
+                "/template_dialect",
+                "Jinja has what Handlebars has, in other words",
+            )
+        )
+    if not wanted.recipients:
+        raise Refused(Flaw(422, "no-recipient", "there is no recipient", "/recipients"))
+    if len(wanted.recipients) > 10 * BATCH:
+        raise Refused(
+            Flaw(422, "too-many-recipients", f"{10 * BATCH} recipients at most", "/recipients")
+        )
+    sender = Address("")
+    if wanted.envelope_sender not in ("", "<>"):
+        sender = address_of(wanted.envelope_sender, "/envelope_sender")
+    write = _writer(desk, caller, wanted, sender)
+    told = KumoAnswer(0, 0, [], [], [])
+    for number, recipient in enumerate(wanted.recipients):
+        if number % SLICE == SLICE - 1:
+            await desk.pause()
+        try:
+            found = posting.add(write(posting.new_id(), number, recipient))
+        except Refused as refused:
+            found = refused.flaw
+        if isinstance(found, Flaw):
+            told.fail_count += 1
+            told.failed_recipients.append(recipient.email)
+            told.errors.append(
+                f"{found.member}: {reason(found)}" if found.member else reason(found)
+            )
+            told.message_ids.append(None)
+        else:
+            told.success_count += 1
+            told.message_ids.append(found.id)
+    return told
+
+
+Write = Callable[[QueueId, int, KumoRecipient], Outgoing]
+
+
+def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) -> Write:
+    """Makes the message of each recipient.  :raise Refused: there can be none."""
+    writer = desk.writer
+    shared = Common(
+        author=Mailbox(sender),
+        tenant=caller.tenant,
+        limits=writer.limits(),
+    )
+    content = wanted.content
+    if isinstance(content, str):
+
+        def write(id: QueueId, number: int, recipient: KumoRecipient) -> Outgoing:
+            to = _to(number, recipient)
+            text = _fill(wanted, _values(wanted, recipient, to), content, "/content")
+            whole = _whole(text, sender, id, trace.date(int(writer.now())), writer.hostname())
+            if len(whole) > shared.limits.message_octets:
+                raise Refused(Flaw(413, "message-too-large", "the message is too large"))
+            return Outgoing(
+                id=id,
+                envelope=envelope_of(sender, (to.address,)),
+                content=whole,
+                tenant=shared.tenant,
+                from_member="/content",
+                members=(pointer("recipients", number, "email"),),
+            )
+
+        return write
+    attachments = _attachments(content.attachments, shared.limits.attachment_octets)
+    author = _mailbox(content.from_, "/content/from") if content.from_ is not None else None
+    reply_to = _mailbox(content.reply_to, "/content/reply_to") if content.reply_to else None
+
+    def build(id: QueueId, number: int, recipient: KumoRecipient) -> Outgoing:
+        to = _to(number, recipient)
+        values = _values(wanted, recipient, to)
+        headers = {
+            name: _fill(wanted, values, value, "/content" + pointer("headers", name))
+            for name, value in content.headers.items()
+        }
+        named = {name.lower(): (name, value) for name, value in headers.items()}
+        subject = _fill(wanted, values, content.subject or "", "/content/subject")
+        if content.subject is None and "subject" in named:
+            subject = named["subject"][1]
+        if flaw_of_text(subject):
+            raise _refused(flaw_of_text(subject), "/content/subject")
+        found = author or next(iter(_named(named, "from")), None)
+        if found is None and not sender:
+            raise _refused("there is no author", "/content/from")
+        given = _named(named, "sender")
+        draft = Draft(
+            author=found or Mailbox(sender),
+            sender=given[0] if given else None,
+            to=_named(named, "to") or (to,),
+            cc=_named(named, "cc"),
+            reply_to=(reply_to,) if reply_to is not None else _named(named, "reply-to"),
+            subject=subject,
+            text=_body(wanted, values, content.text_body, "text_body"),
+            html=_body(wanted, values, content.html_body, "html_body"),
+            amp=_body(wanted, values, content.amp_html_body, "amp_html_body"),
+            attachments=attachments,
+            fields=tuple(
+                fields_of(
+                    {
+                        name: value
+                        for name, value in headers.items()
+                        if name.lower() not in _MEMBERS and value.strip()
+                    },
+                    "/content/headers",
+                )
+            ),
+            date=trace.date(int(writer.now())),
+            message_id=f"<{id}@{writer.hostname()}>",
+            seed=id,
+        )
+        made = outgoing(
+            draft,
+            (to.address,),
+            id=id,
+            members=(pointer("recipients", number, "email"),),
+            from_member="/content/from",
+            shared=shared,
+            at="/content",
+        )
+        return attrs.evolve(made, envelope=envelope_of(sender, (to.address,)))
+
+    return build
+
+
+_MEMBERS: Final = frozenset({"from", "to", "cc", "sender", "reply-to", "subject", "mime-version"})
+"""Header fields that are given as such, and are what members of the message are."""
+
+
+def _named(named: Mapping[str, tuple[str, str]], name: str) -> tuple[Mailbox, ...]:
+    """The mailboxes of a header field that was given as text."""
+    if name not in named:
+        return ()
+    member = "/content" + pointer("headers", named[name][0])
+    text = named[name][1]
+    if flaw_of_text(text):
+        raise _refused(flaw_of_text(text), member)
+    return tuple(
+        mailbox_of(Correspondent(address, display), member)
+        for display, address in getaddresses([text])
+    )
+
+
+def _mailbox(given: KumoMailbox, at: str) -> Mailbox:
+    return mailbox_of(Correspondent(given.email, given.name or ""), at)
+
+
+def _to(number: int, recipient: KumoRecipient) -> Mailbox:
+    at = pointer("recipients", number)
+    return mailbox_of(Correspondent(recipient.email, recipient.name or ""), at)
+
+
+def _values(wanted: KumoRequest, recipient: KumoRecipient, to: Mailbox) -> dict[str, Any]:
+    name = to.name.replace("\\", "\\\\").replace('"', '\\"')
+    return {
+        "email": recipient.email,
+        "name": to.name,
+        "to_header": f'"{name}" <{to.address}>' if name else f"<{to.address}>",
+        **wanted.substitutions,
+        **recipient.substitutions,
+    }
+
+
+def _fill(
+    wanted: KumoRequest, given: dict[str, Any], text: str, member: str, *, is_html: bool = False
+) -> str:
+    """Filled in as KumoMTA does: what is not there is empty."""
+    if wanted.template_dialect == "Static":
+        return text
+    return filled(text, given, member, is_html=is_html, is_strict=False)
+
+
+def _body(wanted: KumoRequest, given: dict[str, Any], text: str | None, member: str) -> str | None:
+    if text is None:
+        return None
+    return _fill(wanted, given, text, f"/content/{member}", is_html="html" in member)
+
+
+def _attachments(given: list[KumoAttachment], most_octets: int) -> tuple[Attachment, ...]:
+    found, total = [], 0
+    for index, one in enumerate(given):
+        at = "/content" + pointer("attachments", index)
+        content = decoded(one.data) if one.base64 else one.data.encode("utf-8", "replace")
+        if content is None:
+            raise _refused("this is no base64", at + "/data")
+        total += len(content)
+        if total > most_octets:
+            raise Refused(
+                Flaw(413, "attachments-too-large", "the attachments are too large together", at)
+            )
+        if one.content_id and flaw_of_content_id(one.content_id):
+            raise _refused("this is no content id", at + "/content_id")
+        found.append(
+            Attachment(
+                content=content,
+                filename=one.file_name or "attachment",
+                content_type=one.content_type,
+                content_id=one.content_id or "",
+            )
+        )
+    return tuple(found)
+
+
+def _whole(text: str, sender: Address, id: QueueId, date: str, hostname: str) -> bytes:
+    """A message that came as text, as it is queued: line ends are CRLF, and what every message has
+    is there.  :raise Refused:"""
+    ends = LineEnds()
+    try:
+        octets = ends.feed(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise _refused("the message has a half of a character", "/content") from None
+    octets += ends.end()
+    if ends.has_bare_cr or b"\0" in octets:
+        raise _refused("the message has a bare CR or a NUL", "/content")
+    fields, body = split(octets)
+    authors = values(fields, b"from")
+    if len(authors) > 1 or not all(map(names_somebody, authors)) or not (authors or sender):
+        raise _refused("the message needs one From field, with an address in it", "/content")
+    fields = repaired(fields, date=date, author=sender, message_id=f"<{id}@{hostname}>")
+    return fields + b"\r\n" + body
+
+
+def _refused(detail: str, member: str) -> Refused:
+    return Refused(Flaw(422, "bad-content", detail, member))

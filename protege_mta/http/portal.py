@@ -1,0 +1,299 @@
+"""``POST /api/send`` and ``GET /api/health``: the contract of TS Pro Relay, whose clients are served
+unchanged.  Its answers are ``{"ok"}`` and ``{"ok", "error"}``, whatever is wrong.
+
+Unlike the original, which delivers in the request, we have the message durably queued, and hold the
+answer until its first attempt has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, cast
+
+import attrs
+import msgspec
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IRequest
+
+from ..message import trace
+from ..message.compose import Attachment, Draft, Mailbox, flaw_of_text
+from ..model.address import Address
+from ..model.caller import Caller, Flaw
+from ..model.ids import QueueId
+from . import answer
+from .endpoint import Answer, Endpoint, Parameter
+from .mailroom import Accepted, Outgoing, Replay
+from .messages import IDEMPOTENCY, Desk, replayed
+from .reading import Refused, typed, value_of
+from .wanted import Common, address_of, decoded, outgoing
+
+WAIT_S: Final = 25.0
+"""The longest that an answer is held; the client gives up after 30 s."""
+
+RECIPIENTS: Final = 100
+
+
+class PortalAttachment(msgspec.Struct):
+    """A file; one without content is passed over.
+
+    :ivar content_b64: in base64.
+    """
+
+    filename: str | None = None
+    mime_type: str | None = None
+    content_b64: str | None = None
+
+
+class PortalMessage(msgspec.Struct):
+    """A message to send, as the portal has it.
+
+    :ivar from_email: left out, the configured default sender.
+    :ivar to: a list, or one string that is split at commas and semicolons; 100 at most.
+    """
+
+    from_email: str | None = None
+    from_name: str | None = None
+    to: list[str] | str | None = None
+    subject: str | None = None
+    text: str | None = None
+    html: str | None = None
+    reply_to: str | None = None
+    reply_to_name: str | None = None
+    attachments: list[PortalAttachment] | None = None
+
+
+class PortalAnswer(msgspec.Struct, omit_defaults=True):
+    """:ivar error: what is wrong, where it is not ok."""
+
+    ok: bool
+    error: str = ""
+
+
+class PortalHealth(msgspec.Struct):
+    """:ivar configured: whether mail can leave."""
+
+    ok: bool
+    configured: bool
+
+
+_PROBLEM: Final = Answer(summary="Refused", type=PortalAnswer)
+
+ENDPOINTS: Final = (
+    Endpoint(
+        method="POST",
+        path="/api/send",
+        summary="Send a message, as the portal does",
+        description="The answer is held until the first attempt has ended, 25 s at most: 502 where "
+        "it failed for good, else 200, since the message is durably queued.",
+        request=PortalMessage,
+        parameters=(
+            Parameter(name="wait", summary="0 to be answered at once", type=str),
+            IDEMPOTENCY,
+        ),
+        answers={
+            200: Answer(summary="Sent, or queued", type=PortalAnswer),
+            400: _PROBLEM,
+            401: _PROBLEM,
+            403: _PROBLEM,
+            409: _PROBLEM,
+            413: _PROBLEM,
+            429: _PROBLEM,
+            500: _PROBLEM,
+            502: _PROBLEM,
+            503: _PROBLEM,
+        },
+        scope="send",
+        tag="Portal",
+    ),
+    Endpoint(
+        method="GET",
+        path="/api/health",
+        summary="Whether the key is right, and mail can leave",
+        answers={
+            200: Answer(summary="The key is right", type=PortalHealth),
+            401: _PROBLEM,
+            403: _PROBLEM,
+            429: _PROBLEM,
+            503: _PROBLEM,
+        },
+        scope="send",
+        tag="Portal",
+    ),
+)
+
+
+@attrs.frozen(kw_only=True)
+class Portal:
+    """What is particular to the portal's endpoints.
+
+    :ivar default_from: the sender of requests that name none; None for no such.
+    :ivar is_configured: whether mail can leave.
+    """
+
+    default_from: Callable[[], Address | None]
+    is_configured: Callable[[], bool]
+    clock: IReactorTime
+
+
+def add(app: Klein, desk: Desk, portal: Portal) -> None:
+    """Serve them."""
+
+    @app.route("/api/send", methods=["POST"])
+    async def send(request: IRequest) -> bytes:
+        caller = await desk.authenticate(request, "send")
+        if isinstance(caller, Flaw):
+            return answer.short(request, caller)
+        try:
+            return await _sent(desk, portal, request, caller)
+        except Refused as refused:
+            return answer.short(request, _as_portal(refused.flaw))
+
+    @app.route("/api/health", methods=["GET"])
+    async def health(request: IRequest) -> bytes:
+        request.setHeader(b"Cache-Control", b"no-store")
+        caller = await desk.authenticate(request, "send")
+        if isinstance(caller, Flaw):
+            return answer.short(request, caller)
+        return answer.json(request, PortalHealth(True, portal.is_configured()))
+
+
+_SENT: Final = '{"ok":true}'
+
+
+async def _sent(desk: Desk, portal: Portal, request: IRequest, caller: Caller) -> bytes:
+    limits = desk.read_limits()
+    octets = cast(bytes, request.content.read())
+    if len(octets) > limits.body_octets:
+        raise Refused(Flaw(413, "too-large", "the request is too large"))
+    if not portal.is_configured():
+        raise Refused(Flaw(500, "no-route", "no delivery route is configured"))
+    posting = desk.begin(request, caller, octets)
+    if isinstance(posting, Replay):
+        return replayed(request, posting, 200)
+    told: Deferred[bool] | None = None
+    try:
+        value = value_of(octets, limits)
+        if not isinstance(value, dict):
+            raise _bad("the body is not a JSON object")
+        wanted: PortalMessage = typed(value, PortalMessage)
+        one = _outgoing(desk, portal, wanted, posting.new_id())
+        found = posting.add(one)
+        if isinstance(found, Flaw):
+            raise Refused(found)
+        if any(each.state == "rejected" for each in found.recipients):
+            raise Refused(_FAILED)
+        if _waits(request, caller, found):
+            told = desk.mailroom.outcome(found.id)
+        if await posting.store(_SENT) is not None:
+            raise Refused(_FAILED)
+        if told is not None:
+            told.addTimeout(WAIT_S, portal.clock, lambda *_: False)
+            waiting, told = told, None
+            if await waiting:
+                raise Refused(_FAILED)
+    finally:
+        posting.abandon()
+        if told is not None:
+            told.addErrback(lambda _: None)  # it is cancelled here, and nobody waits
+            told.cancel()
+    return answer.json(request, PortalAnswer(True))
+
+
+_FAILED: Final = Flaw(502, "delivery-failed", "delivery failed")
+
+
+def _waits(request: IRequest, caller: Caller, found: Accepted) -> bool:
+    args = cast(dict[bytes, list[bytes]], request.args)
+    is_queued = all(each.state == "queued" for each in found.recipients)
+    return is_queued and caller.waits and args.get(b"wait") != [b"0"]
+
+
+def _outgoing(desk: Desk, portal: Portal, wanted: PortalMessage, id: QueueId) -> Outgoing:
+    writer = desk.writer
+    limits = writer.limits()
+    given = (wanted.from_email or "").strip() or portal.default_from()
+    if not given:
+        raise _bad("from_email is missing, and there is no default sender")
+    to = wanted.to or []
+    if isinstance(to, str):
+        to = to.replace(";", ",").split(",")
+    recipients = [one.strip() for one in to if one.strip()]
+    if not recipients:
+        raise _bad("to is empty")
+    if len(recipients) > RECIPIENTS:
+        raise _bad("to has more than 100 recipients")
+    author = Mailbox(address_of(given, "/from_email"), _text(wanted.from_name, "from_name"))
+    addresses = [address_of(one, "/to") for one in recipients]
+    reply_to: tuple[Mailbox, ...] = ()
+    if wanted.reply_to and wanted.reply_to.strip():
+        address = address_of(wanted.reply_to.strip(), "/reply_to")
+        reply_to = (Mailbox(address, _text(wanted.reply_to_name, "reply_to_name")),)
+    draft = Draft(
+        author=author,
+        to=tuple(map(Mailbox, dict.fromkeys(addresses))),
+        reply_to=reply_to,
+        subject=_text(wanted.subject, "subject"),
+        text=wanted.text or "",
+        html=wanted.html or None,
+        attachments=_attachments(wanted.attachments or [], limits.attachment_octets),
+        date=trace.date(int(writer.now())),
+        message_id=f"<{id}@{writer.hostname()}>",
+        seed=id,
+    )
+    return outgoing(
+        draft,
+        addresses,
+        id=id,
+        members=("/to",) * len(addresses),
+        from_member="/from_email",
+        shared=Common(author=author, limits=limits),
+        at="",
+    )
+
+
+def _attachments(given: list[PortalAttachment], most_octets: int) -> tuple[Attachment, ...]:
+    found, total = [], 0
+    for one in given:
+        if not one.content_b64:
+            continue
+        content = decoded(one.content_b64)
+        if content is None:
+            raise _bad("an attachment is not base64")
+        total += len(content)
+        if total > most_octets:
+            raise Refused(Flaw(413, "too-large", "the attachments are too large together"))
+        kind = one.mime_type or ""
+        found.append(
+            Attachment(
+                content=content,
+                filename=one.filename or "attachment",
+                content_type=kind if "/" in kind else "application/octet-stream",
+            )
+        )
+    return tuple(found)
+
+
+def _text(given: str | None, member: str) -> str:
+    text = given or ""
+    if flaw_of_text(text):
+        raise _bad(f"{member} {flaw_of_text(text)}")
+    return text
+
+
+def _bad(detail: str) -> Refused:
+    return Refused(Flaw(400, "bad-request", detail))
+
+
+_UNDELIVERABLE: Final = frozenset({"no-recipient", "not-kept"})
+
+
+def _as_portal(flaw: Flaw) -> Flaw:
+    """With the statuses that the contract has."""
+    if flaw.kind in _UNDELIVERABLE:
+        return _FAILED
+    if flaw.status in (415, 422):
+        where = f"{flaw.member.lstrip('/')}: " if flaw.member else ""
+        return Flaw(400, flaw.kind, where + flaw.detail)
+    return flaw
