@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
-from . import __version__, deliverer, outbound
+from . import __version__, deliverer, inbound_hooks, outbound
 from .child import spawner
 from .clerk import Clerk
 from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
@@ -447,6 +447,7 @@ class House:
         found["sandbox"] = SandboxTransport()
         found["agent"] = AgentTransport(self.sessions, attest)
         found["tunnel"] = TunnelTransport(self.gateway.lines)
+        found["webhook"] = inbound_hooks.transport(self.reactor, settings, self._in_thread)
         return found
 
     def _smarthost_router(self) -> SmarthostRouter:

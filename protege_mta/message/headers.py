@@ -135,7 +135,7 @@ def decoded(value: bytes) -> str:
             pieces.append((charset, octets))
         end = word.end()
     pieces.append(("utf-8", value[end:]))
-    return _CONTROLS.sub(" ", "".join(_text(*piece) for piece in pieces)).strip()
+    return _CONTROLS.sub(" ", "".join(charset_text(*piece) for piece in pieces)).strip()
 
 
 def encoded_words(value: bytes) -> tuple[bytes, list[str | None]]:
@@ -144,7 +144,7 @@ def encoded_words(value: bytes) -> tuple[bytes, list[str | None]]:
     :return: that, and what each word says, in order; None for one in a charset that is not known.
     """
     said = [
-        _text(word[1].decode("ascii"), _word_octets(word[2], word[3]))
+        charset_text(word[1].decode("ascii"), _word_octets(word[2], word[3]))
         if _CHARSET.fullmatch(word[1].decode("ascii"))
         else None
         for word in _ENCODED_WORD.finditer(value)
@@ -161,7 +161,9 @@ def _word_octets(encoding: bytes, text: bytes) -> bytes:
         return b"?"
 
 
-def _text(charset: str, octets: bytes) -> str:
+def charset_text(charset: str, octets: bytes) -> str:
+    """Octets as text; what cannot be decoded shows as U+FFFD, as does all but ASCII in a charset that
+    is not known."""
     if not _CHARSET.fullmatch(charset):
         charset = "ascii"
     try:

@@ -163,6 +163,11 @@ TABLE: Final[dict[str, Reply]] = {
         "4.4.1",
         "relay_rejected_no_deliverable_recipients: an agent has not got it, try again later",
     ),
+    # webhooks
+    "webhook-gone": _reply(550, "5.1.1", "the endpoint takes no mail for this recipient any more"),
+    "webhook-requiretls": _reply(
+        550, "5.7.30", "REQUIRETLS support required: the endpoint's channel is not encrypted"
+    ),
     # local delivery
     "delivered": _reply(250, "2.0.0", "delivered to the mailbox"),
     "mailbox-full": _reply(452, "4.2.2", "mailbox full"),
