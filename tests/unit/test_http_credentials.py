@@ -20,7 +20,6 @@ from twisted.web.iweb import IRequest
 from protege_mta.http import answer
 from protege_mta.http.credentials import Credentials
 from protege_mta.http.listener import LINGER_OCTETS, HttpLimits
-from protege_mta.model import apikey
 from protege_mta.model.account import Account
 from protege_mta.model.apikey import ApiKey, KeySecret, fingerprint, secret_text
 from protege_mta.model.caller import Caller, Flaw, Scope
@@ -196,7 +195,7 @@ class BearerTests(CredentialsCase):
             self.assertEqual({len(digest) for digest in self.keys.asked}, {32}, secret)
 
     def test_checksum_is_compared_in_constant_time(self) -> None:
-        with patch.object(apikey.hmac, "compare_digest", return_value=True) as compare:
+        with patch("protege_mta.model.apikey.hmac.compare_digest", return_value=True) as compare:
             fingerprint(TYPO)
         self.assertEqual(compare.call_count, 1)
 
@@ -205,8 +204,9 @@ class BearerTests(CredentialsCase):
         self.assertEqual(status, 403)
         self.assertEqual(json.loads(body)["type"], "urn:protege-mta:problem:scope-missing")
         self.assertEqual(self.told.lines, [("192.0.2.1", "key:bot", TABLE["scope-missing"])])
-        for scopes in ({"read"}, {"admin"}):
-            self.keys.key = attrs.evolve(self.keys.key, scopes=frozenset(scopes))
+        allowed: tuple[Scope, ...] = ("read", "admin")
+        for scope in allowed:
+            self.keys.key = attrs.evolve(self.keys.key, scopes=frozenset({scope}))
             self.assertEqual(self.get("/v1/read", f"Authorization: Bearer {SECRET}\r\n")[0], 200)
 
     def test_state_that_cannot_be_read(self) -> None:
@@ -304,7 +304,8 @@ class BasicTests(CredentialsCase):
 
     def test_later(self) -> None:
         """AUTH's waits hold the answer."""
-        self.house.says = waiting = Deferred()
+        waiting: Deferred[Reply] = Deferred()
+        self.house.says = waiting
         wire = self.open(
             "/v1/send", f"Authorization: Basic {b64encode(b'alice:x').decode()}", length=1
         )
