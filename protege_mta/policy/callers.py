@@ -105,6 +105,9 @@ class Tries:
         self._now = now
         self._tries: Recent[str, _Tries] = Recent()
 
+    def __len__(self) -> int:
+        return len(self._tries)
+
     def wait_s(self, address: str) -> float:
         """How long whoever tries from there is to wait; 0 for not at all."""
         tries = self._tries.get(network_of(address))

@@ -44,6 +44,7 @@ START = 1_700_000_000.0
 RETRY = RetrySchedule(
     first_s=300, max_interval_s=14_400, jitter=0, max_age_s=86_400, delay_warning_s=3600
 )
+SMTP = Origin("smtp")
 HOST = Contact("mx.b.test", "192.0.2.1")
 GREYLISTED = TransientFailure(Scope.RECIPIENT, Reply(450, "4.7.1", ("greylisted",)), HOST)
 UNKNOWN = PermanentFailure(Scope.RECIPIENT, Reply(550, "5.1.1", ("no such user",)), HOST)
@@ -140,6 +141,7 @@ class FlowCase(SynchronousTestCase):
         content: bytes = b"Message-ID: <1@a.test>\r\nSubject: Hi\r\n\r\nHello.\r\n",
         hold_s: float = 0.0,
         requires_tls: bool = False,
+        origin: Origin = SMTP,
     ) -> QueueId:
         """:param hold_s: for how long the sender would have it held."""
         envelope = Envelope(
@@ -151,7 +153,7 @@ class FlowCase(SynchronousTestCase):
             future_release=f"for;{hold_s:.0f}" if hold_s else "",
             requires_tls=requires_tls,
         )
-        arriving = self.acceptance.begin(envelope, Origin("smtp"), lambda id, at: b"X: y\r\n")
+        arriving = self.acceptance.begin(envelope, origin, lambda id, at: b"X: y\r\n")
         assert isinstance(arriving, Arriving)
         arriving.write(content)
         reply = self.successResultOf(arriving.finish())

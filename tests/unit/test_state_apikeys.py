@@ -12,7 +12,6 @@ from protege_mta.model.address import Address
 from protege_mta.model.apikey import ApiKey, KeySecret
 from protege_mta.model.caller import AgentPolicy
 from protege_mta.model.ports import StateFailed
-from protege_mta.state import apikeys
 from protege_mta.state.apikeys import StoredKeys, every, find, put, remove, uses
 from protege_mta.state.contacts import KEPT_S, StoredContacts
 from protege_mta.state.database import LOOK_S
@@ -95,7 +94,7 @@ class KeysTests(StateTestCase):
         put(self.connection, FULL)
         self.look()
         self.keys.find(bytes(32))
-        with patch.object(apikeys.hmac, "compare_digest", return_value=False) as compare:
+        with patch("protege_mta.state.apikeys.hmac.compare_digest", return_value=False) as compare:
             for digest in (bytes([1]) * 32, bytes([9]) * 32, bytes([1]) * 31 + b"\2"):
                 self.keys.find(digest)
         self.assertEqual(
