@@ -21,7 +21,7 @@ from klein import Klein
 from twisted.web.iweb import IRequest
 
 from . import answer
-from .endpoint import Answer, Endpoint
+from .endpoint import Answer, AnyOf, Endpoint
 
 Json = dict[str, Any]
 
@@ -81,9 +81,11 @@ def _types(endpoints: Sequence[Endpoint]) -> Iterator[Any]:
     """Every type, in the order in which :func:`_operation` asks for their schemas."""
     for endpoint in endpoints:
         yield from (one.type for one in endpoint.parameters)
-        if endpoint.request is not None:
-            yield endpoint.request
-        yield from (one.type for one in endpoint.answers.values() if one.type is not None)
+        for type in (endpoint.request, *(one.type for one in endpoint.answers.values())):
+            if isinstance(type, AnyOf):
+                yield from type
+            elif type is not None:
+                yield type
         if endpoint.problems:
             yield answer.Problem
 
@@ -113,13 +115,13 @@ def _operation(endpoint: Endpoint, schemas: Iterator[Json]) -> Json:
     if parameters:
         operation["parameters"] = parameters
     if endpoint.request is not None:
-        body = {"application/json": {"schema": next(schemas)}}
+        body = {"application/json": {"schema": _schema(endpoint.request, schemas)}}
         operation["requestBody"] = {"required": True, "content": body}
     responses: dict[str, Json] = {}
     for status, one in endpoint.answers.items():
         responses[str(status)] = {"description": one.summary}
         if one.type is not None:
-            content = {one.media_type: {"schema": next(schemas)}}
+            content = {one.media_type: {"schema": _schema(one.type, schemas)}}
             responses[str(status)]["content"] = content
         elif one.media_type and one.media_type != "application/json":
             responses[str(status)]["content"] = {one.media_type: {"schema": {"type": "string"}}}
@@ -133,6 +135,10 @@ def _operation(endpoint: Endpoint, schemas: Iterator[Json]) -> Json:
         operation["security"] = [{"key": []}, {"account": []}]
         operation["x-scope"] = endpoint.scope
     return operation
+
+
+def _schema(type: Any, schemas: Iterator[Json]) -> Json:
+    return {"anyOf": [next(schemas) for _ in type]} if isinstance(type, AnyOf) else next(schemas)
 
 
 def _name(endpoint: Endpoint) -> str:
