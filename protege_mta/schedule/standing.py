@@ -121,7 +121,8 @@ def _why(
     order: Literal["hold", "remove"] | None,
 ) -> str:
     if entry.state == "held":
-        return "held until it is released"
+        why = "" if entry.attempts else entry.cause
+        return f"held until it is released: {why}" if why else "held until it is released"
     if entry.state == "active":
         where = (
             "being given up for now" if queue is None else f"being delivered to {queue.site.key}"
