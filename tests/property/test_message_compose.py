@@ -66,8 +66,7 @@ def body(text: str) -> str:
 
 
 def parsed(octets: bytes) -> EmailMessage:
-    found = message_from_bytes(octets, policy=email.policy.default)
-    return cast(EmailMessage, found)
+    return message_from_bytes(octets, policy=email.policy.default)
 
 
 class ComposeTests(SynchronousTestCase):
