@@ -187,6 +187,17 @@ def _destinations(choice: Choice, /, **given: Any) -> None:
     choice.run("destinations", plan)
 
 
+@main.command("inject")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=4000, show_default=True, help="A turn.")
+@click.option("--sessions", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--batch", type=click.IntRange(1, 1000), default=100, show_default=True)
+@click.pass_obj
+def _inject(choice: Choice, /, **given: Any) -> None:
+    """Injection over HTTP, beside our own SMTP."""
+    choice.run("inject", inject.Plan(**given))
+
+
 @main.command("latency")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--messages", type=click.IntRange(1), default=3000, show_default=True)

@@ -197,13 +197,14 @@ def page(described: Json) -> str:
         version=described["info"]["version"],
         tags=tags,
         operations=operations,
-        schemas={name: (one, list(_members(one))) for name, one in sorted(schemas.items())},
+        schemas={name: (one, list(members(one))) for name, one in sorted(schemas.items())},
         kind=_kind,
-        refs=_refs,
+        refs=refs,
     )
 
 
-def _members(schema: Json) -> Iterator[Member]:
+def members(schema: Json) -> Iterator[Member]:
+    """The members of an object's schema."""
     required = schema.get("required", ())
     for name, one in schema.get("properties", {}).items():
         yield Member(name, _kind(one), name in required, one.get("description", ""))
@@ -226,7 +227,7 @@ def _kind(schema: Json) -> str:
     return kind if isinstance(kind, str) else " | ".join(kind)
 
 
-def _refs(schema: Mapping[str, Any] | Sequence[Any]) -> list[str]:
+def refs(schema: Mapping[str, Any] | Sequence[Any]) -> list[str]:
     """The names of the types that a schema speaks of."""
     found = []
     values: Sequence[Any] = list(schema.values()) if isinstance(schema, Mapping) else schema
@@ -234,7 +235,7 @@ def _refs(schema: Mapping[str, Any] | Sequence[Any]) -> list[str]:
         found.append(schema["$ref"].rpartition("/")[2])
     for value in values:
         if isinstance(value, Mapping | list):
-            found += _refs(value)
+            found += refs(value)
     return list(dict.fromkeys(found))
 
 
