@@ -40,6 +40,7 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m protege_mta.config.reference > docs/reference/configuration.md
+	$(BIN)/python -m protege_mta.http.reference > docs/reference/http.md
 
 ## Guided by coverage where atheris has a wheel for this Python, else by chance alone.
 fuzz: $(READY)

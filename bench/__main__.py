@@ -20,6 +20,7 @@ from . import (
     deferred,
     destinations,
     idle,
+    inject,
     latency,
     profile,
     publish,
@@ -37,6 +38,7 @@ QUICK: Final[dict[str, Any]] = {
     "slow": slow.Plan(writers=10, readers=10, per_s=50, seconds=2),
     "big": big.Plan(size_octets=5_000_000),
     "destinations": destinations.Plan(rounds=1, destinations=20, per_s=50, seconds=3),
+    "inject": inject.Plan(rounds=1, messages=200),
     "latency": latency.Plan(rounds=1, messages=200, seconds=2),
     "attacks": attacks.Plan(per_s=50, seconds=3),
     "profile": profile.Plan(rounds=1, messages=100),
@@ -51,6 +53,7 @@ SCENARIOS: Final[dict[str, Any]] = {
     "slow": slow,
     "big": big,
     "destinations": destinations,
+    "inject": inject,
     "latency": latency,
     "attacks": attacks,
     "profile": profile,
@@ -182,6 +185,17 @@ def _destinations(choice: Choice, /, **given: Any) -> None:
     if plan.ill >= plan.destinations:
         raise click.UsageError("none of the destinations would be healthy")
     choice.run("destinations", plan)
+
+
+@main.command("inject")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=4000, show_default=True, help="A turn.")
+@click.option("--sessions", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--batch", type=click.IntRange(1, 1000), default=100, show_default=True)
+@click.pass_obj
+def _inject(choice: Choice, /, **given: Any) -> None:
+    """Injection over HTTP, beside our own SMTP."""
+    choice.run("inject", inject.Plan(**given))
 
 
 @main.command("latency")

@@ -27,6 +27,17 @@ free_octets = 67108864
 """Relays all to one host.  The limits of connections are raised since all load comes from one
 address, ``free_octets`` is lowered for small disks."""
 
+INJECT: Final = (
+    RELAY
+    + """\
+[[listener]]
+kind = "http"
+address = "127.0.0.1"
+port = {http_port}
+"""
+)
+"""The same, with HTTP."""
+
 MX: Final = """\
 hostname = "relay.bench.test"
 state_dir = "state"

@@ -17,8 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from . import __version__
 from .config.model import Settings
-from .http import kumo, messages, portal
+from .http import catalogue, kumo, messages, openapi, portal
 from .http.endpoint import Authenticate
 from .http.mailroom import Accepted, Outgoing, RecipientResult, RecipientState, Replay
 from .http.reading import ReadLimits
@@ -94,6 +95,8 @@ class Injection:
         messages.add(app, self.desk)
         kumo.add(app, self.desk)
         portal.add(app, self.desk, self._portal)
+        server = self._settings().api.public_url
+        openapi.add(app, catalogue.ENDPOINTS, version=__version__, server=server)
 
     def _limits(self) -> MessageLimits:
         settings = self._settings()

@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "status": "status",
     "queue": "queue",
     "explain": "explain",
+    "send": "send",
     "sendmail": "sendmail",
     "user": "user",
     "apikey": "apikey",

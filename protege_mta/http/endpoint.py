@@ -20,6 +20,10 @@ It reads the header only, so that nobody is let to send a body for nothing.
 """
 
 
+class AnyOf(tuple[Any, ...]):
+    """Types of which a body has one, where msgspec cannot tell them apart by itself."""
+
+
 @attrs.frozen(kw_only=True)
 class Parameter:
     """A parameter in the query or the header.
@@ -38,7 +42,7 @@ class Parameter:
 class Answer:
     """What an endpoint may answer with one status.
 
-    :ivar type: of the body, as msgspec reads annotations; None for a body that is no JSON, or none.
+    :ivar type: of the body, likewise; None for a body that is no JSON, or none.
     :ivar media_type: of the body; empty for no body.
     """
 
@@ -54,7 +58,8 @@ class Endpoint:
     :ivar path: as OpenAPI writes it, ``/v1/message/{id}``; what is in braces is a string.
     :ivar summary: one line, without a full stop.
     :ivar description: more about it, in CommonMark; empty if the line says all.
-    :ivar request: the type of the body, as msgspec reads annotations; None for no body.
+    :ivar request: the type of the body, as msgspec reads annotations, or :class:`AnyOf`; None for
+        no body.
     :ivar answers: by status.
     :ivar problems: the statuses that come as ``application/problem+json`` (RFC 9457).
     :ivar scope: what the caller's key has to be for; None for an endpoint that is open to everybody.

@@ -235,8 +235,6 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
 
         return write
     attachments = _attachments(content.attachments, shared.limits.attachment_octets)
-    author = _mailbox(content.from_, "/content/from") if content.from_ is not None else None
-    reply_to = _mailbox(content.reply_to, "/content/reply_to") if content.reply_to else None
 
     def build(id: QueueId, number: int, recipient: KumoRecipient) -> Outgoing:
         to = _to(number, recipient)
@@ -251,7 +249,9 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
             subject = named["subject"][1]
         if flaw_of_text(subject):
             raise _refused(flaw_of_text(subject), "/content/subject")
-        found = author or next(iter(_named(named, "from")), None)
+        author = _mailbox(wanted, values, content.from_, "/content/from")
+        reply_to = _mailbox(wanted, values, content.reply_to, "/content/reply_to")
+        found = (author or _named(named, "from") or (None,))[0]
         if found is None and not sender:
             raise _refused("there is no author", "/content/from")
         given = _named(named, "sender")
@@ -260,7 +260,7 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
             sender=given[0] if given else None,
             to=_named(named, "to") or (to,),
             cc=_named(named, "cc"),
-            reply_to=(reply_to,) if reply_to is not None else _named(named, "reply-to"),
+            reply_to=reply_to or _named(named, "reply-to"),
             subject=subject,
             text=_body(wanted, values, content.text_body, "text_body"),
             html=_body(wanted, values, content.html_body, "html_body"),
@@ -312,8 +312,14 @@ def _named(named: Mapping[str, tuple[str, str]], name: str) -> tuple[Mailbox, ..
     )
 
 
-def _mailbox(given: KumoMailbox, at: str) -> Mailbox:
-    return mailbox_of(Correspondent(given.email, given.name or ""), at)
+def _mailbox(
+    wanted: KumoRequest, given: dict[str, Any], mailbox: KumoMailbox | None, at: str
+) -> tuple[Mailbox, ...]:
+    if mailbox is None:
+        return ()
+    email = _fill(wanted, given, mailbox.email, f"{at}/email")
+    name = _fill(wanted, given, mailbox.name or "", f"{at}/name")
+    return (mailbox_of(Correspondent(email, name), at),)
 
 
 def _to(number: int, recipient: KumoRecipient) -> Mailbox:

@@ -66,9 +66,17 @@ class HttpLimits:
     body_octets: int = 64 * 2**20
 
 
+class _App(Klein):
+    """Klein names a route by its function, and of two with one name keeps the later."""
+
+    def route(self, url: str, *args: Any, **kwargs: Any) -> Any:
+        methods = ",".join(kwargs.get("methods", ()))
+        return super().route(url, *args, **{"endpoint": f"{methods} {url}", **kwargs})
+
+
 def new_app() -> Klein:
     """An app without endpoints, whose errors are problems as JSON, and never a traceback."""
-    app = Klein()
+    app = _App()
 
     @app.handle_errors(HTTPException)
     def refused(request: IRequest, failure: Failure) -> bytes:

@@ -17,7 +17,7 @@ from ..model.caller import Caller, Flaw
 from ..model.ports import Peer
 from . import answer
 from .credentials import LISTENER
-from .endpoint import Answer, Authenticate, Endpoint, Parameter
+from .endpoint import Answer, AnyOf, Authenticate, Endpoint, Parameter
 from .mailroom import Accepted, Mailroom, Outgoing, Posting, RecipientResult, RecipientState, Replay
 from .reading import ReadLimits, Refused, body_of, pointer, typed, value_of
 from .wanted import NewMessage, Writer
@@ -81,10 +81,10 @@ ENDPOINTS: Final = (
         summary="Send a message, or a batch of up to 1,000",
         description="The body is a message, an array of messages, or an object with `messages`. "
         "The answer comes once all is on stable storage.",
-        request=NewMessage | NewBatch | list[NewMessage],
+        request=AnyOf((NewMessage, NewBatch, list[NewMessage])),
         parameters=(IDEMPOTENCY,),
         answers={
-            202: Answer(summary="Taken over", type=MessageAnswer | BatchAnswer),
+            202: Answer(summary="Taken over", type=AnyOf((MessageAnswer, BatchAnswer))),
         },
         problems=(400, 401, 403, 409, 413, 415, 422, 429, 503),
         scope="send",

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from klein import Klein
 from twisted.web.iweb import IRequest
 
 from ..observe.metrics import Metrics
+from .endpoint import Answer, Endpoint
+
+ENDPOINTS: Final = (
+    Endpoint(
+        method="GET",
+        path="/metrics",
+        summary="Figures, for Prometheus",
+        answers={200: Answer(summary="The text format", media_type="text/plain; version=0.0.4")},
+        tag="Service",
+    ),
+)
 
 
 def add(app: Klein, metrics: Metrics) -> None:

@@ -1,0 +1,17 @@
+"""Every endpoint, for the description of the API and for the reference page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import health, kumo, messages, metrics, openapi, portal
+from .endpoint import Endpoint
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    *messages.ENDPOINTS,
+    *portal.ENDPOINTS,
+    *kumo.ENDPOINTS,
+    *health.ENDPOINTS,
+    *metrics.ENDPOINTS,
+    *openapi.ENDPOINTS,
+)
