@@ -141,6 +141,7 @@ class Consumer:
         self._saved_at = 0.0
         self._moved = -1  # so that the first look finds another one
         self._ahead: deque[tuple[bytes, str]] = deque()
+        self._is_at_end = False
         self._passed = 0  # events since the cursor that nobody wants
         self._parcel: _Parcel | None = None
         self._failures = 0
@@ -237,7 +238,7 @@ class Consumer:
         self._catch_up()
         parcel = self._parcel or self._from_the_dead() or await self._from_the_journal()
         if parcel is None:
-            return 0.0 if self._ahead else POLL_S
+            return POLL_S if self._is_at_end else 0.0
         self._parcel = parcel
         parcel.first_tried_at = parcel.first_tried_at or self._now()
         parcel.tries += 1
@@ -311,7 +312,7 @@ class Consumer:
 
     async def _read(self) -> bool:
         """Whether there is something ahead now."""
-        moved = self._moved
+        moved, self._is_at_end = self._moved, True
         try:
             page = await self._journal.after(self._cursor, PAGE_EVENTS)
         except CursorGone as gone:
@@ -321,6 +322,7 @@ class Consumer:
             self._store.advance(self.name, gone.oldest, moved, lost=1)
             self._go_to(gone.oldest)
             return False
+        self._is_at_end = page.is_end
         self._ahead.extend(zip(page.lines, page.ends, strict=True))
         if not page.lines:
             self._cursor = page.cursor
