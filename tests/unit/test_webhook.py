@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import standardwebhooks
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -314,6 +316,16 @@ class RetryAfterTests(SynchronousTestCase):
 
 
 class SignatureTests(SynchronousTestCase):
+    def test_by_the_library(self) -> None:
+        """standardwebhooks takes what either secret has signed, and nothing that was changed."""
+        secrets = secrets_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\nwhsec_AAAAAAAA\n")
+        fields = signed(secrets, "m1.0.1+2", int(time.time()), b'[{"id":"m1.0.1"}]')
+        for secret in ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAAAAAA"):
+            webhook = standardwebhooks.Webhook(secret)
+            self.assertEqual(webhook.verify(b'[{"id":"m1.0.1"}]', fields), [{"id": "m1.0.1"}])
+            with self.assertRaises(standardwebhooks.WebhookVerificationError):
+                webhook.verify(b'[{"id":"m2.0.1"}]', fields)
+
     def test_by_the_book(self) -> None:
         """The example of Standard Webhooks 1.0."""
         secrets = secrets_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
