@@ -27,6 +27,14 @@ free_octets = 67108864
 """Relays all to one host.  The limits of connections are raised since all load comes from one
 address, ``free_octets`` is lowered for small disks."""
 
+WEBHOOK: Final = """\
+[[webhook]]
+name = "bench"
+url = "{url}"
+secret_file = "{secret}"
+batch = {batch}
+"""
+
 MX: Final = """\
 hostname = "relay.bench.test"
 state_dir = "state"
