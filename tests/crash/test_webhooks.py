@@ -17,8 +17,8 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from protege_mta.model.webhook import secrets_of
 from protege_mta.observe.segments import SegmentReader
-from protege_mta.wire.webhook import secrets_of
 from tests.e2e.service import Service, until
 
 from .endpoint import Endpoint

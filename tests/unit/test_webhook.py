@@ -13,11 +13,12 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from protege_mta.model.webhook import secrets_of
 from protege_mta.observe.segments import SegmentReader, Segments, StoredJournal
 from protege_mta.state.hooks import HookStore
 from protege_mta.transport.poster import Answered, Unanswered
 from protege_mta.webhook.consumer import BACKOFF, Consumer, Wanted, retry_after_s
-from protege_mta.wire.webhook import secrets_of, signed
+from protege_mta.wire.webhook import signed
 
 NOON = 1_800_000_000.0
 
