@@ -87,6 +87,9 @@ class _Parcel:
     :ivar end: the cursor behind them.
     :ivar number: of the dead letter that it was; None for what comes from the journal.
     :ivar passed: how many events of the journal it goes over, those that nobody wants included.
+    :ivar tries: how often it was sent; ``refusals`` how often it was answered with 3xx or 4xx.
+    :ivar refused_since: when it was first answered with an error, POSIX seconds; None while the
+        endpoint does not answer at all.
     """
 
     id: str
@@ -96,10 +99,13 @@ class _Parcel:
     number: int | None = None
     passed: int = 0
     tries: int = 0
-    first_tried_at: float = 0.0
+    refusals: int = 0
+    refused_since: float | None = None
 
     def body(self, *, is_array: bool) -> bytes:
-        return b"[" + b",".join(self.lines) + b"]" if is_array else self.lines[0]
+        if is_array or len(self.lines) > 1:  # a dead letter of when there were batches
+            return b"[" + b",".join(self.lines) + b"]"
+        return self.lines[0]
 
 
 Post = Callable[[str, bytes], "Deferred[Answered | Unanswered]"]
@@ -240,7 +246,6 @@ class Consumer:
         if parcel is None:
             return POLL_S if self._is_at_end else 0.0
         self._parcel = parcel
-        parcel.first_tried_at = parcel.first_tried_at or self._now()
         parcel.tries += 1
         body = parcel.body(is_array=self._wanted.batch > 1)
         self._is_posting = True
@@ -379,8 +384,11 @@ class Consumer:
             cause = f"status {answer.status}"
             asked_s = retry_after_s(answer.retry_after, self._now())
             wait_s = max(wait_s, min(asked_s, BACKOFF.max_interval_s))
+            if parcel.refused_since is None:
+                parcel.refused_since = self._now()
         else:
             cause = answer.cause
+            parcel.refused_since = None
         if self._failures == DOWN:
             self.log.warn("webhook {name} is down: {cause}", name=self.name, cause=cause)
         self._last_error = cause
@@ -392,15 +400,18 @@ class Consumer:
     def _is_over(self, parcel: _Parcel, status: int) -> bool:
         if status == 410:
             return True
-        if 300 <= status < 500 and status not in PATIENT and parcel.tries >= REFUSALS:
-            return True
-        return self._now() - parcel.first_tried_at >= GIVE_UP_S
+        if 300 <= status < 500 and status not in PATIENT:
+            parcel.refusals += 1
+            if parcel.refusals >= REFUSALS:
+                return True
+        since = parcel.refused_since
+        return since is not None and self._now() - since >= GIVE_UP_S
 
     def _bury(self, parcel: _Parcel, cause: str) -> None:
-        self._parcel = None
         now, tries = self._now(), parcel.tries
         if parcel.number is not None:
             self._store.bury_again(parcel.number, at=now, tries=tries, cause=cause)
+            self._parcel = None
             return
         self._store.bury(
             self.name,
@@ -412,6 +423,7 @@ class Consumer:
             cause=cause,
             lines=parcel.lines,
         )
+        self._parcel = None  # not before it is kept elsewhere
         self._behind(parcel)
         self.log.warn(
             "webhook {name} would not have {id}: {cause}", name=self.name, id=parcel.id, cause=cause

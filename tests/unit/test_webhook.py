@@ -7,12 +7,14 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import standardwebhooks
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from protege_mta.model.ports import StateFailed
 from protege_mta.model.webhook import secrets_of
 from protege_mta.observe.segments import SegmentReader, Segments, StoredJournal
 from protege_mta.state.hooks import HookStore
@@ -177,6 +179,25 @@ class ConsumerTests(Case):
             self.clock.advance(1)
         self.assertEqual(self.ids, ["m1.0.1"] * 5 + ["m2.0.1"])
         self.assertEqual([one.tries for one in self.store.letters("app")], [5])
+
+    def test_away_and_then_refusing(self) -> None:
+        """What an endpoint refuses when it comes back is tried as often as ever."""
+        self.write(line(1))
+        self.answers = [*[Unanswered("refused")] * 60, Answered(503), Answered(404)]
+        consumer = self.begin()
+        for _ in range(60 * 60):
+            self.clock.advance(60)
+        self.assertEqual(consumer.figures().dead, 0)
+        self.assertEqual(consumer.figures().delivered, 1)
+
+    def test_a_disk_that_refuses(self) -> None:
+        """What can be neither delivered nor kept as dead is tried again, and not passed over."""
+        self.write(line(1), line(2))
+        self.answers = [Answered(410)]
+        with mock.patch.object(self.store, "bury", side_effect=StateFailed("full")):
+            self.begin()
+        self.clock.advance(10)
+        self.assertEqual(self.ids, ["m1.0.1", "m1.0.1", "m2.0.1"])
 
     def test_an_event_that_breaks_the_endpoint(self) -> None:
         """A day of 500 for one event, and the next one is tried."""
