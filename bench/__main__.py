@@ -27,6 +27,7 @@ from . import (
     relay,
     slow,
     tls,
+    webhooks,
 )
 from .bench import bench
 from .report import terminal
@@ -43,6 +44,7 @@ QUICK: Final[dict[str, Any]] = {
     "attacks": attacks.Plan(per_s=50, seconds=3),
     "profile": profile.Plan(rounds=1, messages=100),
     "tls": tls.Plan(rounds=1, messages=100, connections=100),
+    "webhooks": webhooks.Plan(rounds=1, messages=300),
 }
 """To see that everything works; the figures mean nothing."""
 
@@ -58,6 +60,7 @@ SCENARIOS: Final[dict[str, Any]] = {
     "attacks": attacks,
     "profile": profile,
     "tls": tls,
+    "webhooks": webhooks,
 }
 """Each a module with a ``Plan`` and a ``run``."""
 
@@ -235,6 +238,16 @@ def _profile(choice: Choice, /, **given: Any) -> None:
 def _tls(choice: Choice, /, **given: Any) -> None:
     """Relay rates over STARTTLS, and handshakes."""
     choice.run("tls", tls.Plan(**given))
+
+
+@main.command("webhooks")
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=5000, show_default=True, help="A turn.")
+@click.option("--per-s", default=1000.0, show_default=True, help="Events that the endpoint takes.")
+@click.pass_obj
+def _webhooks(choice: Choice, /, **given: Any) -> None:
+    """Relay rates with a webhook and without."""
+    choice.run("webhooks", webhooks.Plan(**given))
 
 
 @main.command("all")

@@ -38,6 +38,14 @@ port = {http_port}
 )
 """The same, with HTTP."""
 
+WEBHOOK: Final = """\
+[[webhook]]
+name = "bench"
+url = "{url}"
+secret_file = "{secret}"
+batch = {batch}
+"""
+
 MX: Final = """\
 hostname = "relay.bench.test"
 state_dir = "state"

@@ -371,10 +371,11 @@ class House:
         by_name = self._smarthost_router()
         locator = self._new_locator(settings, by_name)
         relaying = _relaying(settings, self.agents, self.sessions)
-        self.feed.configure(settings)
+        self.feed.check(settings)
         self.relay_server.configure(settings)
         is_rerouted = self.gateway.configure(settings, relaying, by_name)
 
+        self.feed.configure(settings)
         is_rerouted = is_rerouted or _routes(settings) != _routes(self.settings)
         self.settings = settings
         self.attest = attest

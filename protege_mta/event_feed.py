@@ -22,6 +22,7 @@ from .http.endpoint import Authenticate
 from .model.webhook import Figures
 from .notifier import Hooks, read_secrets
 from .observe.journal import FileJournal
+from .observe.metrics import EVENTS
 from .observe.segments import SegmentReader, Segments, StoredJournal
 from .state.hooks import HookStore
 from .transport.delegate import MOST_RESTART_S, RESTART_S
@@ -155,8 +156,15 @@ class Webhooks:
 
 
 def check(hooks: Hooks) -> None:
-    """Whether the files that webhooks name are there.  :raise ValueError, OSError:"""
+    """Whether webhooks can be served.
+
+    :raise ValueError, OSError: a file that one names cannot be used, or there is no such event.
+    """
     for one in hooks.webhooks:
+        unknown = sorted(set(one.events) - set(EVENTS))
+        if unknown:
+            known = ", ".join(EVENTS)
+            raise ValueError(f"webhook {one.name}: no event is called {unknown[0]}, but {known}")
         read_secrets(one.secret_file)
         if one.ca_file is not None:
             certificates_in(one.ca_file)
@@ -189,8 +197,15 @@ class EventFeed:
         self._has_started = True
         self.webhooks.set_up(hooks_of(settings))
 
+    def check(self, settings: Settings) -> None:
+        """Whether these settings can be put into force.  :raise ValueError, OSError:"""
+        check(hooks_of(settings))
+
     def configure(self, settings: Settings) -> None:
-        """Other webhooks, if any were served so far.  :raise ValueError, OSError:"""
+        """Put settings into force, if we have started.
+
+        :raise ValueError, OSError: as :meth:`check`, or no place can be kept for a new webhook.
+        """
         if self._has_started:
             self.webhooks.set_up(hooks_of(settings))
 

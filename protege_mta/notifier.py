@@ -27,14 +27,14 @@ from twisted.logger import Logger
 from . import __version__, child
 from .config.http import Webhook
 from .model.ports import StateFailed
-from .model.webhook import Figures
+from .model.webhook import Figures, secrets_of
 from .observe.segments import StoredJournal
 from .state.hooks import HookStore
 from .transport.link import Leave, Ready, Setup, encode, to_child
 from .transport.poster import Answered, Poster, Unanswered
 from .webhook.consumer import Consumer, Post, Wanted
 from .webhook.messages import Told
-from .wire.webhook import secrets_of, signed
+from .wire.webhook import signed
 
 NICENESS: Final = 10
 

@@ -125,8 +125,7 @@ def _replay(
 ) -> None:
     """Send again: the dead letters, or all events behind a cursor.
 
-    What was sent before has the ids that it had.  Without CURSOR (--after "") all events that are
-    kept are sent again.
+    What was sent before has the ids that it had.  An empty cursor stands for the oldest event.
     """
     from ..model.ports import CursorGone
     from ..observe.segments import SegmentReader

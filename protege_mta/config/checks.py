@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from .domains import LmtpDomain, MaildirDomain, TunnelDomain
+from .http import InboundHook, Webhook
 from .identities import AgentEntry, of_entries
 from .model import (
     Dkim,
@@ -46,7 +47,7 @@ def of_table(table: Any) -> Iterator[tuple[str, str]]:
             yield from _of_files(table)
         case Dkim():
             yield from _selectors(table)
-        case AttestationKey() | TrustedKey():
+        case AttestationKey() | TrustedKey() | Webhook() | InboundHook():
             yield from _of_files(table)
         case Relay():
             yield from _relay(table)
@@ -59,7 +60,14 @@ def of_table(table: Any) -> Iterator[tuple[str, str]]:
 
 
 def _of_files(
-    table: Tls | TlsCertificate | DkimSelector | Smarthost | AttestationKey | TrustedKey,
+    table: Tls
+    | TlsCertificate
+    | DkimSelector
+    | Smarthost
+    | AttestationKey
+    | TrustedKey
+    | Webhook
+    | InboundHook,
 ) -> Iterator[tuple[str, str]]:
     from . import credentials
 
@@ -77,11 +85,18 @@ def _of_files(
             yield from credentials.of_ed25519("private_key", table.private_key)
         case TrustedKey():
             yield from credentials.of_ed25519("public_key", table.public_key)
+        case Webhook() | InboundHook():
+            yield from credentials.of_webhook(table)
 
 
 def of_tables(tables: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, str, str]]:
     """Number, key and complaint for each fault between the tables of one array."""
     yield from of_entries([(n, each) for n, each in tables if isinstance(each, AgentEntry)])
+    hooks: dict[str, int] = {}
+    for number, each in tables:
+        if isinstance(each, Webhook) and hooks.setdefault(each.name, number) != number:
+            got = f'got "{each.name}" for #{hooks[each.name]} too'
+            yield number, "name", f"wanted a name of its own, {got}"
     listeners = [(number, each) for number, each in tables if isinstance(each, _LISTENERS)]
     names: dict[str, int] = {}
     for index, (number, listener) in enumerate(listeners):

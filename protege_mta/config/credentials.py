@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from ..dkim import keys
 from ..model.identity import Identity, identity_of
+from ..model.webhook import secrets_of
+from .http import InboundHook, Webhook
 from .kinds import InlineText
 from .model import Smarthost, Tls, TlsCertificate
 
@@ -73,6 +75,17 @@ def identity_in(path: Path | InlineText) -> Identity | NoIdentity:
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         return NoIdentity(f'{wanted}, got "{path}", which is of another kind')
     return identity_of(key.public_key().public_bytes_raw())
+
+
+def of_webhook(webhook: Webhook | InboundHook) -> Iterator[tuple[str, str]]:
+    """Key and complaint for each fault of the files of a webhook; nothing of a secret is told."""
+    if webhook.secret_file is not None:
+        wanted = "wanted a secret a line, whsec_ and base64"
+        try:
+            secrets_of(webhook.secret_file.read_text("ascii"))
+        except (OSError, ValueError):
+            yield "secret_file", f'{wanted}, got "{webhook.secret_file}"'
+    yield from of_ca_file("ca_file", webhook.ca_file)
 
 
 def of_smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:

@@ -1,10 +1,15 @@
-"""How a webhook is."""
+"""What is known of a webhook: its secrets, and how it is."""
 
 from __future__ import annotations
 
-from typing import Literal
+import base64
+import binascii
+from typing import Final, Literal
 
 import msgspec
+
+PREFIX: Final = "whsec_"
+"""Of a secret as text (Standard Webhooks 1.0)."""
 
 State = Literal["ok", "failing", "down"]
 
@@ -34,3 +39,25 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str = ""
     last_delivered_at: float | None = None
     next_try_at: float | None = None
+
+
+def secrets_of(text: str) -> tuple[bytes, ...]:
+    """The keys in a file of secrets, one ``whsec_...`` a line.
+
+    :raise ValueError: there is none, or what is there is no secret.  The text says nothing of it.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        word = line.strip()
+        if not word or word.startswith("#"):
+            continue
+        try:
+            key = base64.b64decode(word.removeprefix(PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not word.startswith(PREFIX) or not key:
+            raise ValueError(f"line {number}: wanted a secret, {PREFIX} and base64")
+        found.append(key)
+    if not found:
+        raise ValueError(f"wanted a secret, {PREFIX} and base64, got nothing")
+    return tuple(found)

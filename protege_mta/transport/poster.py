@@ -156,9 +156,17 @@ class _Drain(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._octets += len(data)
-        if self._octets > ANSWER_OCTETS and self.transport is not None:
-            self.transport.loseConnection()
+        if self._octets > ANSWER_OCTETS:
+            self.abort()
             self._end()
+
+    def abort(self) -> None:
+        """Close the connection, whatever the other end still has to say."""
+        # A body's transport stands in for the real one, and has no word for that: under TLS
+        # loseConnection would wait for the other end.
+        transport: Any = getattr(self.transport, "_producer", None) or self.transport
+        if transport is not None:
+            getattr(transport, "abortConnection", transport.loseConnection)()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if reason.check(ResponseDone, PotentialDataLoss):
@@ -172,12 +180,7 @@ class _Drain(Protocol):
 
 
 def _drained(response: IResponse) -> Deferred[None]:
-    def cancel(_: object) -> None:
-        transport = drain.transport
-        if transport is not None:
-            transport.loseConnection()
-
-    done: Deferred[None] = Deferred(cancel)
+    done: Deferred[None] = Deferred(lambda _: drain.abort())
     drain = _Drain(done)
     response.deliverBody(drain)
     return done

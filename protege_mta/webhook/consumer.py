@@ -87,6 +87,9 @@ class _Parcel:
     :ivar end: the cursor behind them.
     :ivar number: of the dead letter that it was; None for what comes from the journal.
     :ivar passed: how many events of the journal it goes over, those that nobody wants included.
+    :ivar tries: how often it was sent; ``refusals`` how often it was answered with 3xx or 4xx.
+    :ivar refused_since: when it was first answered with an error, POSIX seconds; None while the
+        endpoint does not answer at all.
     """
 
     id: str
@@ -96,10 +99,13 @@ class _Parcel:
     number: int | None = None
     passed: int = 0
     tries: int = 0
-    first_tried_at: float = 0.0
+    refusals: int = 0
+    refused_since: float | None = None
 
     def body(self, *, is_array: bool) -> bytes:
-        return b"[" + b",".join(self.lines) + b"]" if is_array else self.lines[0]
+        if is_array or len(self.lines) > 1:  # a dead letter of when there were batches
+            return b"[" + b",".join(self.lines) + b"]"
+        return self.lines[0]
 
 
 Post = Callable[[str, bytes], "Deferred[Answered | Unanswered]"]
@@ -141,6 +147,7 @@ class Consumer:
         self._saved_at = 0.0
         self._moved = -1  # so that the first look finds another one
         self._ahead: deque[tuple[bytes, str]] = deque()
+        self._is_at_end = False
         self._passed = 0  # events since the cursor that nobody wants
         self._parcel: _Parcel | None = None
         self._failures = 0
@@ -237,9 +244,8 @@ class Consumer:
         self._catch_up()
         parcel = self._parcel or self._from_the_dead() or await self._from_the_journal()
         if parcel is None:
-            return 0.0 if self._ahead else POLL_S
+            return POLL_S if self._is_at_end else 0.0
         self._parcel = parcel
-        parcel.first_tried_at = parcel.first_tried_at or self._now()
         parcel.tries += 1
         body = parcel.body(is_array=self._wanted.batch > 1)
         self._is_posting = True
@@ -311,7 +317,7 @@ class Consumer:
 
     async def _read(self) -> bool:
         """Whether there is something ahead now."""
-        moved = self._moved
+        moved, self._is_at_end = self._moved, True
         try:
             page = await self._journal.after(self._cursor, PAGE_EVENTS)
         except CursorGone as gone:
@@ -321,6 +327,7 @@ class Consumer:
             self._store.advance(self.name, gone.oldest, moved, lost=1)
             self._go_to(gone.oldest)
             return False
+        self._is_at_end = page.is_end
         self._ahead.extend(zip(page.lines, page.ends, strict=True))
         if not page.lines:
             self._cursor = page.cursor
@@ -377,8 +384,11 @@ class Consumer:
             cause = f"status {answer.status}"
             asked_s = retry_after_s(answer.retry_after, self._now())
             wait_s = max(wait_s, min(asked_s, BACKOFF.max_interval_s))
+            if parcel.refused_since is None:
+                parcel.refused_since = self._now()
         else:
             cause = answer.cause
+            parcel.refused_since = None
         if self._failures == DOWN:
             self.log.warn("webhook {name} is down: {cause}", name=self.name, cause=cause)
         self._last_error = cause
@@ -390,15 +400,18 @@ class Consumer:
     def _is_over(self, parcel: _Parcel, status: int) -> bool:
         if status == 410:
             return True
-        if 300 <= status < 500 and status not in PATIENT and parcel.tries >= REFUSALS:
-            return True
-        return self._now() - parcel.first_tried_at >= GIVE_UP_S
+        if 300 <= status < 500 and status not in PATIENT:
+            parcel.refusals += 1
+            if parcel.refusals >= REFUSALS:
+                return True
+        since = parcel.refused_since
+        return since is not None and self._now() - since >= GIVE_UP_S
 
     def _bury(self, parcel: _Parcel, cause: str) -> None:
-        self._parcel = None
         now, tries = self._now(), parcel.tries
         if parcel.number is not None:
             self._store.bury_again(parcel.number, at=now, tries=tries, cause=cause)
+            self._parcel = None
             return
         self._store.bury(
             self.name,
@@ -410,6 +423,7 @@ class Consumer:
             cause=cause,
             lines=parcel.lines,
         )
+        self._parcel = None  # not before it is kept elsewhere
         self._behind(parcel)
         self.log.warn(
             "webhook {name} would not have {id}: {cause}", name=self.name, id=parcel.id, cause=cause

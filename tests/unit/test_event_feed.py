@@ -1,0 +1,145 @@
+"""Tests of the service's half of webhooks: its child is there when it should be, and only then."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from protege_mta.config.http import Webhook
+from protege_mta.event_feed import Webhooks
+from protege_mta.model.webhook import Figures
+from protege_mta.notifier import Hooks
+from protege_mta.observe.segments import SegmentReader, Segments
+from protege_mta.state.hooks import HookStore
+from protege_mta.transport.link import Leave, Link, Ready, Setup, encode, to_child
+from protege_mta.webhook.messages import Told
+
+
+class Child:
+    """A process as far as its parent sees it."""
+
+    def __init__(self, received: Callable[[bytes], None], lost: Callable[[], None]) -> None:
+        self.tell, self.die = received, lost
+        self.heard: list[Any] = []
+        self.is_dropped = False
+
+    def send(self, frame: bytes) -> None:
+        said = to_child(frame)
+        self.heard.append(pickle.loads(said.settings) if isinstance(said, Setup) else said)
+
+    def drop(self) -> None:
+        self.is_dropped = True
+
+
+class Case(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        (self.folder / "secret").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+        self.clock = Clock()
+        self.children: list[Child] = []
+        self.webhooks = Webhooks(self.spawn, self.clock)
+
+    def spawn(self, received: Callable[[bytes], None], lost: Callable[[], None]) -> Link:
+        self.children.append(Child(received, lost))
+        return cast(Link, self.children[-1])
+
+    def hooks(self, *names: str) -> Hooks:
+        hooks = [
+            Webhook(name=name, url="http://127.0.0.1:1/", secret_file=self.folder / "secret")
+            for name in names
+        ]
+        return Hooks(self.folder, self.folder / "journal", tuple(hooks))
+
+
+class ChildTests(Case):
+    def test_none_without_webhooks(self) -> None:
+        self.webhooks.set_up(self.hooks())
+        self.assertEqual(self.children, [])
+        self.successResultOf(self.webhooks.close())
+        self.assertFalse((self.folder / "webhooks.sqlite").exists())
+
+    def test_a_reload(self) -> None:
+        """The child there is hears of it; without webhooks it goes, and with some it comes back."""
+        self.webhooks.set_up(self.hooks("a"))
+        self.webhooks.set_up(self.hooks("a", "b"))
+        [child] = self.children
+        self.assertEqual([len(said.webhooks) for said in child.heard], [1, 2])
+        self.webhooks.set_up(self.hooks())
+        self.assertEqual(child.heard[2], Leave())
+        self.webhooks.set_up(self.hooks("c"))
+        self.assertEqual(len(child.heard), 3)
+        child.die()
+        self.assertEqual([one.name for one in self.children[1].heard[0].webhooks], ["c"])
+
+    def test_a_child_that_is_lost(self) -> None:
+        """Another one comes after a second, later where it never gets ready."""
+        self.webhooks.set_up(self.hooks("a"))
+        self.children[0].tell(encode(Ready(1)))
+        began_at = []
+        for _ in range(3):
+            self.children[-1].die()
+            count = len(self.children)
+            for _ in range(10):
+                self.clock.advance(1)
+                if len(self.children) > count:
+                    break
+            began_at.append(self.clock.seconds())
+        self.assertEqual(began_at, [1, 3, 7])
+
+    def test_the_end(self) -> None:
+        self.webhooks.set_up(self.hooks("a"))
+        closing = self.webhooks.close()
+        self.assertNoResult(closing)
+        self.assertEqual(self.children[0].heard[-1], Leave())
+        self.children[0].die()
+        self.successResultOf(closing)
+        self.clock.advance(100)
+        self.assertEqual(len(self.children), 1)
+
+    def test_figures(self) -> None:
+        self.webhooks.set_up(self.hooks("a"))
+        told = Figures(name="a", state="down", delivered=3)
+        self.children[0].tell(encode(Told([told])))
+        self.assertEqual(self.webhooks.figures(), [told])
+        self.webhooks.set_up(self.hooks())
+        self.assertEqual(list(self.webhooks.figures()), [])
+
+
+class PlaceTests(Case):
+    def test_begins_with_what_comes(self) -> None:
+        """A new webhook has its place before the child is there; one that has been is where it was."""
+        self.webhooks.set_up(self.hooks("early"))
+        segments = Segments(
+            self.folder / "journal",
+            now=lambda: 1_800_000_000.0,
+            failed=self.fail,
+            keep_octets=1_000_000,
+            keep_s=1e6,
+        )
+        segments.open(0)
+        self.addCleanup(segments.close)
+        segments.add([b'{"event":"received","id":"a"}\n'], 30)
+        segments.write()
+        self.webhooks.set_up(self.hooks("early", "late"))
+        store = HookStore(self.folder)
+        self.addCleanup(store.close)
+        early, late = store.standing("early"), store.standing("late")
+        assert early is not None
+        assert late is not None
+        self.assertEqual(early.cursor, "")
+        self.assertEqual(late.cursor, SegmentReader(self.folder / "journal").end())
+
+    def test_what_cannot_be_used(self) -> None:
+        """A secret or certificate that is none changes nothing."""
+        self.webhooks.set_up(self.hooks("a"))
+        (self.folder / "secret").write_text("no secret")
+        self.assertRaises(ValueError, self.webhooks.set_up, self.hooks("a", "b"))
+        (self.folder / "secret").unlink()
+        self.assertRaises(OSError, self.webhooks.set_up, self.hooks("a", "b"))
+        self.assertEqual(len(self.children[0].heard), 1)
