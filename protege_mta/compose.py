@@ -25,6 +25,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
 from .clerk import Clerk
+from .config import bounce_rules
 from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
 from .config.kinds import AnswerRange
 from .config.model import (
@@ -343,11 +344,13 @@ class House:
         by_name = self._smarthost_router()
         locator = self._new_locator(settings, by_name)
         relaying = _relaying(settings, self.agents, self.sessions)
+        classify = bounce_rules.classifier(settings.bounces.rules)
         self.relay_server.configure(settings)
         is_rerouted = self.gateway.configure(settings, relaying, by_name)
 
         is_rerouted = is_rerouted or _routes(settings) != _routes(self.settings)
         self.settings = settings
+        self.events.classify = classify
         self.attest = attest
         self._locator = locator
         self._route(settings)

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from twisted.logger import Logger
 
+from ..model.bounce_class import UNCATEGORIZED, Classify
 from ..model.envelope import Message
 from ..model.hop import Site
 from ..model.outcome import Delivered, Fate, Outcome, TlsFacts, TransientFailure
@@ -21,26 +22,6 @@ from ..model.ports import Peer
 from ..model.reply import Reply, name_of
 from ..model.verdicts import UNCHECKED
 from .metrics import Counts
-
-BounceClass = Literal[
-    "address", "mailbox", "mail-system", "network", "protocol", "content", "policy", "other"
-]
-
-_SUBJECTS: Final[dict[str, BounceClass]] = {
-    "1": "address",
-    "2": "mailbox",
-    "3": "mail-system",
-    "4": "network",
-    "5": "protocol",
-    "6": "content",
-    "7": "policy",
-}
-"""RFC 3463, section 4: the second number of an enhanced status code."""
-
-
-def bounce_class(cause: Reply) -> BounceClass:
-    """What a failure was about, by the subject of its enhanced code; ``other`` without one."""
-    return _SUBJECTS.get(cause.enhanced[2:3], "other")
 
 
 class _Tls(msgspec.Struct, frozen=True, gc=False):
@@ -81,6 +62,8 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     tls: _Tls | None = None
     reply: _Reply | None = None
     bounce_class: str = ""
+    bounce_action: str = ""
+    remedy: str = ""
     next_attempt_at: str = ""
     queued_s: float | UnsetType = UNSET
     header_message_id: str = ""
@@ -110,6 +93,7 @@ class EventLines:
     :param append: takes the line of an event that belongs to no batch (``rejected``).
     :ivar settled: told of each fate and each failed attempt of a recipient, when it is about to be
         made durable: what is told there is no promise.  The next attempt is in POSIX seconds.
+    :ivar classify: what failures were about.
     """
 
     log = Logger()
@@ -121,6 +105,7 @@ class EventLines:
         self._append = append
         self._counts = counts
         self.settled: Settled = _untold
+        self.classify: Classify = lambda reply: UNCATEGORIZED
         self._second = -1
         self._second_text = ""  # as the times of its events begin
         self._ms = -1
@@ -273,8 +258,12 @@ class EventLines:
             event.reply = _reply(outcome.reply)
             return
         event.reply = _reply(outcome.cause)
-        event.bounce_class = kind = bounce_class(outcome.cause)
-        self._counts.failures[event.event, kind] += 1
+        self._classified(event, outcome.cause)
+
+    def _classified(self, event: Event, cause: Reply) -> None:
+        kind = self.classify(cause)
+        event.bounce_class, event.bounce_action, event.remedy = kind.name, kind.action, kind.remedy
+        self._counts.failures[event.event, kind.name] += 1
 
     def _time(self, at: float) -> str:
         """RFC 3339 in UTC with milliseconds; each second, and each millisecond, is formatted once
