@@ -25,7 +25,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from . import __version__, deliverer, outbound
 from .clerk import Clerk
-from .config import bounce_rules
+from .config.bounce_rules import classifier
 from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
 from .config.kinds import AnswerRange
 from .config.model import (
@@ -68,6 +68,7 @@ from .policy.tarpit import Tarpit
 from .policy.verified import Action, Verification
 from .register import Register
 from .relay_server import RelayServer, attester
+from .returns import Returns
 from .routing.agents import AgentRouter
 from .routing.lmtp import LmtpRouter
 from .routing.mx import MxRouter
@@ -312,6 +313,14 @@ class House:
         self.certificates = certificates.Certificates(
             self._put_tls, clock=reactor, now=time.time, in_thread=self._in_thread
         )
+        self.returns = Returns(
+            settings,
+            database=self.database,
+            events=self.events,
+            is_own=lambda address: self.door.relaying.is_own(address),
+        )
+        self.dispatcher.withholding = self.returns.suppression
+        self.submission_door.is_suppressed = self.returns.suppression.refusal
         self.desk = Desk(
             self.spool,
             self.ledger,
@@ -344,13 +353,13 @@ class House:
         by_name = self._smarthost_router()
         locator = self._new_locator(settings, by_name)
         relaying = _relaying(settings, self.agents, self.sessions)
-        classify = bounce_rules.classifier(settings.bounces.rules)
+        classify = classifier(settings.bounces.rules)
         self.relay_server.configure(settings)
         is_rerouted = self.gateway.configure(settings, relaying, by_name)
 
         is_rerouted = is_rerouted or _routes(settings) != _routes(self.settings)
         self.settings = settings
-        self.events.classify = classify
+        self.returns.configure(settings, classify)
         self.attest = attest
         self._locator = locator
         self._route(settings)

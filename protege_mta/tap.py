@@ -203,6 +203,7 @@ class MailService(Service):
         self._recover(house)
         house.register.start()
         house.requests.start()
+        house.returns.start()
         house.relay_server.start()
         house.lag.start()
         house.certificates.start()

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from ..model.bounce_class import UNCATEGORIZED, Classify
 from ..model.envelope import Message
 from ..model.hop import Site
-from ..model.outcome import Delivered, Fate, Outcome, TlsFacts, TransientFailure
+from ..model.outcome import Delivered, Fate, Outcome, PermanentFailure, TlsFacts, TransientFailure
 from ..model.ports import Peer
 from ..model.reply import Reply, name_of
 from ..model.verdicts import UNCHECKED
@@ -64,6 +64,7 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     bounce_class: str = ""
     bounce_action: str = ""
     remedy: str = ""
+    reason: str = ""
     next_attempt_at: str = ""
     queued_s: float | UnsetType = UNSET
     header_message_id: str = ""
@@ -181,7 +182,10 @@ class EventLines:
         event.attempt = attempt
         event.dsn = dsn
         event.queued_s = queued_s = _wait_s(message, now)
-        if outcome is not None:
+        if fate == "suppressed" and isinstance(outcome, PermanentFailure):
+            event.reply = _reply(outcome.cause)
+            event.reason = name_of(outcome.cause).removeprefix("suppressed-")
+        elif outcome is not None:
             self._tell(event, outcome)
         if fate == "delivered" or fate == "relayed":
             self._counts.queued_s[route].observe(queued_s)

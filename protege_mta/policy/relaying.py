@@ -126,6 +126,10 @@ class Relaying:
             return reply
         return TABLE["recipient-ok" if self.may_relay(peer) else "no-relaying"]
 
+    def is_own(self, address: Address) -> bool:
+        """Whether it is at a domain of ours."""
+        return self._mailboxes(address) is not None
+
     def redirected(self, recipient: Recipient) -> Recipient:
         """The recipient as it is queued: a postmaster without a mailbox goes to the configured one."""
         address = recipient.address

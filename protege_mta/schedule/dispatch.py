@@ -35,8 +35,9 @@ from ..model.ports import (
     Recovered,
     Spool,
     Transport,
+    Withholding,
 )
-from ..model.reply import TABLE
+from ..model.reply import TABLE, Reply
 from ..model.status import RecipientStatus
 from .backoff import RetrySchedule, for_agents
 from .entry import DONE, Entry, Health, Report
@@ -44,7 +45,7 @@ from .ledger import Ledger, ends, status_of, waits_until
 from .locator import Locate
 from .prepare import Preparer
 from .sitequeue import Location
-from .verdict import Ended, expired, health, is_absence, is_cut, judge, unclaimed
+from .verdict import Ended, Verdict, expired, health, is_absence, is_cut, judge, unclaimed
 
 if TYPE_CHECKING:
     import random
@@ -76,11 +77,13 @@ class Dispatcher:
     :ivar scheduler: set once, before anything is accepted; it calls back into here.
     :ivar retry: like :attr:`hold_s`, :attr:`preparer` and the routing of :meth:`route_by` set before
         anything is accepted, and again when the configuration is read again.
+    :ivar withholding: who is not written to; None where everybody is.
     :ivar hold_s: how long mail for one of our agents' addresses waits for its agent, in seconds.
     """
 
     log = Logger()
     scheduler: Scheduler
+    withholding: Withholding | None
     retry: RetrySchedule
     hold_s: Callable[[Address], float]
     preparer: Preparer
@@ -104,6 +107,7 @@ class Dispatcher:
         self._locate = locate
         self._now = now
         self._rng = rng
+        self.withholding = None
 
     def route_by(self, hop: Hop) -> None:
         """Routing: the next hop of an address, and whose mail it is.  What is queued follows when it
@@ -275,6 +279,34 @@ class Dispatcher:
             self._unsent(content, entry, location)
 
     def _attempt(self, content: Content, entry: Entry, site: Site) -> None:
+        if self.withholding is not None:
+            stopped = self.withholding.stopped(content.message, entry.recipients, site.kind)
+            if stopped:
+                self._withhold(content, entry, site, stopped)
+                return
+        self._send(content, entry, site)
+
+    def _withhold(
+        self, content: Content, entry: Entry, site: Site, stopped: Mapping[int, Reply]
+    ) -> None:
+        """Write down who is not written to, and go on with the others."""
+        ended = [
+            Ended(index, "suppressed", PermanentFailure(Scope.RECIPIENT, reply))
+            for index, reply in stopped.items()
+        ]
+        page = self._ledger.page(content, entry.transitions, entry.attempts, None, ended)
+
+        def durable(_: None) -> None:
+            entry.recipients = tuple([n for n in entry.recipients if n not in stopped])
+            if entry.recipients:
+                self._send(content, entry, site)
+            else:
+                content.close()
+                self.scheduler.finished(entry, Report(Health.UNKNOWN))
+
+        self._ledger.commit(page).addCallback(durable).addErrback(self._over, content, entry)
+
+    def _send(self, content: Content, entry: Entry, site: Site) -> None:
         attempt = Attempt(
             site,
             entry.hop.name,
@@ -429,12 +461,31 @@ class Dispatcher:
             )
             known = health(outcomes, site.kind) if site is not None else Health.UNKNOWN
             report = Report(known, remaining, attempt, due_at, entry.cause)
-        return self._ledger.commit(page, is_lazy=verdict.is_delivery).addCallbacks(
+        committing = self._learned(message, verdict, site)
+        if committing is None:
+            committing = self._ledger.commit(page, is_lazy=verdict.is_delivery)
+        else:
+            committing.addCallback(lambda _: self._ledger.commit(page))
+        return committing.addCallbacks(
             lambda _: self.scheduler.finished(entry, report),
             lambda failure: self._not_recorded(
                 failure, entry, message, transition, attempt, site, verdict.ended
             ),
         )
+
+    def _learned(
+        self, message: Message, verdict: Verdict, site: Site | None
+    ) -> Deferred[None] | None:
+        """Have it known whom nobody should write to again, before it is written down that this
+        message came to nothing: after a crash in between it is tried once more."""
+        if self.withholding is None:
+            return None
+        failures = [
+            (one.recipient, one.outcome)
+            for one in verdict.ended
+            if one.fate == "bounced" and isinstance(one.outcome, PermanentFailure)
+        ]
+        return self.withholding.learned(message, failures, site) if failures else None
 
     def expired(self, entry: Entry) -> None:
         """The scheduler's word that an entry has run out of time and is out of the schedule."""
