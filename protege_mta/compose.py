@@ -111,6 +111,9 @@ _T = TypeVar("_T")
 MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
 """Of SASL; what submission offers whatever accounts there are."""
 
+TO_RETURNS: Final = NextHop("returns", "")
+"""The way of what other servers report."""
+
 PROBE_S: Final = 30.0
 """How long a site that failed as a whole is left alone at first."""
 
@@ -317,8 +320,13 @@ class House:
             settings,
             database=self.database,
             events=self.events,
+            spool=self.spool,
             is_own=lambda address: self.door.relaying.is_own(address),
+            has_mailbox=lambda address: self.door.relaying.has_mailbox(address),
+            forward=self._forward,
         )
+        self.door.is_return_path = self.returns.is_return_path
+        self.dispatcher.signs = self.returns.signed
         self.dispatcher.withholding = self.returns.suppression
         self.submission_door.is_suppressed = self.returns.suppression.refusal
         self.desk = Desk(
@@ -396,6 +404,8 @@ class House:
         table = RoutingTable(*_routes(settings), self.agents, _shared(settings))
 
         def hop(address: Address, message: Message) -> NextHop:
+            if self.returns.takes(address):
+                return TO_RETURNS
             found = table.hop(address)
             return found if found.kind != "tunnel" else self.gateway.hop(message)
 
@@ -426,6 +436,7 @@ class House:
         )
         found["agent"] = AgentTransport(self.sessions, attest)
         found["tunnel"] = TunnelTransport(self.gateway.lines)
+        found["returns"] = self.returns.transport()
         return found
 
     def _smarthost_router(self) -> SmarthostRouter:
@@ -648,6 +659,16 @@ class House:
         return self._open(
             None,
             given.envelope,
+            origin,
+            lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
+        )
+
+    def _forward(self, envelope: Envelope, origin: Origin) -> Arrival | Reply:
+        """A report goes on to the sender of what it is about."""
+        hostname = self.settings.hostname
+        return self._open(
+            None,
+            self.door.relaying.readdressed(envelope),
             origin,
             lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
         )

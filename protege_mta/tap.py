@@ -203,7 +203,6 @@ class MailService(Service):
         self._recover(house)
         house.register.start()
         house.requests.start()
-        house.returns.start()
         house.relay_server.start()
         house.lag.start()
         house.certificates.start()
@@ -228,6 +227,7 @@ class MailService(Service):
         house.spool.acquire()
         house.database.open()
         house.journal.open()
+        house.returns.start()
         count = 0
         for found in house.requests.restore(house.spool.recover()):
             house.dispatcher.recovered(found)

@@ -6,8 +6,9 @@ from typing import Literal
 
 import attrs
 
-HopKind = Literal["mx", "smarthost", "maildir", "lmtp", "webhook", "agent", "tunnel"]
-"""``agent`` is a relay server's way to one of its agents, ``tunnel`` a gateway's to its relay."""
+HopKind = Literal["mx", "smarthost", "maildir", "lmtp", "webhook", "agent", "tunnel", "returns"]
+"""``agent`` is a relay server's way to one of its agents, ``tunnel`` a gateway's to its relay;
+``returns`` takes what comes back to signed return paths."""
 
 
 @attrs.frozen(cache_hash=True)

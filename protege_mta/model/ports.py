@@ -21,6 +21,7 @@ from .identity import Identity
 from .ids import QueueId
 from .outcome import Fate, Outcome, PermanentFailure, TlsFacts, TransientFailure
 from .reply import Reply
+from .return_path import Sent
 from .status import RecipientStatus
 from .stream import DeliveryState, Stream
 from .value import value
@@ -542,6 +543,11 @@ class Withholding(Protocol):
         """
 
 
+class SignsReturnPath(Protocol):
+    def __call__(self, message: Message, recipients: Sequence[int], kind: HopKind) -> Address:
+        """The reverse-path under which a message goes to some of its recipients."""
+
+
 class JournalReader(Protocol):
     """The events, in order, from any place on."""
 
@@ -727,6 +733,39 @@ class Events(Protocol):
     def moved(
         self, message: Message, recipient: int, transition: int, event: Literal["held", "released"]
     ) -> bytes: ...
+
+    def returned(
+        self,
+        sent: Sent,
+        recipient: int,
+        address: str,
+        action: str,
+        reply: Reply,
+        *,
+        report: QueueId,
+        reporting_mta: str,
+    ) -> bytes:
+        """Another server reports what became of a message that left, long after its fate here.
+
+        :param address: whom it is about, as far as it is known.
+        :param action: of RFC 3464, 2.3.3.
+        :param report: our own name of the report, which makes the event's id.
+        """
+
+    def feedback(
+        self,
+        sent: Sent,
+        recipient: int,
+        address: str,
+        kind: str,
+        *,
+        report: QueueId,
+        user_agent: str,
+    ) -> bytes:
+        """A recipient's provider says what the recipient thinks of a message (RFC 5965).
+
+        :param kind: the feedback type.
+        """
 
     def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
         """Refused at the door: told at once, since there is no message to wait for.

@@ -17,9 +17,11 @@ from twisted.logger import Logger
 from ..model.bounce_class import UNCATEGORIZED, Classify
 from ..model.envelope import Message
 from ..model.hop import Site
+from ..model.ids import QueueId
 from ..model.outcome import Delivered, Fate, Outcome, PermanentFailure, TlsFacts, TransientFailure
 from ..model.ports import Peer
 from ..model.reply import Reply, name_of
+from ..model.return_path import Sent
 from ..model.verdicts import UNCHECKED
 from .metrics import Counts
 
@@ -65,6 +67,10 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     bounce_action: str = ""
     remedy: str = ""
     reason: str = ""
+    action: str = ""
+    feedback_type: str = ""
+    user_agent: str = ""
+    report_id: str = ""
     next_attempt_at: str = ""
     queued_s: float | UnsetType = UNSET
     header_message_id: str = ""
@@ -197,6 +203,62 @@ class EventLines:
     ) -> bytes:
         """A person, or a rule, put the recipient aside or back."""
         return _line(self._about(message, recipient, transition, event, "", self._now()))
+
+    def returned(
+        self,
+        sent: Sent,
+        recipient: int,
+        address: str,
+        action: str,
+        reply: Reply,
+        *,
+        report: QueueId,
+        reporting_mta: str,
+    ) -> bytes:
+        """Another server reports what became of a message that it, or one before it, had taken."""
+        event = self._of_report(sent, recipient, address, "returned", report)
+        event.action = action
+        event.mx = reporting_mta
+        event.reply = _reply(reply)
+        if reply.code >= 400:
+            self._classified(event, reply)
+        return _line(event)
+
+    def feedback(
+        self,
+        sent: Sent,
+        recipient: int,
+        address: str,
+        kind: str,
+        *,
+        report: QueueId,
+        user_agent: str,
+    ) -> bytes:
+        """A recipient's provider says what the recipient thinks of a message."""
+        event = self._of_report(sent, recipient, address, "feedback", report)
+        event.feedback_type = kind
+        event.user_agent = user_agent
+        return _line(event)
+
+    def _of_report(
+        self, sent: Sent, recipient: int, address: str, name: str, report: QueueId
+    ) -> Event:
+        """What both have; told again after a crash it has the same id, by that of the report."""
+        self._counts.events[name, ""] += 1
+        return Event(
+            event=name,
+            id=f"{sent.id}.{recipient}.{report}",
+            at=self._time(self._now()),
+            message_id=sent.id,
+            recipient=address,
+            sender=sent.sender or UNSET,
+            source=sent.source,
+            identity=sent.identity,
+            tenant=sent.tenant,
+            campaign=sent.campaign,
+            header_message_id=sent.header_message_id,
+            report_id=report,
+        )
 
     def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
         """Refused at the door; the id is ``session.0.count``.

@@ -33,6 +33,7 @@ from ..model.ports import (
     Events,
     NoSuchMessage,
     Recovered,
+    SignsReturnPath,
     Spool,
     Transport,
     Withholding,
@@ -44,6 +45,7 @@ from .entry import DONE, Entry, Health, Report
 from .ledger import Ledger, ends, status_of, waits_until
 from .locator import Locate
 from .prepare import Preparer
+from .readdressed import Readdressed
 from .sitequeue import Location
 from .verdict import Ended, Verdict, expired, health, is_absence, is_cut, judge, unclaimed
 
@@ -78,12 +80,14 @@ class Dispatcher:
     :ivar retry: like :attr:`hold_s`, :attr:`preparer` and the routing of :meth:`route_by` set before
         anything is accepted, and again when the configuration is read again.
     :ivar withholding: who is not written to; None where everybody is.
+    :ivar signs: makes signed return paths; None for the senders' own.
     :ivar hold_s: how long mail for one of our agents' addresses waits for its agent, in seconds.
     """
 
     log = Logger()
     scheduler: Scheduler
     withholding: Withholding | None
+    signs: SignsReturnPath | None
     retry: RetrySchedule
     hold_s: Callable[[Address], float]
     preparer: Preparer
@@ -108,6 +112,7 @@ class Dispatcher:
         self._now = now
         self._rng = rng
         self.withholding = None
+        self.signs = None
 
     def route_by(self, hop: Hop) -> None:
         """Routing: the next hop of an address, and whose mail it is.  What is queued follows when it
@@ -307,10 +312,15 @@ class Dispatcher:
         self._ledger.commit(page).addCallback(durable).addErrback(self._over, content, entry)
 
     def _send(self, content: Content, entry: Entry, site: Site) -> None:
+        sent = content
+        if self.signs is not None:
+            sender = self.signs(content.message, entry.recipients, site.kind)
+            if sender != content.message.envelope.sender:
+                sent = Readdressed(content, sender)
         attempt = Attempt(
             site,
             entry.hop.name,
-            content,
+            sent,
             entry.recipients,
             self.preparer.of(content, entry.recipients),
         )

@@ -29,6 +29,7 @@ WINDOWS: Final[Mapping[HopKind, WindowSettings]] = MappingProxyType(
         "webhook": WindowSettings(5, 20),
         "agent": WindowSettings(5, 20),
         "tunnel": WindowSettings(10, 100),
+        "returns": WindowSettings(5, 20),
     }
 )
 """Other people's hosts are treated with care; our own take more."""
