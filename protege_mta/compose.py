@@ -573,6 +573,7 @@ class House:
         app = http_listener.new_app()
         http_metrics.add(app, self.metrics)
         http_health.add(app, self.health)
+        self.returns.serve_links(app)
         factory = http_listener.site(app, clock=self.reactor, limits=http_listener.HttpLimits())
         self.http[listener.name] = factory
         if listener.tls:

@@ -8,8 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from klein import Klein
+
 from .config.bounce_rules import classifier
 from .config.model import Settings
+from .http import suppressions, unsubscribe
+from .http.endpoint import Authenticate
+from .http.reading import ReadLimits
 from .model.address import NULL, Address, domain_of
 from .model.bounce_class import Classify
 from .model.domain import ascii_domain
@@ -18,6 +23,7 @@ from .model.hop import HopKind
 from .model.ports import Spool
 from .model.return_path import ReturnPaths, UnsubscribeLinks
 from .observe.events import EventLines
+from .policy.buckets import Buckets
 from .policy.returned import Forward, ReturnsTransport
 from .policy.suppression import Suppression
 from .state.database import Database
@@ -26,6 +32,10 @@ from .state.suppression import StoredSuppressions
 
 _SOURCES: Final = frozenset(("http", "submission"))
 _KINDS: Final[frozenset[HopKind]] = frozenset(("mx", "smarthost"))
+
+
+LINKS_PER_MINUTE: Final = 60
+"""So often a client may come to links to unsubscribe; providers come for all of their users."""
 
 
 class Returns:
@@ -58,6 +68,7 @@ class Returns:
         self._has_mailbox = has_mailbox
         self._forward = forward
         self._has_verp = False
+        self._links_asked = Buckets(time.monotonic, LINKS_PER_MINUTE)
         self.suppressions = StoredSuppressions(database, time.time)
         self.sent = SentMessages(database, time.time)
         classify = classifier(settings.bounces.rules)
@@ -83,6 +94,25 @@ class Returns:
         self.links = UnsubscribeLinks(secret)
         self.suppressions.start()
         self.sent.start()
+
+    # --- HTTP ------------------------------------------------------------------------------------
+
+    def serve_links(self, app: Klein) -> None:
+        """Put the links to unsubscribe on an app."""
+        unsubscribe.add(
+            app,
+            read=lambda token: self.links.read(token),
+            unsubscribe=lambda found: self.suppression.unsubscribed(
+                Address(found.address), found.tenant, found.message_id
+            ),
+            may=self._links_asked.take,
+        )
+
+    def serve_list(self, app: Klein, authenticate: Authenticate, limits: ReadLimits) -> None:
+        """Put the suppression list on an app."""
+        suppressions.add(
+            app, self.suppressions, authenticate=authenticate, now=time.time, limits=limits
+        )
 
     # --- signed return paths ---------------------------------------------------------------------
 

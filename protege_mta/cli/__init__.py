@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "explain": "explain",
     "sendmail": "sendmail",
     "user": "user",
+    "suppression": "suppression",
     "tunnel": "tunnel",
     "dkim": "dkim",
     "dns": "dns",

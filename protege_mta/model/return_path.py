@@ -110,7 +110,7 @@ class ReturnPaths:
         return _SHAPE.fullmatch(local_part_of(address).lower())
 
     def _sealed(self, said: str, domain: str) -> str:
-        digest = hmac.digest(self._key, f"{said}@{domain.lower()}".encode(), "sha256")
+        digest = hmac.digest(self._key, _octets(f"{said}@{domain.lower()}"), "sha256")
         return _digits(int.from_bytes(digest[:10], "big"), 16)
 
 
@@ -155,6 +155,10 @@ class UnsubscribeLinks:
 
     def _seal(self, said: bytes) -> bytes:
         return hmac.new(self._key, said, hashlib.sha256).digest()[:_LINK_OCTETS]
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _digits(number: int, count: int) -> str:

@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+import attrs
 
 from .address import Address, domain_of, local_part_of, parse
 from .domain import ascii_domain
 
+if TYPE_CHECKING:
+    from .ports import Suppressed
+
 Reason = Literal["hard_bounce", "complaint", "unsubscribe", "manual", "policy"]
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+
+
+Place = tuple[str, str, str]
+"""Address, tenant and reason: what the list is in order of."""
+
+
+@attrs.frozen
+class Chosen:
+    """Which entries.  What is None or empty chooses nothing.
+
+    :ivar address: normalised.
+    :ivar domain: in lower case, with A-labels.
+    :ivar tenants: those of these tenants only, the empty one for everybody's among them.
+    :ivar at: those that hold then, POSIX seconds.
+    """
+
+    address: str = ""
+    domain: str = ""
+    reason: str = ""
+    tenants: tuple[str, ...] | None = None
+    at: float | None = None
+
+
+def place_of(entry: Suppressed) -> Place:
+    return (entry.address, entry.tenant, entry.reason)
 
 
 def normalised(text: str) -> str | None:

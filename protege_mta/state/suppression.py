@@ -10,11 +10,10 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-import attrs
 from twisted.internet.defer import Deferred
 
 from ..model.ports import Suppressed
-from ..model.suppression import normalised
+from ..model.suppression import Chosen, Place, normalised
 from .database import Database, Generation
 
 _COLUMNS: Final = "address, tenant, reason, since, until, detail, message_id"
@@ -25,44 +24,6 @@ _FIND: Final = (
     "ORDER BY until IS NULL DESC, until DESC LIMIT 1"
 )
 
-Place = tuple[str, str, str]
-"""Address, tenant and reason: what rows are in order of."""
-
-
-@attrs.frozen
-class Chosen:
-    """Which rows.  What is None or empty chooses nothing.
-
-    :ivar tenants: those of these tenants only, the empty one for everybody's among them.
-    :ivar at: those that hold then, POSIX seconds.
-    """
-
-    address: str = ""
-    domain: str = ""
-    reason: str = ""
-    tenants: tuple[str, ...] | None = None
-    at: float | None = None
-
-    def where(self) -> tuple[str, list[Any]]:
-        """The condition in SQL, and what it is about."""
-        terms, values = ["1"], list[Any]()
-        if self.address:
-            terms.append("address = ?")
-            values.append(self.address)
-        if self.domain:
-            terms.append("substr(address, instr(address, '@') + 1) = ?")
-            values.append(self.domain)
-        if self.reason:
-            terms.append("reason = ?")
-            values.append(self.reason)
-        if self.tenants is not None:
-            terms.append(f"tenant IN ({', '.join('?' * len(self.tenants))})")
-            values += self.tenants
-        if self.at is not None:
-            terms.append("(until IS NULL OR until > ?)")
-            values.append(self.at)
-        return " AND ".join(terms), values
-
 
 def put(connection: sqlite3.Connection, entries: Iterable[Suppressed]) -> None:
     """Keep these in the place of those of the same address, tenant and reason.  Addresses are
@@ -72,7 +33,7 @@ def put(connection: sqlite3.Connection, entries: Iterable[Suppressed]) -> None:
 
 def remove(connection: sqlite3.Connection, chosen: Chosen) -> int:
     """Forget entries.  :return: how many there were."""
-    where, values = chosen.where()
+    where, values = _where(chosen)
     return connection.execute(f"DELETE FROM suppression WHERE {where}", values).rowcount
 
 
@@ -83,7 +44,7 @@ def page(
 
     :param after: the last place there was; None to begin.
     """
-    where, values = chosen.where()
+    where, values = _where(chosen)
     if after is not None:
         where += " AND (address, tenant, reason) > (?, ?, ?)"
         values += after
@@ -95,8 +56,25 @@ def page(
     return [_entry(row) for row in rows]
 
 
-def place_of(entry: Suppressed) -> Place:
-    return (entry.address, entry.tenant, entry.reason)
+def _where(chosen: Chosen) -> tuple[str, list[Any]]:
+    """The condition in SQL, and what it is about."""
+    terms, values = ["1"], list[Any]()
+    if chosen.address:
+        terms.append("address = ?")
+        values.append(chosen.address)
+    if chosen.domain:
+        terms.append("substr(address, -length(?) - 1) = '@' || ?")
+        values += (chosen.domain, chosen.domain)
+    if chosen.reason:
+        terms.append("reason = ?")
+        values.append(chosen.reason)
+    if chosen.tenants is not None:
+        terms.append(f"tenant IN ({', '.join('?' * len(chosen.tenants))})")
+        values += chosen.tenants
+    if chosen.at is not None:
+        terms.append("(until IS NULL OR until > ?)")
+        values.append(chosen.at)
+    return " AND ".join(terms), values
 
 
 def _row(entry: Suppressed) -> Sequence[Any]:

@@ -8,8 +8,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.config.bounce_rules import classifier
 from protege_mta.message.report import Complaint, Notification, read
+from protege_mta.model.address import Address
 
 from ..corpora import reports
+
+READER: Final = Address("reader@example.net")
+PATH: Final = Address("b+x@ours.test")
 
 NOTIFIED: Final = {
     "postfix": [("gone@example.net", "failed", "550 5.1.1", "InvalidRecipient")],
@@ -78,9 +82,7 @@ class ComplaintTests(SynchronousTestCase):
     def test_in_full(self) -> None:
         self.assertEqual(
             self.complaint("arf-yahoo"),
-            Complaint(
-                "abuse", "Yahoo!-Mail-Feedback/2.0", ("reader@example.net",), ("b+x@ours.test",)
-            ),
+            Complaint("abuse", "Yahoo!-Mail-Feedback/2.0", (READER,), (PATH,)),
         )
 
     def test_without_the_recipient(self) -> None:

@@ -15,10 +15,10 @@ from protege_mta.model.ids import QueueId
 from protege_mta.model.outcome import Contact, Outcome, PermanentFailure, Scope
 from protege_mta.model.ports import StateFailed, Suppressed, Transport
 from protege_mta.model.reply import TABLE, Reply
-from protege_mta.model.suppression import normalised
+from protege_mta.model.suppression import Chosen, normalised, place_of
 from protege_mta.policy.suppression import Suppression
 from protege_mta.schedule.intake import Arriving
-from protege_mta.state.suppression import Chosen, StoredSuppressions, place_of
+from protege_mta.state.suppression import StoredSuppressions
 from protege_mta.testing.states import HeldDatabase
 from protege_mta.testing.transports import ScriptedTransport
 
@@ -318,10 +318,13 @@ class LearnedTests(WithheldCase):
         what it has taught itself."""
         self.database.is_holding = True
         id = self.bounced(UNKNOWN)
-        committed = []
-        self.patch(
-            self.ledger, "commit", lambda *page, **more: committed.append(page) or Deferred()
-        )
+        committed: list[object] = []
+
+        def commit(page: object, **more: object) -> Deferred[None]:
+            committed.append(page)
+            return Deferred()
+
+        self.patch(self.ledger, "commit", commit)
         self.database.turn()
         self.assertEqual((len(committed), self.listed()), (1, [("b@b.test", "t", "hard_bounce")]))
         self.transport.script.append({0: UNKNOWN})
