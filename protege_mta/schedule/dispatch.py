@@ -64,6 +64,7 @@ Hop = Callable[[Address, Message], NextHop]
 
 LOCAL_TROUBLE: Final = TransientFailure(Scope.MESSAGE, TABLE["local-error"])
 _ALONE: Final = (0,)
+_NOBODY: Final[Mapping[int, Reply]] = {}
 LEAVE_UPDATES: Final = 1000
 """So many updates go into one batch at the end."""
 RETURN_S: Final = 600.0
@@ -258,6 +259,15 @@ class Dispatcher:
         if self._has_old_routes and self._is_rerouted(entry, content.message):
             content.close()
             return
+        stopped = self._stopped(content, entry)
+        if stopped:
+            self._withhold(content, entry, stopped, lambda: self._put_off(content, entry, failure))
+        else:
+            self._put_off(content, entry, failure)
+
+    def _put_off(
+        self, content: Content, entry: Entry, failure: TransientFailure | PermanentFailure
+    ) -> None:
         outcomes = [(index, failure) for index in entry.recipients]
         if self._is_in_vain(entry, outcomes):
             content.close()
@@ -284,17 +294,25 @@ class Dispatcher:
             self._unsent(content, entry, location)
 
     def _attempt(self, content: Content, entry: Entry, site: Site) -> None:
-        if self.withholding is not None:
-            stopped = self.withholding.stopped(content.message, entry.recipients, site.kind)
-            if stopped:
-                self._withhold(content, entry, site, stopped)
-                return
-        self._send(content, entry, site)
+        stopped = self._stopped(content, entry)
+        if stopped:
+            self._withhold(content, entry, stopped, lambda: self._send(content, entry, site))
+        else:
+            self._send(content, entry, site)
+
+    def _stopped(self, content: Content, entry: Entry) -> Mapping[int, Reply]:
+        if self.withholding is None:
+            return _NOBODY
+        return self.withholding.stopped(content.message, entry.recipients, entry.hop.kind)
 
     def _withhold(
-        self, content: Content, entry: Entry, site: Site, stopped: Mapping[int, Reply]
+        self,
+        content: Content,
+        entry: Entry,
+        stopped: Mapping[int, Reply],
+        go_on: Callable[[], None],
     ) -> None:
-        """Write down who is not written to, and go on with the others."""
+        """Write down who is not written to, and go on with the others, if there are any."""
         ended = [
             Ended(index, "suppressed", PermanentFailure(Scope.RECIPIENT, reply))
             for index, reply in stopped.items()
@@ -304,7 +322,7 @@ class Dispatcher:
         def durable(_: None) -> None:
             entry.recipients = tuple([n for n in entry.recipients if n not in stopped])
             if entry.recipients:
-                self._send(content, entry, site)
+                go_on()
             else:
                 content.close()
                 self.scheduler.finished(entry, Report(Health.UNKNOWN))

@@ -22,7 +22,7 @@ from protege_mta.state.suppression import StoredSuppressions
 from protege_mta.testing.states import HeldDatabase
 from protege_mta.testing.transports import ScriptedTransport
 
-from .test_schedule_dispatch import GREYLISTED, UNKNOWN, FlowCase
+from .test_schedule_dispatch import DOWN, GREYLISTED, UNKNOWN, FlowCase
 
 HOST = Contact("mx.b.test", "192.0.2.1")
 BLOCKED = PermanentFailure(
@@ -190,6 +190,13 @@ class WithheldTests(WithheldCase):
         self.assertEqual((event["reason"], event["reply"]["code"]), ("complaint", 550))
         self.assertNotIn("dsn", event)
         self.assertNotIn("bounce_class", event)
+
+    def test_whose_host_cannot_be_found_is_not_looked_for(self) -> None:
+        self.missing["b.test"] = DOWN
+        self.add("b@b.test")
+        id = self.hand_in("b@b.test")
+        self.assertEqual(self.events(id)[-1], ("suppressed", "b@b.test"))
+        self.assertEqual(self.spool.ids(), [])
 
     def test_the_others_get_it(self) -> None:
         self.add("b@b.test")
