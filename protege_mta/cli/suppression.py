@@ -103,7 +103,9 @@ def _check(address: str, tenant: str | None, config: Path | None, as_json: bool)
 @command.command("add")
 @_address_argument
 @_tenant_option
-@click.option("--reason", type=click.Choice(_REASONS), default="manual", show_default=True)
+@click.option(
+    "--reason", type=click.Choice(_REASONS), default="manual", show_default=True, help="Why."
+)
 @click.option(
     "--for",
     "days",
@@ -185,7 +187,7 @@ def _export(is_csv: bool, tenant: str | None, reason: str | None, config: Path |
 
 
 @command.command("import")
-@click.argument("file", type=click.File("r", encoding="utf-8", errors="replace"))
+@click.argument("file", type=click.File("r", encoding="utf-8", errors="replace", lazy=True))
 @click.option("--csv", "is_csv", is_flag=True, help="CSV; JSON lines unless given.")
 @click.option("--tenant", metavar="T", help="Whose the lines are that name no tenant.")
 @config_option

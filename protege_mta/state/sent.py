@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,6 +35,7 @@ class SentMessages:
         self._database = database
         self._now = now
         self._noted: dict[QueueId, None] = {}
+        self._writing: dict[QueueId, Sent] = {}  # a report may be faster than the disk
         self._count = 0
 
     def start(self) -> None:
@@ -48,29 +50,32 @@ class SentMessages:
             del self._noted[next(iter(self._noted))]
         self._noted[message.id] = None
         envelope, origin = message.envelope, message.origin
-        facts = json.dumps(
-            [
-                envelope.sender,
-                [one.address for one in envelope.recipients],
-                origin.source,
-                origin.identity,
-                origin.tenant,
-                origin.campaign,
-                message.header_message_id,
-            ]
+        sent = Sent(
+            message.id,
+            envelope.sender,
+            tuple([one.address for one in envelope.recipients]),
+            origin.source,
+            origin.identity,
+            origin.tenant,
+            origin.campaign,
+            message.header_message_id,
         )
-        row = (message.id, self._now(), facts)
+        row = (sent.id, self._now(), json.dumps(attrs.astuple(sent)[1:]))
+        self._writing[sent.id] = sent
         self._write(
             lambda connection: connection.execute(
                 "INSERT OR IGNORE INTO sent VALUES (?, ?, ?)", row
-            ),
-        )
+            )
+        ).addCallback(lambda _: self._writing.pop(sent.id))
         self._count += 1
         if self._count % _SWEEP == 0:
             self._write(self._sweep)
 
     def find(self, id: QueueId) -> Sent | None:
         """:raise StateFailed:"""
+        writing = self._writing.get(id)
+        if writing is not None:
+            return writing
         with self._database.snapshot() as connection:
             for (facts,) in connection.execute(
                 "SELECT facts FROM sent WHERE message_id = ?", (id,)
@@ -79,9 +84,10 @@ class SentMessages:
                 return Sent(id, sender, tuple(recipients), *rest)
         return None
 
-    def _write(self, change: Callable[[sqlite3.Connection], object]) -> None:
+    def _write(self, change: Callable[[sqlite3.Connection], object]) -> Deferred[object]:
+        """Never fails."""
         writing: Deferred[object] = self._database.write(change)
-        writing.addErrback(self._not_noted)
+        return writing.addErrback(self._not_noted)
 
     def _sweep(self, connection: sqlite3.Connection) -> None:
         old = self._now() - (DAYS + 1) * 86_400

@@ -60,6 +60,11 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(self.do("export").out, exported)
         self.assertTrue(self.do("export", "--csv").out.startswith("address,reason,tenant,"))
 
+    def test_a_file_that_is_not_there(self) -> None:
+        done = self.do("import", str(self.folder / "gone.csv"))
+        self.assertNotEqual(done.code, 0)
+        self.assertIn("No such file", done.err)
+
     def test_no_address(self) -> None:
         for command in ("add", "remove", "check"):
             self.assertEqual(self.do(command, "nobody").code, 64)

@@ -146,6 +146,15 @@ class NotifiedTests(ReturnedCase):
         self.come_back("postfix")
         self.assertEqual(self.maildirs.attempts, [])
 
+    def test_a_report_that_is_faster_than_the_disk(self) -> None:
+        """What is known of the message is known from its first attempt on."""
+        self.database.is_holding = True
+        self.hand_in("gone@example.net")
+        self.come_back("postfix")
+        self.database.turn()
+        self.assertEqual(self.last("returned")["sender"], "a@ours.test")
+        self.assertEqual(self.listed(), [("gone@example.net", "t", "hard_bounce")])
+
     def test_several_recipients(self) -> None:
         """Found by their addresses; a delay is told and suppresses nobody."""
         id = self.hand_in("late@example.net", "GONE@example.net")
