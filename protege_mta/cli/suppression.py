@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -41,16 +42,18 @@ def command() -> None:
     """
 
 
-def _address(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def _address(value: str) -> str:
     from ..model.suppression import normalised
 
     address = normalised(value)
     if address is None:
-        raise click.BadParameter(f"wanted an address such as a@example.org, got {value!r}")
+        raise click.BadParameter(
+            f"wanted an address such as a@example.org, got {value!r}", param_hint="ADDRESS"
+        )
     return address
 
 
-_address_argument: Final = click.argument("address", callback=_address)
+_address_argument: Final = click.argument("address")
 
 
 @command.command("list")
@@ -87,6 +90,7 @@ def _check(address: str, tenant: str | None, config: Path | None, as_json: bool)
 
     from ..model.suppression_file import members_of
 
+    address = _address(address)
     chosen = attrs.evolve(
         _chosen(None, None, None), address=address, tenants=tuple({"", tenant or ""})
     )
@@ -131,7 +135,7 @@ def _add(
     from ..state.database import transaction
     from ..state.suppression import put
 
-    now = time.time()
+    address, now = _address(address), time.time()
     until = None if days is None else now + days * 86_400
     entry = Suppressed(address, reason, tenant or "", now, until, detail[:300])
     with state(config, is_made=True) as connection, transaction(connection):
@@ -157,6 +161,7 @@ def _remove(
     from ..state.database import transaction
     from ..state.suppression import remove
 
+    address = _address(address)
     chosen = attrs.evolve(_chosen(tenant, reason, None), address=address, at=None)
     with state(config) as connection, transaction(connection):
         count = remove(connection, chosen)
@@ -187,14 +192,12 @@ def _export(is_csv: bool, tenant: str | None, reason: str | None, config: Path |
 
 
 @command.command("import")
-@click.argument("file", type=click.File("r", encoding="utf-8", errors="replace", lazy=True))
+@click.argument("file")
 @click.option("--csv", "is_csv", is_flag=True, help="CSV; JSON lines unless given.")
 @click.option("--tenant", metavar="T", help="Whose the lines are that name no tenant.")
 @config_option
 @json_option
-def _import(
-    file: IO[str], is_csv: bool, tenant: str | None, config: Path | None, as_json: bool
-) -> int:
+def _import(file: str, is_csv: bool, tenant: str | None, config: Path | None, as_json: bool) -> int:
     """Add the lines of a file, "-" for stdin.
 
     Lines that are no entries are told and left out; the exit status is 65 then.
@@ -204,8 +207,9 @@ def _import(
     from ..state.suppression import put
 
     added = refused = 0
-    rows = read(_watched(file), "csv" if is_csv else "jsonl", time.time(), tenant)
-    with state(config, is_made=True) as connection:
+    form: Form = "csv" if is_csv else "jsonl"
+    with _opened(file) as lines, state(config, is_made=True) as connection:
+        rows = read(_watched(lines), form, time.time(), tenant)
         while some := list(islice(rows, _AT_ONCE)):
             good = [one for one in some if not isinstance(one, BadLine)]
             with transaction(connection):
@@ -221,6 +225,13 @@ def _import(
     else:
         write(f"added {added}, left out {refused}")
     return os.EX_DATAERR if refused else os.EX_OK
+
+
+def _opened(file: str) -> AbstractContextManager[IO[str]]:
+    try:
+        return click.open_file(file, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise Fault(f"{file}: {error.strerror}", os.EX_NOINPUT) from error
 
 
 def _watched(file: IO[str]) -> Iterator[str]:
