@@ -26,6 +26,7 @@ from twisted.internet.threads import deferToThreadPool
 from . import __version__, deliverer, inbound_hooks, outbound
 from .child import spawner
 from .clerk import Clerk
+from .config.bounce_rules import classifier
 from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
 from .config.kinds import AnswerRange
 from .config.model import (
@@ -70,6 +71,7 @@ from .policy.tarpit import Tarpit
 from .policy.verified import Action, Verification
 from .register import Register
 from .relay_server import RelayServer, attester
+from .returns import Returns
 from .routing.agents import AgentRouter
 from .routing.lmtp import LmtpRouter
 from .routing.mx import MxRouter
@@ -114,6 +116,9 @@ MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
 """Of SASL; what submission offers whatever accounts there are."""
 
 SANDBOX: Final = NextHop("sandbox", "")
+
+TO_RETURNS: Final = NextHop("returns", "")
+"""The way of what other servers report."""
 
 PROBE_S: Final = 30.0
 """How long a site that failed as a whole is left alone at first."""
@@ -338,6 +343,19 @@ class House:
         self.certificates = certificates.Certificates(
             self._put_tls, clock=reactor, now=time.time, in_thread=self._in_thread
         )
+        self.returns = Returns(
+            settings,
+            database=self.database,
+            events=self.events,
+            spool=self.spool,
+            is_own=lambda address: self.door.relaying.is_own(address),
+            has_mailbox=lambda address: self.door.relaying.has_mailbox(address),
+            forward=self._forward,
+        )
+        self.door.is_return_path = self.returns.is_return_path
+        self.dispatcher.signs = self.returns.signed
+        self.dispatcher.withholding = self.returns.suppression
+        self.submission_door.is_suppressed = self.returns.suppression.refusal
         self.desk = Desk(
             self.spool,
             self.ledger,
@@ -372,12 +390,14 @@ class House:
         locator = self._new_locator(settings, by_name)
         relaying = _relaying(settings, self.agents, self.sessions)
         self.feed.check(settings)
+        classify = classifier(settings.bounces.rules)
         self.relay_server.configure(settings)
         is_rerouted = self.gateway.configure(settings, relaying, by_name)
 
         self.feed.configure(settings)
         is_rerouted = is_rerouted or _routes(settings) != _routes(self.settings)
         self.settings = settings
+        self.returns.configure(settings, classify)
         self.attest = attest
         self._locator = locator
         self._route(settings)
@@ -417,6 +437,8 @@ class House:
         def hop(address: Address, message: Message) -> NextHop:
             if message.origin.is_sandbox:
                 return SANDBOX
+            if self.returns.takes(address):
+                return TO_RETURNS
             found = table.hop(address)
             return found if found.kind != "tunnel" else self.gateway.hop(message)
 
@@ -449,6 +471,7 @@ class House:
         found["agent"] = AgentTransport(self.sessions, attest)
         found["tunnel"] = TunnelTransport(self.gateway.lines)
         found["webhook"] = inbound_hooks.transport(self.reactor, settings, self._in_thread)
+        found["returns"] = self.returns.transport()
         return found
 
     def _smarthost_router(self) -> SmarthostRouter:
@@ -601,6 +624,7 @@ class House:
         http_metrics.add(app, self.metrics)
         http_health.add(app, self.health)
         self.injection.add(app)
+        self.returns.serve_links(app)
         limits = http_listener.HttpLimits(body_octets=self.settings.api.body_octets)
         factory = http_listener.site(app, clock=self.reactor, limits=limits)
         self.http[listener.name] = factory
@@ -691,6 +715,16 @@ class House:
         return self._open(
             None,
             given.envelope,
+            origin,
+            lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
+        )
+
+    def _forward(self, envelope: Envelope, origin: Origin) -> Arrival | Reply:
+        """A report goes on to the sender of what it is about."""
+        hostname = self.settings.hostname
+        return self._open(
+            None,
+            self.door.relaying.readdressed(envelope),
             origin,
             lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
         )

@@ -228,6 +228,7 @@ class MailService(Service):
         house.spool.acquire()
         house.database.open()
         house.journal.open()
+        house.returns.start()
         count = 0
         for found in house.requests.restore(house.spool.recover()):
             house.dispatcher.recovered(found)

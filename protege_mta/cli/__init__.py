@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "sendmail": "sendmail",
     "user": "user",
     "apikey": "apikey",
+    "suppression": "suppression",
     "tunnel": "tunnel",
     "webhook": "webhook",
     "dkim": "dkim",

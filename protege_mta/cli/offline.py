@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from ..clerk import Clerk
 from ..compose import spool_settings
+from ..config.bounce_rules import classifier
 from ..config.model import Settings
 from ..event_feed import journal_of
 from ..model.ports import SpoolLocked
@@ -99,7 +100,9 @@ def offline_desk(settings: Settings) -> Iterator[OfflineDesk]:
         for _ in spool.recover():
             pass
         journal.recover(spool.recover_events(journal.synced()))
-        yield OfflineDesk(spool, EventLines(time.time, journal.append, Counts()), settings)
+        events = EventLines(time.time, journal.append, Counts())
+        events.classify = lambda reply: classifier(settings.bounces.rules)(reply)
+        yield OfflineDesk(spool, events, settings)
     finally:
         _result_of(spool.close())
         journal.close()

@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 
 from .domains import LmtpDomain, MaildirDomain, TunnelDomain
-from .http import InboundHook, Webhook
+from .http import Bounces, InboundHook, Webhook
 from .identities import AgentEntry, of_entries
 from .model import (
     Dkim,
@@ -51,6 +51,8 @@ def of_table(table: Any) -> Iterator[tuple[str, str]]:
             yield from _of_files(table)
         case Relay():
             yield from _relay(table)
+        case Bounces():
+            yield from _bounces(table)
         case MaildirDomain() | LmtpDomain() if table.shared and "*" in table.recipients:
             yield "shared", 'wanted the local-parts that are here under recipients, got "*"'
         case Outbound(route="smarthost", smarthost=None):
@@ -180,6 +182,16 @@ def _relay(relay: Relay) -> Iterator[tuple[str, str]]:
     if relay.unattested == "refuse" and not relay.trusted:
         yield "trusted", 'wanted one key at least, since unattested = "refuse", got none'
     yield from credentials.of_ca_file("ca_file", relay.ca_file)
+
+
+def _bounces(bounces: Bounces) -> Iterator[tuple[str, str]]:
+    from . import bounce_rules
+
+    for path in bounces.rules:
+        try:
+            bounce_rules.load(path)
+        except (OSError, ValueError) as error:
+            yield "rules", f"wanted rules as TOML, got {error}"
 
 
 def _smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:

@@ -6,9 +6,11 @@ from typing import Literal
 
 import attrs
 
-HopKind = Literal["mx", "smarthost", "maildir", "lmtp", "webhook", "agent", "tunnel", "sandbox"]
+HopKind = Literal[
+    "mx", "smarthost", "maildir", "lmtp", "webhook", "agent", "tunnel", "sandbox", "returns"
+]
 """``agent`` is a relay server's way to one of its agents, ``tunnel`` a gateway's to its relay;
-``sandbox`` leads nowhere."""
+``sandbox`` leads nowhere, ``returns`` takes what comes back to signed return paths."""
 
 
 @attrs.frozen(cache_hash=True)

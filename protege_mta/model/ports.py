@@ -6,7 +6,7 @@ word that every side of a Twisted program shares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
@@ -16,11 +16,12 @@ from .address import Address
 from .batch import Batch, BigFile
 from .caller import Caller, Flaw
 from .envelope import Envelope, Message, Origin, Recipient
-from .hop import Site
+from .hop import HopKind, Site
 from .identity import Identity
 from .ids import QueueId
-from .outcome import Fate, Outcome, TlsFacts, TransientFailure
+from .outcome import Fate, Outcome, PermanentFailure, TlsFacts, TransientFailure
 from .reply import Reply
+from .return_path import Sent
 from .status import RecipientStatus
 from .stream import DeliveryState, Stream
 from .value import value
@@ -554,8 +555,10 @@ class Suppressed:
     """Why nothing is sent to an address.
 
     :ivar reason: ``hard_bounce``, ``complaint``, ``unsubscribe``, ``manual`` or ``policy``.
+    :ivar address: as :func:`~.suppression.normalised` has it.
     :ivar tenant: empty for everybody's mail.
     :ivar until: POSIX seconds; None for ever.
+    :ivar message_id: what was sent when it came to this; empty where nothing was.
     """
 
     address: str
@@ -564,16 +567,47 @@ class Suppressed:
     since: float = 0.0
     until: float | None = None
     detail: str = ""
+    message_id: str = ""
 
 
 class Suppressions(Protocol):
     """Who is not to be written to.  Answers come from memory or a page cache."""
 
-    def find(self, address: str, tenant: str) -> Suppressed | None:
-        """What holds for mail of this tenant now.  :raise StateFailed:"""
+    def find(self, address: str, tenant: str, *, but_of: str = "") -> Suppressed | None:
+        """What holds for mail of this tenant now.
+
+        :param but_of: the id of a message; what it brought about itself does not count.
+        :raise StateFailed:
+        """
 
     def add(self, entry: Suppressed) -> Deferred[None]:
-        """Durable once it resolves; takes the place of an entry of the same address and tenant."""
+        """Durable once it resolves; takes the place of an entry of the same address, tenant and
+        reason."""
+
+
+class Withholding(Protocol):
+    """Decides whom mail on its way out does not go to."""
+
+    def stopped(
+        self, message: Message, recipients: Sequence[int], kind: HopKind
+    ) -> Mapping[int, Reply]:
+        """Which of a message's recipients are not to be written to, and what is said of each.
+
+        :raise StateFailed: nobody knows now.
+        """
+
+    def learned(
+        self, message: Message, failures: Sequence[tuple[int, PermanentFailure]], site: Site | None
+    ) -> Deferred[None] | None:
+        """Recipients have bounced; called before that is made durable.
+
+        :return: what to wait for, which never fails; None to go on at once.
+        """
+
+
+class SignsReturnPath(Protocol):
+    def __call__(self, message: Message, recipients: Sequence[int], kind: HopKind) -> Address:
+        """The reverse-path under which a message goes to some of its recipients."""
 
 
 class CursorGone(LookupError):
@@ -799,8 +833,38 @@ class Events(Protocol):
     ) -> bytes:
         """:param reason: why, where a rule and not a person did it."""
 
-    def complained(self, message: Message, recipient: int, transition: int) -> bytes:
-        """The recipient's system reports the message as abuse (RFC 5965)."""
+    def returned(
+        self,
+        sent: Sent,
+        recipient: int,
+        address: str,
+        action: str,
+        reply: Reply,
+        *,
+        report: QueueId,
+        reporting_mta: str,
+    ) -> bytes:
+        """Another server reports what became of a message that left, long after its fate here.
+
+        :param address: whom it is about, as far as it is known.
+        :param action: of RFC 3464, 2.3.3.
+        :param report: our own name of the report, which makes the event's id.
+        """
+
+    def feedback(
+        self,
+        sent: Sent,
+        recipient: int,
+        address: str,
+        kind: str,
+        *,
+        report: QueueId,
+        user_agent: str,
+    ) -> bytes:
+        """A recipient's provider says what the recipient thinks of a message (RFC 5965).
+
+        :param kind: the feedback type.
+        """
 
     def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
         """Refused at the door: told at once, since there is no message to wait for.

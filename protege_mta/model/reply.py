@@ -117,6 +117,11 @@ TABLE: Final[dict[str, Reply]] = {
     "sender-not-allowed": _reply(550, "5.7.1", "this account may not send from this address"),
     "from-not-allowed": _reply(550, "5.7.1", "this account may not send with this From address"),
     "recipient-not-allowed": _reply(550, "5.7.1", "this account may not send to this address"),
+    "suppressed-hard_bounce": _reply(550, "5.7.1", "suppressed: mail to this address has bounced"),
+    "suppressed-complaint": _reply(550, "5.7.1", "suppressed: the recipient has complained"),
+    "suppressed-unsubscribe": _reply(550, "5.7.1", "suppressed: the recipient has unsubscribed"),
+    "suppressed-manual": _reply(550, "5.7.1", "suppressed: the address is on the suppression list"),
+    "suppressed-policy": _reply(550, "5.7.1", "suppressed: a policy forbids mail to this address"),
     "no-such-user": _reply(550, "5.1.1", "no such mailbox here"),
     "agent-away": _reply(
         450, "4.2.1", "relay_rejected_recipient_not_connected: agent is away, try again later"

@@ -14,33 +14,16 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from twisted.logger import Logger
 
+from ..model.bounce_class import UNCATEGORIZED, Classify
 from ..model.envelope import Message
 from ..model.hop import Site
-from ..model.outcome import Delivered, Fate, Outcome, TlsFacts, TransientFailure
+from ..model.ids import QueueId
+from ..model.outcome import Delivered, Fate, Outcome, PermanentFailure, TlsFacts, TransientFailure
 from ..model.ports import Peer
 from ..model.reply import Reply, name_of
+from ..model.return_path import Sent
 from ..model.verdicts import UNCHECKED
 from .metrics import Counts
-
-BounceClass = Literal[
-    "address", "mailbox", "mail-system", "network", "protocol", "content", "policy", "other"
-]
-
-_SUBJECTS: Final[dict[str, BounceClass]] = {
-    "1": "address",
-    "2": "mailbox",
-    "3": "mail-system",
-    "4": "network",
-    "5": "protocol",
-    "6": "content",
-    "7": "policy",
-}
-"""RFC 3463, section 4: the second number of an enhanced status code."""
-
-
-def bounce_class(cause: Reply) -> BounceClass:
-    """What a failure was about, by the subject of its enhanced code; ``other`` without one."""
-    return _SUBJECTS.get(cause.enhanced[2:3], "other")
 
 
 class _Tls(msgspec.Struct, frozen=True, gc=False):
@@ -81,6 +64,13 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     tls: _Tls | None = None
     reply: _Reply | None = None
     bounce_class: str = ""
+    bounce_action: str = ""
+    remedy: str = ""
+    reason: str = ""
+    action: str = ""
+    feedback_type: str = ""
+    user_agent: str = ""
+    report_id: str = ""
     next_attempt_at: str = ""
     queued_s: float | UnsetType = UNSET
     header_message_id: str = ""
@@ -89,8 +79,6 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     spf: str = ""
     dkim: str = ""
     dmarc: str = ""
-    reason: str = ""
-    feedback_type: str = ""
     sandbox: bool = False
 
 
@@ -113,6 +101,7 @@ class EventLines:
     :param append: takes the line of an event that belongs to no batch (``rejected``).
     :ivar settled: told of each fate and each failed attempt of a recipient, when it is about to be
         made durable: what is told there is no promise.  The next attempt is in POSIX seconds.
+    :ivar classify: what failures were about.
     """
 
     log = Logger()
@@ -124,6 +113,7 @@ class EventLines:
         self._append = append
         self._counts = counts
         self.settled: Settled = _untold
+        self.classify: Classify = lambda reply: UNCATEGORIZED
         self._second = -1
         self._second_text = ""  # as the times of its events begin
         self._ms = -1
@@ -199,7 +189,10 @@ class EventLines:
         event.attempt = attempt
         event.dsn = dsn
         event.queued_s = queued_s = _wait_s(message, now)
-        if outcome is not None:
+        if fate == "suppressed" and isinstance(outcome, PermanentFailure):
+            event.reply = _reply(outcome.cause)
+            event.reason = name_of(outcome.cause).removeprefix("suppressed-")
+        elif outcome is not None:
             self._tell(event, outcome)
         if fate == "delivered" or fate == "relayed":
             self._counts.queued_s[route].observe(queued_s)
@@ -219,11 +212,62 @@ class EventLines:
         line.reason = reason
         return _line(line)
 
-    def complained(self, message: Message, recipient: int, transition: int) -> bytes:
-        """The recipient's system reports the message as abuse."""
-        line = self._about(message, recipient, transition, "feedback", "", self._now())
-        line.feedback_type = "abuse"
-        return _line(line)
+    def returned(
+        self,
+        sent: Sent,
+        recipient: int,
+        address: str,
+        action: str,
+        reply: Reply,
+        *,
+        report: QueueId,
+        reporting_mta: str,
+    ) -> bytes:
+        """Another server reports what became of a message that it, or one before it, had taken."""
+        event = self._of_report(sent, recipient, address, "returned", report)
+        event.action = action
+        event.mx = reporting_mta
+        event.reply = _reply(reply)
+        if reply.code >= 400:
+            self._classified(event, reply)
+        return _line(event)
+
+    def feedback(
+        self,
+        sent: Sent,
+        recipient: int,
+        address: str,
+        kind: str,
+        *,
+        report: QueueId,
+        user_agent: str,
+    ) -> bytes:
+        """A recipient's provider says what the recipient thinks of a message."""
+        event = self._of_report(sent, recipient, address, "feedback", report)
+        event.feedback_type = kind
+        event.user_agent = user_agent
+        return _line(event)
+
+    def _of_report(
+        self, sent: Sent, recipient: int, address: str, name: str, report: QueueId
+    ) -> Event:
+        """What both have; told again after a crash it has the same id, by that of the report."""
+        self._counts.events[name, ""] += 1
+        return Event(
+            event=name,
+            id=f"{sent.id}.{recipient}.{report}",
+            at=self._time(self._now()),
+            message_id=sent.id,
+            recipient=address,
+            sender=sent.sender or UNSET,
+            source=sent.source,
+            identity=sent.identity,
+            tenant=sent.tenant,
+            campaign=sent.campaign,
+            header_message_id=sent.header_message_id,
+            report_id=report,
+            sandbox=sent.is_sandbox,
+        )
 
     def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
         """Refused at the door; the id is ``session.0.count``.
@@ -290,8 +334,13 @@ class EventLines:
             event.reply = _reply(outcome.reply)
             return
         event.reply = _reply(outcome.cause)
-        event.bounce_class = kind = bounce_class(outcome.cause)
-        self._counts.failures[event.event, kind] += 1
+        self._classified(event, outcome.cause)
+
+    def _classified(self, event: Event, cause: Reply) -> None:
+        kind = self.classify(cause)
+        event.bounce_class, event.bounce_action, event.remedy = kind.name, kind.action, kind.remedy
+        if not event.sandbox:  # a bounce that was played
+            self._counts.failures[event.event, kind.name] += 1
 
     def _time(self, at: float) -> str:
         """RFC 3339 in UTC with milliseconds; each second, and each millisecond, is formatted once

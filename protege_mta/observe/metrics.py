@@ -41,7 +41,8 @@ ROUTES: Final = ("", *get_args(HopKind))
 
 EVENTS: Final = (
     *("received", "scheduled", "deferred", "delayed", "delivered", "relayed", "bounced"),
-    *("expired", "suppressed", "held", "released", "removed", "rejected", "feedback"),
+    *("expired", "suppressed", "returned", "feedback", "held", "released", "removed"),
+    "rejected",
 )
 
 _LATENCY_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from ..model.account import ScramVerifier
+from ..model.address import Address
 from ..model.envelope import Envelope, Origin, Recipient
 from ..model.ports import Events, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
@@ -27,6 +28,8 @@ class SmtpDoor:
     :ivar guard: likewise; None where nothing is asked of strangers.
     :ivar pass_through: keeps mail for agents that is never kept apart from the rest; None where
         there are none.
+    :ivar is_return_path: whether an address is a signed return path of ours that is still good, or
+        a forged one; None for any other.
     :ivar begin_stranger: likewise; opens the way for their messages.
     """
 
@@ -46,6 +49,7 @@ class SmtpDoor:
         self._events = events
         self._begin = self.begin_stranger = begin
         self._tarpit = tarpit
+        self.is_return_path: Callable[[Address], bool | None] = lambda address: None
 
     def opened(self, peer: Peer) -> Reply | None:
         refusal = self._limits.opened(peer)
@@ -138,7 +142,11 @@ class SmtpDoor:
     def _judge(
         self, peer: Peer, mail: MailCommand, recipient: Recipient
     ) -> Reply | Deferred[Reply]:
-        reply = self.relaying.judge(peer, recipient.address)
+        is_ours = self.is_return_path(recipient.address)
+        if is_ours is None:
+            reply = self.relaying.judge(peer, recipient.address)
+        else:
+            reply = TABLE["recipient-ok" if is_ours else "no-such-user"]
         if reply.code < 400:
             return reply
         if reply is not TABLE["no-such-user"] or self.relaying.may_relay(peer):

@@ -126,6 +126,17 @@ class Relaying:
             return reply
         return TABLE["recipient-ok" if self.may_relay(peer) else "no-relaying"]
 
+    def is_own(self, address: Address) -> bool:
+        """Whether it is at a domain of ours."""
+        return self._mailboxes(address) is not None
+
+    def has_mailbox(self, address: Address) -> bool:
+        """Whether it is at a domain of ours and mail for it is taken."""
+        mailboxes = self._mailboxes(address)
+        if mailboxes is None:
+            return False
+        return mailboxes.judge(address).code < 300 or _is_postmaster(address)
+
     def redirected(self, recipient: Recipient) -> Recipient:
         """The recipient as it is queued: a postmaster without a mailbox goes to the configured one."""
         address = recipient.address

@@ -23,6 +23,8 @@ from .pass_through import PassThrough
 from .relaying import Relaying
 from .usage import Reservation, Usage
 
+IsSuppressed = Callable[[Address, str], Reply | None]
+
 
 class Logins(Protocol):
     """Checks what clients say with AUTH, as the methods of a :class:`~..model.ports.Door` do, and
@@ -55,6 +57,7 @@ class SubmissionDoor:
     :param now: POSIX seconds, for Date.
     :param new_message_id: makes a Message-ID, with its angle brackets.
     :ivar relaying: replaced as a whole when the configuration is read again.
+    :ivar is_suppressed: why nothing is sent to an address for a tenant, if so.
     :ivar pass_through: as :attr:`.door.SmtpDoor.pass_through`.
     """
 
@@ -81,6 +84,7 @@ class SubmissionDoor:
         self._usage = usage
         self._now = now
         self._new_message_id = new_message_id
+        self.is_suppressed: IsSuppressed = lambda address, tenant: None
         self._transactions: dict[Peer, _Transaction] = {}
         self._sending: dict[str, set[Peer]] = {}  # who has said MAIL, by account
 
@@ -178,6 +182,9 @@ class SubmissionDoor:
         reply = self._limits.recipient(peer) or self.relaying.judge(peer, address)
         transaction = self._transactions[peer]
         account, reservation = transaction.account, transaction.reservation
+        if reply.code < 400:
+            tenant = account.tenant if account is not None else ""
+            reply = self.is_suppressed(address, tenant) or reply
         if reply.code >= 400 or account is None or reservation is None:
             return reply
         if account.allowed_to and address not in addresses(account.allowed_to):

@@ -96,13 +96,18 @@ class Bounces:
         for bounce in bounces:
             if one.recipient in bounce.recipients:
                 return bounce.id
-        return "none" if one.fate in ("bounced", "expired") else ""
+        if one.fate == "suppressed" and not _is_told_of_suppression(message):
+            return ""
+        return "none" if one.fate in ("bounced", "expired", "suppressed") else ""
 
     def _is_due(self, message: Message, one: Ended, kind: dsn.Kind) -> bool:
         recipient = message.envelope.recipients[one.recipient]
         match one.fate:
             case "bounced" | "expired":
                 return kind == "failure" and dsn.is_due(message, recipient, kind)
+            case "suppressed":
+                is_told = kind == "failure" and _is_told_of_suppression(message)
+                return is_told and dsn.is_due(message, recipient, kind)
             case "delivered":
                 return kind == "success" and dsn.is_due(message, recipient, kind)
             case _:  # a relayed one is the next hop's duty, a removed one nobody's
@@ -174,6 +179,12 @@ class Bounces:
             Append(message, (octets,), status),
             (self._events.received(message, 0),),
         )
+
+
+def _is_told_of_suppression(message: Message) -> bool:
+    """Whoever handed mail in by SMTP is owed a report of what became of it (RFC 5321, 6.1); who did
+    by HTTP has an answer and events, and may have no mailbox."""
+    return message.origin.source != "http"
 
 
 _KINDS: tuple[dsn.Kind, ...] = ("failure", "success")

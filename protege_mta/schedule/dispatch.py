@@ -33,18 +33,31 @@ from ..model.ports import (
     Events,
     NoSuchMessage,
     Recovered,
+    SignsReturnPath,
     Spool,
     Transport,
+    Withholding,
 )
-from ..model.reply import TABLE
+from ..model.reply import TABLE, Reply
 from ..model.status import RecipientStatus
 from .backoff import RetrySchedule, for_agents
 from .entry import DONE, Entry, Health, Report
 from .ledger import Ledger, ends, status_of, waits_until
 from .locator import Locate
 from .prepare import Preparer
+from .readdressed import Readdressed
 from .sitequeue import Location
-from .verdict import Ended, expired, health, is_absence, is_cut, judge, unclaimed, unreleased
+from .verdict import (
+    Ended,
+    Verdict,
+    expired,
+    health,
+    is_absence,
+    is_cut,
+    judge,
+    unclaimed,
+    unreleased,
+)
 
 if TYPE_CHECKING:
     import random
@@ -61,6 +74,7 @@ Hop = Callable[[Address, Message], NextHop]
 
 LOCAL_TROUBLE: Final = TransientFailure(Scope.MESSAGE, TABLE["local-error"])
 _ALONE: Final = (0,)
+_NOBODY: Final[Mapping[int, Reply]] = {}
 LEAVE_UPDATES: Final = 1000
 """So many updates go into one batch at the end."""
 RETURN_S: Final = 600.0
@@ -76,11 +90,15 @@ class Dispatcher:
     :ivar scheduler: set once, before anything is accepted; it calls back into here.
     :ivar retry: like :attr:`hold_s`, :attr:`preparer` and the routing of :meth:`route_by` set before
         anything is accepted, and again when the configuration is read again.
+    :ivar withholding: who is not written to; None where everybody is.
+    :ivar signs: makes signed return paths; None for the senders' own.
     :ivar hold_s: how long mail for one of our agents' addresses waits for its agent, in seconds.
     """
 
     log = Logger()
     scheduler: Scheduler
+    withholding: Withholding | None
+    signs: SignsReturnPath | None
     retry: RetrySchedule
     hold_s: Callable[[Address], float]
     preparer: Preparer
@@ -104,6 +122,8 @@ class Dispatcher:
         self._locate = locate
         self._now = now
         self._rng = rng
+        self.withholding = None
+        self.signs = None
 
     def route_by(self, hop: Hop) -> None:
         """Routing: the next hop of an address, and whose mail it is.  What is queued follows when it
@@ -249,6 +269,15 @@ class Dispatcher:
         if self._has_old_routes and self._is_rerouted(entry, content.message):
             content.close()
             return
+        stopped = self._stopped(content, entry)
+        if stopped:
+            self._withhold(content, entry, stopped, lambda: self._put_off(content, entry, failure))
+        else:
+            self._put_off(content, entry, failure)
+
+    def _put_off(
+        self, content: Content, entry: Entry, failure: TransientFailure | PermanentFailure
+    ) -> None:
         outcomes = [(index, failure) for index in entry.recipients]
         if self._is_in_vain(entry, outcomes):
             content.close()
@@ -275,10 +304,51 @@ class Dispatcher:
             self._unsent(content, entry, location)
 
     def _attempt(self, content: Content, entry: Entry, site: Site) -> None:
+        stopped = self._stopped(content, entry)
+        if stopped:
+            self._withhold(content, entry, stopped, lambda: self._send(content, entry, site))
+        else:
+            self._send(content, entry, site)
+
+    def _stopped(self, content: Content, entry: Entry) -> Mapping[int, Reply]:
+        if self.withholding is None:
+            return _NOBODY
+        return self.withholding.stopped(content.message, entry.recipients, entry.hop.kind)
+
+    def _withhold(
+        self,
+        content: Content,
+        entry: Entry,
+        stopped: Mapping[int, Reply],
+        go_on: Callable[[], None],
+    ) -> None:
+        """Write down who is not written to, and go on with the others, if there are any."""
+        ended = [
+            Ended(index, "suppressed", PermanentFailure(Scope.RECIPIENT, reply))
+            for index, reply in stopped.items()
+        ]
+        page = self._ledger.page(content, entry.transitions, entry.attempts, None, ended)
+
+        def durable(_: None) -> None:
+            entry.recipients = tuple([n for n in entry.recipients if n not in stopped])
+            if entry.recipients:
+                go_on()
+            else:
+                content.close()
+                self.scheduler.finished(entry, Report(Health.UNKNOWN))
+
+        self._ledger.commit(page).addCallback(durable).addErrback(self._over, content, entry)
+
+    def _send(self, content: Content, entry: Entry, site: Site) -> None:
+        sent = content
+        if self.signs is not None:
+            sender = self.signs(content.message, entry.recipients, site.kind)
+            if sender != content.message.envelope.sender:
+                sent = Readdressed(content, sender)
         attempt = Attempt(
             site,
             entry.hop.name,
-            content,
+            sent,
             entry.recipients,
             self.preparer.of(content, entry.recipients),
             entry.attempts,
@@ -430,12 +500,31 @@ class Dispatcher:
             )
             known = health(outcomes, site.kind) if site is not None else Health.UNKNOWN
             report = Report(known, remaining, attempt, due_at, entry.cause)
-        return self._ledger.commit(page, is_lazy=verdict.is_delivery).addCallbacks(
+        committing = self._learned(message, verdict, site)
+        if committing is None:
+            committing = self._ledger.commit(page, is_lazy=verdict.is_delivery)
+        else:
+            committing.addCallback(lambda _: self._ledger.commit(page))
+        return committing.addCallbacks(
             lambda _: self.scheduler.finished(entry, report),
             lambda failure: self._not_recorded(
                 failure, entry, message, transition, attempt, site, verdict.ended
             ),
         )
+
+    def _learned(
+        self, message: Message, verdict: Verdict, site: Site | None
+    ) -> Deferred[None] | None:
+        """Have it known whom nobody should write to again, before it is written down that this
+        message came to nothing: after a crash in between it is tried once more."""
+        if self.withholding is None:
+            return None
+        failures = [
+            (one.recipient, one.outcome)
+            for one in verdict.ended
+            if one.fate == "bounced" and isinstance(one.outcome, PermanentFailure)
+        ]
+        return self.withholding.learned(message, failures, site) if failures else None
 
     def expired(self, entry: Entry) -> None:
         """The scheduler's word that an entry has run out of time and is out of the schedule."""

@@ -19,6 +19,7 @@ from ..model.hop import Site
 from ..model.ids import QueueId
 from ..model.outcome import Fate, Outcome
 from ..model.ports import Content, Events, Spool
+from ..model.return_path import sent_of
 from ..model.sandbox import play_of
 from ..model.status import RecipientStatus
 from .bounces import Bounce, Bounces
@@ -72,7 +73,17 @@ class Ledger:
                 )
             )
             if message.origin.is_sandbox and _complains(message, one):
-                lines.append(self._events.complained(message, one.recipient, transition + 1))
+                address = message.envelope.recipients[one.recipient].address
+                lines.append(
+                    self._events.feedback(
+                        sent_of(message),
+                        one.recipient,
+                        address,
+                        "abuse",
+                        report=message.id,
+                        user_agent="sandbox",
+                    )
+                )
         return Page(ends(message.id, ended), lines, bounces)
 
     def end(self, entry: Entry, ended: Sequence[Ended]) -> Deferred[None]:

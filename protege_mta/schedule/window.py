@@ -30,6 +30,7 @@ WINDOWS: Final[Mapping[HopKind, WindowSettings]] = MappingProxyType(
         "agent": WindowSettings(5, 20),
         "tunnel": WindowSettings(10, 100),
         "sandbox": WindowSettings(10, 50),
+        "returns": WindowSettings(5, 20),
     }
 )
 """Other people's hosts are treated with care; our own take more."""

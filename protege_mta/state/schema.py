@@ -82,5 +82,31 @@ _KEYS: Final = (
     "CREATE INDEX contact_by_first ON contact (identity, first_at)",
 )
 
-VERSIONS: Final[tuple[tuple[str, ...], ...]] = (_ACCOUNTS, _REQUESTS, _AGENTS, _KEYS)
+_SUPPRESSION: Final = (
+    """CREATE TABLE suppression (
+        address TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        since REAL NOT NULL,
+        until REAL,
+        detail TEXT NOT NULL,
+        message_id TEXT NOT NULL,
+        PRIMARY KEY (address, tenant, reason)
+    ) WITHOUT ROWID""",
+    # What has left with a signed return path, for reports that come when the spool has forgotten.
+    """CREATE TABLE sent (
+        message_id TEXT PRIMARY KEY,
+        sent_at REAL NOT NULL,
+        facts TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX sent_by_age ON sent (sent_at)",
+)
+
+VERSIONS: Final[tuple[tuple[str, ...], ...]] = (
+    _ACCOUNTS,
+    _REQUESTS,
+    _AGENTS,
+    _KEYS,
+    _SUPPRESSION,
+)
 """What makes version 1 of an empty file, version 2 of version 1, and so on; only ever added to."""

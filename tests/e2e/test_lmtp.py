@@ -64,7 +64,9 @@ class DovecotTests(ServiceTestCase):
         """Accepted by us, who cannot know; its sender is told in Dovecot's words."""
         self.sent("asker", "stranger@tcp.test")
         event = self.service.event("bounced", recipient="stranger@tcp.test")
-        self.assertEqual((event["reply"]["enhanced"], event["bounce_class"]), ("5.1.1", "address"))
+        self.assertEqual(
+            (event["reply"]["enhanced"], event["bounce_class"]), ("5.1.1", "InvalidRecipient")
+        )
         [octets] = self.service.wait_for_mail("asker")
         report = dsns.read(octets)
         self.assertEqual((report.action, report.status), ("failed", "5.1.1"))

@@ -237,7 +237,7 @@ class FailingHostTests(MxTestCase):
         self.assertEqual(
             event["reply"], {"code": 450, "enhanced": "4.3.0", "text": "Error: command failed"}
         )
-        self.assertEqual((event["mx"], event["bounce_class"]), ("busy.test", "mail-system"))
+        self.assertEqual((event["mx"], event["bounce_class"]), ("busy.test", "TransientFailure"))
         again = self.service.event("deferred", recipient="b@busy.test", attempt=2)
         self.assertGreaterEqual(again["at"], event["next_attempt_at"])
 

@@ -12,6 +12,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import provider
 
+from protege_mta.config.bounce_rules import classifier
 from protege_mta.model.address import NULL, Address
 from protege_mta.model.envelope import Envelope, Message, Origin, Recipient
 from protege_mta.model.hop import Site
@@ -27,7 +28,7 @@ from protege_mta.model.outcome import (
 from protege_mta.model.ports import Events, Peer
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.verdicts import Verdicts
-from protege_mta.observe.events import Event, EventLines, bounce_class
+from protege_mta.observe.events import Event, EventLines
 from protege_mta.observe.metrics import EVENTS, Counts
 
 NOON = 1_790_000_000.0
@@ -55,7 +56,9 @@ class EventLinesTests(SynchronousTestCase):
         self.now = NOON + 1.25
         self.appended: list[bytes] = []
         self.counts = Counts()
-        self.lines: Events = EventLines(lambda: self.now, self.appended.append, self.counts)
+        lines = EventLines(lambda: self.now, self.appended.append, self.counts)
+        lines.classify = classifier([])
+        self.lines: Events = lines
 
     def read(self, line: bytes) -> dict[str, Any]:
         self.assertEqual(line.count(b"\n"), 1)
@@ -136,15 +139,16 @@ class EventLinesTests(SynchronousTestCase):
             self.lines.deferred(MESSAGE, 0, 1, 1, SITE, failure, next_attempt_at=NOON + 300)
         )
         self.assertEqual(event["next_attempt_at"], "2026-09-21T14:18:20.000Z")
-        self.assertEqual(event["bounce_class"], "mailbox")
-        self.assertEqual(self.counts.failures, {("deferred", "mailbox"): 1})
+        self.assertEqual(event["bounce_class"], "QuotaIssues")
+        self.assertEqual(event["bounce_action"], "retry")
+        self.assertEqual(self.counts.failures, {("deferred", "QuotaIssues"): 1})
 
     def test_bounced(self) -> None:
         """A bounce keeps the peer's own code and names the DSN."""
         outcome = PermanentFailure(Scope.RECIPIENT, Reply(550, "5.1.1", ("no such user",)), CONTACT)
         event = self.read(self.lines.ended(MESSAGE, 0, 1, "bounced", 1, SITE, outcome, "none"))
         self.assertEqual(event["reply"]["enhanced"], "5.1.1")
-        self.assertEqual((event["bounce_class"], event["dsn"]), ("address", "none"))
+        self.assertEqual((event["bounce_class"], event["dsn"]), ("InvalidRecipient", "none"))
 
     def test_ended_by_a_person(self) -> None:
         event = self.read(self.lines.ended(MESSAGE, 0, 1, "removed", 0, None, None, ""))
@@ -217,27 +221,6 @@ class EventLinesTests(SynchronousTestCase):
         outcome = Delivered(CONTACT, Reply(250, "2.0.0", ("ok",)))
         event = self.read(self.lines.ended(MESSAGE, 0, 1, "delivered", 1, SITE, outcome, ""))
         self.assertEqual(event["queued_s"], 0.0)
-
-
-class BounceClassTests(SynchronousTestCase):
-    """Failures are classed by the subject of the enhanced code (RFC 3463, section 4)."""
-
-    def test_subjects(self) -> None:
-        codes = ("5.1.1", "4.2.2", "4.3.1", "4.4.1", "5.5.2", "5.6.3", "5.7.1", "5.0.0", "")
-        self.assertEqual(
-            [bounce_class(Reply(550, code, ("x",))) for code in codes],
-            [
-                "address",
-                "mailbox",
-                "mail-system",
-                "network",
-                "protocol",
-                "content",
-                "policy",
-                "other",
-                "other",
-            ],
-        )
 
 
 class ReferenceTests(SynchronousTestCase):

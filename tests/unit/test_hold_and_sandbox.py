@@ -159,7 +159,7 @@ class SandboxTests(FlowCase):
         id = self.send("complained@b.test", origin=SANDBOXED)
         self.assertEqual(
             [(one["event"], one["id"]) for one in self.told],
-            [("received", f"{id}.0.0"), ("delivered", f"{id}.0.1"), ("feedback", f"{id}.0.2")],
+            [("received", f"{id}.0.0"), ("delivered", f"{id}.0.1"), ("feedback", f"{id}.0.{id}")],
         )
         self.assertEqual(self.told[-1]["feedback_type"], "abuse")
 

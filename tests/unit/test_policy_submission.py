@@ -471,6 +471,22 @@ class RecipientTests(Case):
             ["recipient-not-allowed", "recipient-not-allowed", "recipient-ok"],
         )
 
+    def test_suppressed(self) -> None:
+        """Refused, and counted in no limit; the tenant is the account's."""
+        asked: list[tuple[str, str]] = []
+
+        def is_suppressed(address: Address, tenant: str) -> Reply | None:
+            asked.append((address, tenant))
+            return TABLE["suppressed-complaint"] if address == "b@x.test" else None
+
+        self.door.is_suppressed = is_suppressed
+        self.have(tenant="t", limits=AccountLimits(recipients_per_hour=1))
+        self.mail("bot@ours.test")
+        self.assertEqual(
+            self.rcpt("b@x.test", "c@x.test"), ["suppressed-complaint", "recipient-ok"]
+        )
+        self.assertEqual(asked, [("b@x.test", "t"), ("c@x.test", "t")])
+
     def test_postmaster_goes_where_it_is_configured(self) -> None:
         self.send(recipients=("postmaster@ours.test",))
         self.assertEqual(

@@ -1,0 +1,182 @@
+"""What a failure was about, and what to do about it: replies sorted by rules.
+
+Rules are regular expressions, by class, tried one after the other against the line ``code enhanced
+text``; the first that is found decides.  They are read from TOML in the form of KumoMTA's
+``iana.toml``, a table ``[rules]`` with an array of expressions for each class; a file of ours may
+have ``[classes]`` too, which says what a class means.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, get_args
+
+import attrs
+
+from .reply import Reply
+
+BounceScope = Literal["recipient", "message", "infrastructure"]
+"""What is wrong: the mailbox; this message; or who sends it, the way or the other host."""
+
+BounceAction = Literal[
+    "suppress", "retry", "back_off", "fix_configuration", "stop_campaign", "none"
+]
+
+LINE_CHARACTERS: Final = 512
+"""So much of a reply is looked at, so that no expression takes long over it."""
+
+_REMEMBERED: Final = 1024
+_VARIABLE: Final = re.compile(
+    r"[^\s@<]+@[^\s>,;]+|\b\d{1,3}(?:\.\d{1,3}){3}\b|\b(?=[A-Za-z]*\d)\w{8,}"
+)
+"""Addresses of either kind, and what looks like the name of a session or a message."""
+
+
+@attrs.frozen
+class BounceClass:
+    """A verdict.
+
+    :ivar action: what is best done now.
+    :ivar remedy: the same as a sentence for people.
+    """
+
+    name: str
+    scope: BounceScope = "message"
+    action: BounceAction = "none"
+    remedy: str = ""
+
+
+UNCATEGORIZED: Final = BounceClass(
+    "Uncategorized", remedy="No rule knows this reply; read what the other server says."
+)
+
+Classify = Callable[[Reply], BounceClass]
+
+
+@attrs.frozen
+class Rules:
+    """What one file says.
+
+    :ivar expressions: in order, each with the name of its class.
+    """
+
+    expressions: tuple[tuple[re.Pattern[str], str], ...] = ()
+    classes: Mapping[str, BounceClass] = attrs.field(factory=dict)
+
+
+class Classifier:
+    """A :data:`Classify` by the rules of several files; the first file goes before the second.
+
+    What a class means is said by the first file that says it.
+    """
+
+    def __init__(self, files: Sequence[Rules]) -> None:
+        self._expressions = [one for rules in files for one in rules.expressions]
+        self._classes: dict[str, BounceClass] = {UNCATEGORIZED.name: UNCATEGORIZED}
+        for rules in files:
+            for name, known in rules.classes.items():
+                self._classes.setdefault(name, known)
+        self._known: dict[tuple[int, str, str], BounceClass] = {}
+
+    def __call__(self, reply: Reply) -> BounceClass:
+        """The class of a failure.  Where the server would have us come back, nobody is given up."""
+        # A server says the same of each of its mailboxes, but for the names and numbers in it.
+        asked = (reply.code, reply.enhanced, _VARIABLE.sub("#", line_of(reply)))
+        known = self._known.get(asked)
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            known = self._known[asked] = self._found(reply)
+        return known
+
+    def _found(self, reply: Reply) -> BounceClass:
+        line = line_of(reply)
+        name = UNCATEGORIZED.name
+        for expression, rules_name in self._expressions:
+            if expression.search(line) is not None:
+                name = rules_name
+                break
+        found = self._classes.get(name) or BounceClass(name, remedy=UNCATEGORIZED.remedy)
+        is_transient = 400 <= reply.code < 500
+        if is_transient and found.action in ("suppress", "none"):
+            return attrs.evolve(found, action="retry")
+        return found
+
+
+def line_of(reply: Reply) -> str:
+    """What expressions are matched against."""
+    text = f"{reply.code} {reply.enhanced} " if reply.enhanced else f"{reply.code} "
+    for line in reply.lines:
+        text += line + " "
+        if len(text) > LINE_CHARACTERS:
+            break
+    return text.rstrip()[:LINE_CHARACTERS]
+
+
+class BadRules(ValueError):
+    """A file of rules that cannot be used; the text says why."""
+
+
+def parse(octets: bytes) -> Rules:
+    """Read a file of rules.  :raise BadRules:"""
+    try:
+        tables = tomllib.loads(octets.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadRules("is not UTF-8") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadRules(f"is not TOML: {error}") from error
+    rules, classes = tables.get("rules", {}), tables.get("classes", {})
+    if not isinstance(rules, dict) or not isinstance(classes, dict):
+        raise BadRules("wanted tables [rules] and [classes]")
+    return Rules(
+        tuple(
+            (_compiled(name, text), name)
+            for name, texts in rules.items()
+            for text in _texts(name, texts)
+        ),
+        {name: _class(name, table) for name, table in classes.items()},
+    )
+
+
+def _texts(name: str, texts: object) -> list[str]:
+    found = [texts] if isinstance(texts, str) else texts
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise BadRules(f"[rules] {name}: wanted an array of regular expressions")
+    return found
+
+
+def _compiled(name: str, text: str) -> re.Pattern[str]:
+    if _REPEATED_REPEAT.search(text):
+        raise BadRules(
+            f"[rules] {name}: {text!r} repeats what repeats, which can take for ever; "
+            "write it without the inner or the outer * or +"
+        )
+    try:
+        return re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise BadRules(f"[rules] {name}: {text!r} is no regular expression: {error}") from error
+
+
+_REPEATED_REPEAT: Final = re.compile(
+    r"\((?:[^()\\\[]|\\.|\[[^]]*\])*(?<!\\)[*+](?:[^()\\\[]|\\.|\[[^]]*\])*\)(?:[*+]|\{\d*,)"
+)
+"""A group with ``*`` or ``+`` in it that is itself repeated, ``(a+)+``: the usual way to an
+expression whose time doubles with each character."""
+
+
+def _class(name: str, table: Any) -> BounceClass:
+    if not isinstance(table, dict):
+        raise BadRules(f"[classes] {name}: wanted a table")
+    scope, action = table.get("scope", "message"), table.get("action", "none")
+    remedy = table.get("remedy", UNCATEGORIZED.remedy)
+    if scope not in get_args(BounceScope):
+        raise BadRules(f"[classes] {name}: scope is one of {', '.join(get_args(BounceScope))}")
+    if action not in get_args(BounceAction):
+        raise BadRules(f"[classes] {name}: action is one of {', '.join(get_args(BounceAction))}")
+    if action == "suppress" and scope != "recipient":
+        raise BadRules(f"[classes] {name}: only what is wrong with a recipient suppresses it")
+    if not isinstance(remedy, str):
+        raise BadRules(f"[classes] {name}: remedy is a text")
+    return BounceClass(name, scope, action, remedy)
