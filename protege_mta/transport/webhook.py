@@ -305,9 +305,7 @@ class _Client:
 
     async def _exchange(self, headers: Headers, body: Octets, patience: _Patience) -> _Answer:
         url = self._endpoint.url.encode("ascii")
-        response = await self._agent.request(
-            b"POST", url, headers, _Body(body, patience.renew)
-        )
+        response = await self._agent.request(b"POST", url, headers, _Body(body, patience.renew))
         patience.renew()
         said = b""
         try:
