@@ -253,7 +253,10 @@ def _quoted_printable(octets: Octets, part: Part) -> Iterator[bytes]:
     held = b""
     for piece in _pieces(octets, part):
         held += piece
-        cut = held.rfind(b"\n") + 1 or max(0, len(held) - 3)
+        cut = held.rfind(b"\n") + 1
+        if not cut:  # not between the characters of an octet
+            equals = held.rfind(b"=", max(0, len(held) - 3))
+            cut = equals if equals >= 0 else len(held)
         yield binascii.a2b_qp(held[:cut])
         held = held[cut:]
     yield binascii.a2b_qp(held)

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 import attrs
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import trustRootFromCertificates
@@ -287,19 +287,16 @@ class _Client:
         patience.seconds = self._endpoint.timeout_s
         try:
             return await asking
-        except CancelledError:
-            if not patience.is_over:
-                raise
-            return self._failed(Scope.HOST, "4.4.1", "no answer in time")
-        except (ResponseNeverReceived, RequestTransmissionFailed) as error:
-            cause = error.reasons[0]
-            if cause.check(ConnectionDone, ConnectionLost):
-                return _Lost("connection closed before the answer")
-            return self._failed(Scope.SITE, "4.4.2", _brief(cause))
-        except (ConnectError, DNSLookupError) as error:
-            return self._failed(Scope.SITE, "4.4.1", _brief(Failure(error)))
         except Exception as error:
-            return self._failed(Scope.SITE, "4.4.2", _brief(Failure(error)))
+            if patience.is_over:  # which the client tells in several ways
+                return self._failed(Scope.HOST, "4.4.1", "no answer in time")
+            if isinstance(error, CancelledError):
+                raise
+            causes = getattr(error, "reasons", None) or [Failure(error)]
+            is_begun = isinstance(error, ResponseNeverReceived | RequestTransmissionFailed)
+            if is_begun and causes[0].check(ConnectionDone, ConnectionLost):
+                return _Lost("connection closed before the answer")
+            return self._failed(Scope.SITE, "4.4.1", _brief(causes[0]))
         finally:
             patience.end()
 
