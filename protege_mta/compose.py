@@ -666,12 +666,7 @@ class House:
         trace: Callable[[QueueId, float], bytes],
     ) -> Arrival | Reply:
         """Every door's way in: into the queue, or through to agents whose mail is not kept."""
-        way = self.door.relaying.way(envelope)
-        if origin.is_sandbox:
-            way = "queue"
-        elif origin.hold and way == "through":
-            return TABLE["cannot-wait"]
-        match way:
+        match self.door.relaying.way(envelope):
             case "queue":
                 return self.acceptance.begin(envelope, origin, trace)
             case "through":

@@ -39,7 +39,7 @@ def _message(row: Row, now: float) -> Iterator[str]:
     for one in row["recipients"]:
         if one["state"] == "ended":
             yield f"{one['address']}: done with; the event log has its fate."
-        elif one.get("cause"):
+        elif one.get("cause") and one["attempts"]:
             failed = one["attempts"]
             times = "once" if failed == 1 else f"{failed} times"
             yield f"{one['address']}: failed {times}, the last time with: {one['cause']}"

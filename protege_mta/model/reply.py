@@ -117,9 +117,6 @@ TABLE: Final[dict[str, Reply]] = {
     "sender-not-allowed": _reply(550, "5.7.1", "this account may not send from this address"),
     "from-not-allowed": _reply(550, "5.7.1", "this account may not send with this From address"),
     "recipient-not-allowed": _reply(550, "5.7.1", "this account may not send to this address"),
-    "cannot-wait": _reply(
-        550, "5.7.1", "mail for this recipient is not kept, and cannot wait to be released"
-    ),
     "no-such-user": _reply(550, "5.1.1", "no such mailbox here"),
     "agent-away": _reply(
         450, "4.2.1", "relay_rejected_recipient_not_connected: agent is away, try again later"

@@ -56,10 +56,7 @@ def message(
             future_release="until;1970-01-01T00:20:34.5Z",
             requires_tls=True,
         ),
-        origin=Origin(
-            *("submission", "account", "192.0.2.7", True, "tenant", "campaign"),
-            *("request", "answer", "a reason to hold it", True),
-        ),
+        origin=Origin("submission", "account", "192.0.2.7", True, "tenant", "campaign"),
         arrived_at=1000.25,
         size_octets=len(content),
         header_message_id="<one@example.test>",

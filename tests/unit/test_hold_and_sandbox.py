@@ -46,8 +46,10 @@ class HoldTests(FlowCase):
                 ("held", f"{id}.1.1", WHY),
             ],
         )
-        [row] = [self.desk.row(self.found(id))]
+        row = self.desk.row(self.found(id))
         self.assertEqual((row["state"], row["recipients"][0]["cause"]), ("held", WHY))
+        [part] = self.desk.standing(self.found(id))[:1]
+        self.assertEqual(part["why"], f"held until it is released: {WHY}")
 
     def test_stays_held_over_a_restart(self) -> None:
         id = self.send("b@b.test", origin=HELD)

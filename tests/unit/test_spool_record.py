@@ -7,6 +7,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.batch import BigFile, End
+from protege_mta.model.envelope import Origin
 from protege_mta.spool import record as records
 from protege_mta.spool.record import CommitMeta, ContentMeta, EndMeta
 from protege_mta.testing.contracts import append
@@ -24,6 +25,17 @@ class MetaTests(SynchronousTestCase):
             one = append()
             self.assertEqual(records.message_of(one.message.id, meta).envelope.envid, "id+2B1")
         self.assertEqual((meta.big, meta.sum), ("name", 7))
+
+    def test_origin(self) -> None:
+        """What says that a message has to wait, or never leaves, is kept like all else of it."""
+        origin = Origin(
+            *("http", "key:bot", "192.0.2.7", True, "tenant", "campaign"),
+            *("request", "answer", "a reason to hold it", True),
+        )
+        one = append()
+        one = attrs.evolve(one, message=attrs.evolve(one.message, origin=origin))
+        meta = records.content_meta(records.draft(one).meta)
+        self.assertEqual(records.message_of(one.message.id, meta).origin, origin)
 
     def test_end(self) -> None:
         draft = records.draft(End(append().message.id, (0, 3), "bounced"))
