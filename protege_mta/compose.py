@@ -256,7 +256,7 @@ class House:
             clock=reactor,
             now=time.time,
             is_queued=lambda id: bool(self.scheduler.entries(id)),
-            kept_s=settings.limits.request_memory_s,
+            kept_s=_request_memory_s(settings),
         )
         self.acceptance = Acceptance(
             self.spool,
@@ -418,7 +418,7 @@ class House:
         self.greylist.settings = _greylist_settings(settings)
         self.limits.settings = _limit_settings(settings)
         self.journal.keep(settings.journal.keep_octets, settings.journal.keep_s)
-        self.requests.kept_s = settings.limits.request_memory_s
+        self.requests.kept_s = _request_memory_s(settings)
         self.certificates.use(tls_source, tls)
         self.renew_server_settings()
         self._renew_http()
@@ -819,6 +819,11 @@ class House:
 
 
 # --- settings to parts ---------------------------------------------------------------------------
+
+
+def _request_memory_s(settings: Settings) -> float:
+    """Streams and HTTP requests lie in one table."""
+    return max(settings.limits.request_memory_s, settings.api.idempotency_s)
 
 
 def _domains(settings: Settings) -> dict[str, Domain]:

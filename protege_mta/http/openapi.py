@@ -220,7 +220,7 @@ def _kind(schema: Json) -> str:
     if "anyOf" in schema:
         return " | ".join(dict.fromkeys(map(_kind, schema["anyOf"])))
     if schema.get("type") == "array":
-        return f"[{_kind(schema.get('items', {}))}]"
+        return f"array of {_kind(schema.get('items', {}))}"
     if isinstance(schema.get("additionalProperties"), dict):
         return f"{{name: {_kind(schema['additionalProperties'])}}}"
     kind = schema.get("type", "any")

@@ -125,7 +125,7 @@ def _constant(text: str) -> float:
 
 def _is_flat(value: Any, depth: int) -> bool:
     level = [value]
-    for _ in range(depth + 1):
+    for _ in range(depth):
         level = [
             child
             for one in level

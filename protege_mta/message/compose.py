@@ -277,8 +277,6 @@ def _mailbox(mailbox: Mailbox, used: int) -> str:
 
 # --- bodies --------------------------------------------------------------------------------------
 
-_LINE_END: Final = re.compile(r"\r\n?|\n")
-_LONG: Final = re.compile(rb"[^\n]{%d}" % LINE_OCTETS)
 _NOT_7BIT: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 _Part = list[bytes]
@@ -327,8 +325,9 @@ def _multipart(kind: str, parts: Sequence[_Part], boundary: str, more: str = "")
 
 
 def _text(kind: str, text: str) -> _Part:
-    if "\r" in text or "\n" in text:
-        text = _LINE_END.sub("\r\n", text)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\n", "\r\n")
     if not text.endswith("\r\n"):
         text += "\r\n"
     octets = text.encode("utf-8")
@@ -337,7 +336,7 @@ def _text(kind: str, text: str) -> _Part:
         charset == "utf-8"
         or _NOT_7BIT.search(octets)
         or b"=_" in octets  # as our boundaries begin
-        or _LONG.search(octets)
+        or max(map(len, octets.split(b"\r\n"))) > LINE_OCTETS
     ):
         encoding, octets = _recoded(octets)
     head = (

@@ -1,0 +1,127 @@
+"""Tests of what the sending endpoints read, and of the templates that they fill in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from twisted.trial.unittest import SynchronousTestCase
+
+from protege_mta.http import reference
+from protege_mta.http.catalogue import ENDPOINTS
+from protege_mta.http.openapi import document, page
+from protege_mta.http.reading import ReadLimits, Refused, typed, value_of
+from protege_mta.message.compose import flaw_of_field
+from protege_mta.message.templates import BadTemplate, template
+
+ROOT = Path(__file__).parents[2]
+
+
+class Inner(msgspec.Struct, forbid_unknown_fields=True):
+    numbers: list[int] = []
+
+
+class Outer(msgspec.Struct, forbid_unknown_fields=True):
+    inner: Inner
+    more: list[Inner] = []
+
+
+class ReadingTests(SynchronousTestCase):
+    def refused(self, octets: bytes, depth: int = 4) -> tuple[int, str]:
+        limits = ReadLimits(depth=depth)
+        with self.assertRaises(Refused) as told:
+            typed(value_of(octets, limits), Outer)
+        return told.exception.flaw.status, told.exception.flaw.member
+
+    def test_member_at_fault(self) -> None:
+        self.assertEqual(self.refused(b"{}"), (422, "/inner"))
+        self.assertEqual(self.refused(b'{"inner":{"numbers":[1,"x"]}}'), (422, "/inner/numbers/1"))
+        self.assertEqual(
+            self.refused(b'{"inner":{},"more":[{},{"a/b~c":1}]}'), (422, "/more/1/a~1b~0c")
+        )
+
+    def test_not_json(self) -> None:
+        for octets in (b"", b"{", b"\xff", b'{"inner":NaN}', b"[" * 100_000):
+            self.assertEqual(self.refused(octets), (400, ""))
+
+    def test_duplicate_members(self) -> None:
+        """Wherever they are: readers differ about which one counts."""
+        self.assertEqual(self.refused(b'{"inner":{"numbers":[1],"numbers":[]}}'), (400, "/numbers"))
+
+    def test_depth(self) -> None:
+        self.assertEqual(value_of(b"[[[1]]]", ReadLimits(depth=3)), [[[1]]])
+        with self.assertRaises(Refused):
+            value_of(b"[[[1]]]", ReadLimits(depth=2))
+
+
+class FieldTests(SynchronousTestCase):
+    def test_structure_and_trace_are_ours(self) -> None:
+        for name in (
+            "Received",
+            "from",
+            "BCC",
+            "Content-Type",
+            "Return-Path",
+            "ARC-Seal",
+            "a b",
+            "",
+        ):
+            self.assertTrue(flaw_of_field(name, "x"), name)
+
+    def test_no_line_ends(self) -> None:
+        for value in ("a\r\nb", "a\nb", "a\0", "a\x85b", "a\u2028b"):
+            self.assertTrue(flaw_of_field("X-A", value))
+        self.assertEqual(flaw_of_field("X-A", "tab\tand ü"), "")
+
+
+class TemplateTests(SynchronousTestCase):
+    def bad(self, text: str, **values: Any) -> None:
+        with self.assertRaises(BadTemplate):
+            template(text).rendered(values)
+
+    def test_filled_in(self) -> None:
+        text = "{{ name|upper }}{% for n in items if n %} {{ loop.index }}:{{ n }}{% endfor %}"
+        self.assertEqual(template(text).rendered({"name": "a", "items": [0, 5]}), "A 1:5")
+        self.assertEqual(template("{{ x }}", is_html=True).rendered({"x": "<"}), "&lt;")
+        self.assertEqual(template("a{{ x }}", is_strict=False).rendered({}), "a")
+
+    def test_python_is_out_of_reach(self) -> None:
+        for text in (
+            "{{ ''.__class__ }}",
+            "{{ x.upper() }}",
+            "{% import 'a' as b %}",
+            "{% macro m() %}{% endmacro %}",
+            "{% set x = 1 %}",
+            "{{ _budget }}",
+            "{{ nothing }}",
+        ):
+            self.bad(text, x="a")
+
+    def test_work_is_bounded(self) -> None:
+        many = list(range(2000))
+        self.bad("{% for a in l %}{% for b in l %}{% for c in l %}{% endfor %}{% endfor %}{% endfor %}", l=many)  # fmt: skip
+        self.bad("{{ 'a' * 1000000000 }}")
+        self.bad("{{ 9 ** 9 ** 9 }}")
+        self.bad("{{ x|replace('a', x) }}", x="a" * 10_000)
+        self.bad("{{ l|join(x) }}", l=many, x="a" * 10_000)
+        self.bad("{{ x ~ x ~ x }}", x="a" * 400_000)
+        self.bad("{% for a in l %}{{ x }}{% endfor %}", l=many, x="a" * 100_000)
+        self.bad("{{ " + "(" * 500 + "1" + ")" * 500 + " }}")
+        self.bad("{{ x }}" * 5000, x="")
+
+
+class DescriptionTests(SynchronousTestCase):
+    def test_every_name_is_there(self) -> None:
+        described = document(ENDPOINTS, version="1")
+        text = msgspec.json.encode(described).decode("utf-8")
+        for name in described["components"]["schemas"]:
+            self.assertIn(f'"#/components/schemas/{name}"', text)
+        paths = {(one.method.lower(), one.path) for one in ENDPOINTS}
+        found = {(method, path) for path, some in described["paths"].items() for method in some}
+        self.assertEqual(found, paths)
+        self.assertIn("/v1/message", page(described))
+
+    def test_reference_is_current(self) -> None:
+        """``make docs`` was run."""
+        self.assertEqual((ROOT / "docs/reference/http.md").read_text("utf-8"), reference.page())
