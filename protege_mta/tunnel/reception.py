@@ -216,7 +216,9 @@ class Reception:
 
     def _drop(self, number: int, stream: Stream, why: str) -> None:
         """A stream came to nothing."""
-        self.log.debug("{session}: a stream came to nothing: {why}", session=self._session, why=why)
+        # What a relay sends may be lost by it; agents may do so for as long as they like.
+        log = self.log.debug if self._setting.is_relay else self.log.warn
+        log("{session}: a stream came to nothing: {why}", session=self._session, why=why)
         intake = self._intakes.pop(number, None)
         self._unfinished.release(self._request(stream), self, number)
         if self._waiting is not None and self._waiting_number == number:
