@@ -6,28 +6,20 @@
         door, limits=TunnelLimits(), clock=reactor, now=time.time, new_id=lambda: str(uuid4()),
         may_attempt=lambda address: True, may_log_in=lambda identity: True,
     )
-    app.route("/ws")(lambda request: server.resource)   # or a child of a twisted.web tree
+    server.sockets.socket(address)                       # the protocol of one connection
     server.to(identity)                                  # a Sessions
     server.close()                                       # a Deferred: everybody is gone
 
-``server.resource`` takes the request target ``/ws`` alone; other targets are for whoever mounts it.
-Who is at the other end of a request, behind a proxy for instance, is for ``address_of``.
-``server.sockets`` is the same without HTTP around it: a protocol factory.
+Who leads connections here, and whose address counts behind a proxy, is for others: ``http.listener``.
+``server.sockets`` is a protocol factory, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper
-from twisted.web.http import Request
-from twisted.web.resource import IResource
-from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from ..model.identity import Identity
 from ..model.ports import Session, StreamDoor
@@ -38,9 +30,7 @@ from .limits import TunnelLimits
 from .session import TunnelSession
 from .setting import Setting
 from .unfinished import Unfinished
-from .websocket import ServerSocket, ServerSockets
-
-TARGET: Final = b"/ws"
+from .websocket import ServerSockets
 
 
 class TunnelServer:
@@ -70,7 +60,6 @@ class TunnelServer:
         may_log_in: Callable[[Identity], bool],
         replaced: Callable[[Session, Session], None] = lambda old, new: None,
         refused: Callable[[str, str], None] = lambda address, code: None,
-        address_of: Callable[[Request], str] | None = None,
     ) -> None:
         self.limits = limits
         self.sweep = Sweep(clock, period_s=1.0)
@@ -88,7 +77,6 @@ class TunnelServer:
             new_id=new_id,
         )
         self.sockets = ServerSockets(clock, self.connection)
-        self.resource: IResource = _Resource(self, address_of or _address)
         self._replaced = replaced
         self.refused = refused
         self._connections: set[RelayConnection] = set()
@@ -221,63 +209,3 @@ class RelayConnection(Connection):
 
     def left(self) -> None:
         self._server.left(self)
-
-
-def _address(request: Request) -> str:
-    return str(getattr(request.getClientAddress(), "host", ""))
-
-
-@implementer(IResource)
-class _Resource:
-    """Takes a request's connection away from twisted.web, and makes a WebSocket of it."""
-
-    isLeaf = True
-    log = Logger()
-
-    def __init__(self, server: TunnelServer, address_of: Callable[[Request], str]) -> None:
-        self._server = server
-        self._address_of = address_of
-
-    def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
-        return self
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        raise RuntimeError("a WebSocket has no children")
-
-    def render(self, request: Request) -> bytes | int:
-        upgrade = request.getHeader(b"upgrade") or b""
-        if request.uri != TARGET or request.method != b"GET" or upgrade.lower() != b"websocket":
-            return _answer(request, 404, b'{"error":"not_found"}')
-        if self._server.is_full:
-            return _answer(request, 503, b'{"error":"too_many_sessions"}')
-        _take_over(request, self._server.sockets.socket(self._address_of(request)))
-        return NOT_DONE_YET
-
-
-def _answer(request: Request, code: int, body: bytes) -> bytes:
-    request.setResponseCode(code)
-    request.setHeader(b"Content-Type", b"application/json")
-    return body
-
-
-def _take_over(request: Any, socket: ServerSocket) -> None:
-    """Put the socket where the request's HTTP channel was, and let it have the request again.
-
-    twisted.web has no way to do so but this one, which autobahn's resource goes, too.
-    """
-    channel = request.channel
-    transport, channel.transport = channel.transport, None
-    channel.setTimeout(None)
-    transport.unregisterProducer()
-    if isinstance(transport, ProtocolWrapper):
-        transport.wrappedProtocol = socket
-    elif isinstance(transport.protocol, ProtocolWrapper):
-        transport.protocol.wrappedProtocol = socket
-    else:
-        transport.protocol = socket
-    socket.makeConnection(transport)
-    transport.resumeProducing()
-    lines = [b"%b %b HTTP/1.1" % (request.method, request.uri)]
-    for name, values in request.requestHeaders.getAllRawHeaders():
-        lines += [b"%b: %b" % (name, value) for value in values]
-    socket.dataReceived(b"\r\n".join((*lines, b"", b"")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -30,6 +31,8 @@ from protege_mta.testing.doors import FakeIntake
 from protege_mta.testing.sessions import FakeSession
 from protege_mta.tunnel.doorstep import PER_CLIENT
 from protege_mta.wire.tunnel.attestation import Check, Signals, verify
+
+from .test_state import WAIT_S
 
 ANN: Final = identity_of(b"\1" * 32)
 BOB: Final = identity_of(b"\2" * 32)
@@ -86,9 +89,9 @@ class Case(SynchronousTestCase):
 
     def end(self, database: Database) -> None:
         self.server.stop()
-        closing = database.close()
-        while not closing.called:
-            pass  # its thread calls back by itself
+        closed = threading.Event()  # its thread calls back by itself
+        database.close().addCallback(lambda _: closed.set())
+        self.assertTrue(closed.wait(WAIT_S))
 
     def list(self, *identities: Identity) -> None:
         entries = "".join(f'[[identity]]\nkey = "{one}"\n' for one in identities)

@@ -16,10 +16,11 @@ from protege_mta.model.address import Address
 from protege_mta.model.identity import Agent, Identity, identity_of
 from protege_mta.model.ports import Agents, Sessions
 from protege_mta.state.agents import StoredAgents, every
-from protege_mta.state.database import Database, connect
 from protege_mta.testing.sessions import FakeSession
 from protege_mta.tunnel.identities import LOOK_S, Identities, IdentitiesFile, IdentitySettings
 from protege_mta.tunnel.sessions import Registry
+
+from .test_state import StateTestCase
 
 ANN: Final = identity_of(b"\1" * 32)
 BOB: Final = identity_of(b"\2" * 32)
@@ -273,31 +274,18 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(self.registry.identities(), [ANN])
 
 
-class StoredAgentsTests(SynchronousTestCase):
+class StoredAgentsTests(StateTestCase):
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.database = self.opened()
-
-    def opened(self) -> Database:
-        database = Database(
-            self.folder,
-            in_reactor=lambda call, *arguments: call(*arguments),
-            monotonic=lambda: 0.0,
-        )
-        database.open()
-        return database
+        super().setUp()
+        self.open_now = self.database()
 
     def kept(self) -> list[tuple[Identity, float]]:
         """Once all is written."""
-        closing = self.database.close()
-        while not closing.called:
-            pass  # its thread calls back by itself
-        connection = connect(self.folder)
-        self.addCleanup(connection.close)
-        return list(every(connection))
+        self.wait_for(self.open_now.close())
+        return list(every(self.other()))
 
     def test_outlives_the_service(self) -> None:
-        agents = StoredAgents(self.database)
+        agents = StoredAgents(self.open_now)
         agents.load()
         self.assertNotIn(ANN, agents)
         agents.seen(ANN, 10.0)
@@ -305,20 +293,20 @@ class StoredAgentsTests(SynchronousTestCase):
         agents.seen(ANN, 30.0)
         self.assertIn(ANN, agents)
         self.assertEqual(self.kept(), [(BOB, 20.0), (ANN, 30.0)])
-        again = StoredAgents(self.opened())
+        again = StoredAgents(self.database())
         again.load()
         self.assertEqual([again.last_at(one) for one in (ANN, BOB, EVE)], [30.0, 20.0, None])
 
     def test_bounded(self) -> None:
         """The longest absent is forgotten."""
-        agents = StoredAgents(self.database, most=2)
+        agents = StoredAgents(self.open_now, most=2)
         for at, identity in enumerate((ANN, BOB, ANN, EVE)):
             agents.seen(identity, float(at))
         self.assertEqual([one in agents for one in (ANN, BOB, EVE)], [True, False, True])
         self.assertEqual(self.kept(), [(ANN, 2.0), (EVE, 3.0)])
 
     def test_nothing_is_written_behind_the_end(self) -> None:
-        agents = StoredAgents(self.database)
+        agents = StoredAgents(self.open_now)
         agents.stop()
         agents.seen(ANN, 10.0)
         self.assertEqual(self.kept(), [])
