@@ -70,8 +70,7 @@ def facts_of(settings: Settings, ports: Mapping[str, int]) -> Iterator[tuple[str
     """
     yield "configuration", str(settings.source or "none: the embedded default")
     for listener in settings.listeners:
-        scheme = "http://" if listener.kind == "http" else ""
-        yield listener.name, f"{scheme}{_host(listener)}:{ports[listener.name]}"
+        yield listener.name, f"{_scheme(listener)}{_host(listener)}:{ports[listener.name]}"
     if settings.is_self_signed:
         yield "certificate", f"self-signed: {settings.self_signed_folder / 'cert.pem'}"
     yield "data", str(settings.state_dir)
@@ -88,6 +87,12 @@ def _way(domain: Domain) -> str:
             return str(domain.lmtp)
         case "tunnel":
             return "tunnels of agents"
+
+
+def _scheme(listener: Listener) -> str:
+    if listener.kind != "http":
+        return ""
+    return "https://" if listener.tls else "http://"
 
 
 def _host(listener: Listener) -> str:

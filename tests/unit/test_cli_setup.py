@@ -321,6 +321,14 @@ class RunTests(SynchronousTestCase):
             ],
         )
 
+    def test_listeners_under_tls(self) -> None:
+        folder = Path(self.mktemp()).absolute()
+        run("init", str(folder), "--mode", "relay-server")
+        settings = load_any(folder / "protege-mta.toml")
+        facts = dict(facts_of(settings, {each.name: 5 for each in settings.listeners}))
+        self.assertEqual(facts["tunnel"], "https://0.0.0.0:5")
+        self.assertEqual(facts["http"], "http://127.0.0.1:5")
+
     def test_no_first_message(self) -> None:
         self.assertEqual(first_message(Settings(), {}), "")
 
