@@ -75,7 +75,7 @@ _PORT: Final = click.IntRange(0, 65535)
     "--plain-tunnel",
     "is_plain",
     is_flag=True,
-    help="Agents of a relay-server come without TLS: here, or through a proxy that does it.",
+    help="Agents of a relay-server come to loopback, without TLS, which is a proxy's affair.",
 )
 @click.option("--http-port", type=_PORT, default=8026, show_default=True, help="For metrics.")
 @click.option(
@@ -141,7 +141,7 @@ def command(
             smtp=smtp,
             submission=_port(submission_port, 587, unprivileged),
             submissions=_port(submissions_port, 465, unprivileged),
-            tunnel=_port(tunnel_port, 443, unprivileged),
+            tunnel=_port(tunnel_port, 443, unprivileged or is_plain),
             http=http_port,
         ),
         () if mode == "relay" else _public(public, listening),
@@ -271,6 +271,8 @@ def _made(mode: Mode, names: Names, url: str, *, is_plain: bool) -> _Made:
     if mode == "local":
         return _Made(local(names), files, {}, [])
     endpoint = _endpoint(names, is_plain=is_plain)
+    through = f", by a proxy in front of http://{_with_port(names)}"
+    is_proxied = is_plain and names.address != names.here
     attestation = keys.generate_ed25519()
     public = _public_pem(attestation)
     files["keys/attestation.pem"] = NewFile(attestation, is_secret=True)
@@ -283,7 +285,7 @@ def _made(mode: Mode, names: Names, url: str, *, is_plain: bool) -> _Made:
             "attestation": {"key_id": ATTESTATION_KEY_ID, "public_key": public},
         },
         [
-            f"Agents come to: {endpoint}",
+            f"Agents come to: {endpoint}{through if is_proxied else ''}",
             "They trust our word about senders by this key, under the name "
             f'"{ATTESTATION_KEY_ID}" (keys/attestation.pub):\n\n{public}',
             "An agent is let in by its key: protege-mta tunnel allow KEY",
@@ -292,14 +294,17 @@ def _made(mode: Mode, names: Names, url: str, *, is_plain: bool) -> _Made:
 
 
 def _endpoint(names: Names, *, is_plain: bool) -> str:
-    """The URL for agents.  Without TLS its certificate is nobody's affair: a proxy has another, at a
-    port that we cannot know, and on this machine the name may not resolve."""
-    port = names.ports.tunnel
-    if is_plain:
-        address = ipaddress.ip_address(names.address)
-        host = names.hostname if address.is_unspecified else str(address)
-        return f"ws://{f'[{host}]' if ':' in host else host}:{port}/ws"
+    """The URL for agents: the proxy's, where the listener is not for them."""
+    if is_plain and names.address == names.here:
+        return f"ws://{_with_port(names)}/ws"
+    port = 443 if is_plain else names.ports.tunnel
     return f"wss://{names.hostname}{'' if port == 443 else f':{port}'}/ws"
+
+
+def _with_port(names: Names) -> str:
+    """Where agents of this machine, or a proxy, find the tunnel."""
+    host = f"[{names.here}]" if ":" in names.here else names.here
+    return f"{host}:{names.ports.tunnel}"
 
 
 def _behind_relay(names: Names, url: str, files: dict[str, NewFile]) -> _Made:

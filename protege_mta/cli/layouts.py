@@ -53,10 +53,10 @@ _TUNNEL: Final = """
 [[listener]]
 name = "tunnel"
 kind = "http"                    # agents come to /ws
-address = "{address}"
+address = "{tunnel_address}"
 port = {tunnel}
 tls = {tunnel_tls}
-# trusted_proxies = ["127.0.0.1/32"]  # whose X-Forwarded-For says who the client is
+{proxied}trusted_proxies = ["127.0.0.1/32", "::1/128"]  # whose X-Forwarded-For says who the client is
 """
 
 _HTTP: Final = """
@@ -225,7 +225,7 @@ def local(names: Names) -> str:
 def relay_server(names: Names, *, is_plain: bool = False) -> str:
     """A host that mail for agents comes to, and that agents send through.
 
-    :param is_plain: whether agents come without TLS.
+    :param is_plain: whether agents come without TLS: from this machine, or through a proxy on it.
     """
     return names.filled(
         *(_HEAD, _ADDRESSES, _SMTP, _SUBMISSION, _SUBMISSIONS, _TUNNEL, _HTTP, _TLS),
@@ -233,7 +233,9 @@ def relay_server(names: Names, *, is_plain: bool = False) -> str:
         mode="local",
         hostname_is=_RESOLVES,
         asking="mail programs of users" if is_plain else "agents and users",
+        tunnel_address=names.here if is_plain else names.address,
         tunnel_tls="false" if is_plain else "true",
+        proxied="" if is_plain and names.address != names.here else "# ",
     )
 
 

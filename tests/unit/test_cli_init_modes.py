@@ -223,12 +223,12 @@ class RelayServerTests(InitCase):
         self.assertNotIn("PRIVATE KEY", ran.out)
 
     def test_plain_tunnel(self) -> None:
-        """The URL is one that leads there."""
-        for number, (address, url) in enumerate(
+        """On loopback alone; the URL is one that leads there, or to the proxy."""
+        for number, (address, here, url, proxies) in enumerate(
             (
-                ("127.0.0.2", "ws://127.0.0.2:443/ws"),
-                ("::1", "ws://[::1]:443/ws"),
-                ("0.0.0.0", "ws://relay.local.test:443/ws"),
+                ("127.0.0.2", "127.0.0.2", "ws://127.0.0.2:2443/ws", 0),
+                ("::1", "::1", "ws://[::1]:2443/ws", 0),
+                ("0.0.0.0", "127.0.0.1", "wss://relay.local.test/ws", 2),
             )
         ):
             self.folder = Path(self.mktemp()).absolute() / str(number)
@@ -239,7 +239,13 @@ class RelayServerTests(InitCase):
             self.assertEqual(said["relay_url"], url)
             tunnel = next(each for each in load(self.config).listeners if each.name == "tunnel")
             assert isinstance(tunnel, HttpListener)
-            self.assertFalse(tunnel.tls)
+            self.assertEqual(
+                (tunnel.tls, tunnel.address, tunnel.port, len(tunnel.trusted_proxies)),
+                (False, here, 2443, proxies),
+            )
+        ran = self.init("relay-server", "--plain-tunnel", "--force")
+        told = "wss://relay.local.test/ws, by a proxy in front of http://127.0.0.1:2443\n"
+        self.assertIn(f"\nAgents come to: {told}", ran.out)
 
     def test_smarthost(self) -> None:
         """In plain text where it is this machine, else never."""
