@@ -301,6 +301,7 @@ class House:
             acceptance=self.acceptance,
             changed=self.scheduler.changed,
             rerouted=self._rerouted,
+            renew=self.configure,
             in_thread=self._in_thread,
             rng=self._rng,
             new_session_id=_session_ids(),

@@ -154,19 +154,22 @@ class InboundStreams:
     def _judge(self, session: Session, recipient: Address) -> Reply | None:
         """Why the mailbox is not here, or None where it is."""
         answer = self.rules.relaying.judge(_stranger(session, ""), recipient)
-        if answer is not TABLE["no-relaying"]:
-            return None if answer.code < 400 else answer
-        domain = domain_of(recipient)
+        if answer.code < 400:
+            return None
         if not self._is_ours(local_part_of(recipient)):
-            return TABLE["no-such-user"]
+            return TABLE["no-such-user"] if answer is TABLE["no-relaying"] else answer
         # For us to mend, so that a relay that keeps mail goes on keeping it.
+        domain = domain_of(recipient)
         if domain not in self._domains_told:
             self._domains_told.add(domain)
             self.log.error(
-                "the relay has mail for our agent {recipient}, and no table "
-                '[domains."{domain}"] says where it should go: add one and reload',
+                "the relay has mail for our agent {recipient}, and there is {missing}: add "
+                "it and reload",
                 recipient=recipient,
                 domain=domain,
+                missing=f'no table [domains."{domain}"] that says where it should go'
+                if answer is TABLE["no-relaying"]
+                else f'no such name among the recipients of [domains."{domain}"]',
             )
         return TABLE["no-local-delivery"]
 

@@ -164,6 +164,14 @@ class WhoTests(DoorCase):
         self.assertEqual(len(errors), 1)
         self.assertEqual(errors[0]["domain"], "new.test")
 
+    def test_an_agent_without_a_mailbox_is_for_the_operator_to_mend(self) -> None:
+        """Its mail is not returned for that."""
+        with capturedLogs() as logged:
+            answer = self.receive(recipient=f"{KEY}@few.test")
+        self.assertEqual(answer, TABLE["no-local-delivery"])
+        [error] = [each for each in logged if each["log_level"].name == "error"]
+        self.assertEqual(error["domain"], "few.test")
+
     def test_null_sender(self) -> None:
         self.intake(sender="")
         self.assertEqual(self.begun[0][0].sender, NULL)
