@@ -92,6 +92,7 @@ class Sending:
 
     :ivar offset: octets of the content that are sent, or that the other side has.
     :ivar hashed: octets that are in the digest.
+    :ivar start: the message that begins it; empty once it has begun.
     :ivar since: when it last got on, by the clock that the caller goes by.
     :ivar ping: the number of the ping after its end; 0 before.
     """
@@ -100,6 +101,7 @@ class Sending:
     size: int
     is_resume: bool
     since: float
+    start: bytes
     state: State = State.WAITING
     offset: int = 0
     hashed: int = 0
@@ -136,14 +138,12 @@ class StreamsOut:
         """
         if stream.stream_id in self._streams:
             raise ValueError("the stream's id is in use")
-        encode(Kind.START, stream.stream_id, self._start(stream, is_resume))
-        sending = Sending(stream, size, is_resume, now)
+        body = format_start(stream, is_reliable=self.is_reliable, is_resume=is_resume)
+        start = encode(Kind.START, stream.stream_id, body)
+        sending = Sending(stream, size, is_resume, now, start)
         self._streams[stream.stream_id] = sending
         self._waiting.append(sending)
         return sending
-
-    def _start(self, stream: Stream, is_resume: bool) -> bytes:
-        return format_start(stream, is_reliable=self.is_reliable, is_resume=is_resume)
 
     def turn(self) -> tuple[Sending, int, int] | None:
         """The stream that can get on, and the octets that :meth:`advance` wants for it: from where,
@@ -176,7 +176,7 @@ class StreamsOut:
         stream_id = sending.stream.stream_id
         sending.since = now
         if sending.state is State.WAITING:
-            start = encode(Kind.START, stream_id, self._start(sending.stream, sending.is_resume))
+            start, sending.start = sending.start, b""
             sending.state = State.ASKING if sending.is_resume else State.SENDING
             self._waiting.remove(sending)
             self._active.append(sending)
