@@ -72,6 +72,9 @@ class _Socket:
     failures = Logger()
     connection: Connection
     address = ""
+    CONFIG_ATTRS: tuple[str, ...] = ()
+    """What autobahn copies from the factory, one by one, and formats for a log that nobody reads: a
+    third of a login's time.  :func:`_options` does it at once."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)  # what the mix-in's other half has is Any
@@ -183,6 +186,11 @@ class _Socket:
         return LOST, self.wasNotCleanReason or self.lost_because
 
 
+def _options(factory: Any, protocol: Any) -> dict[str, Any]:
+    """What every socket of a factory has of it."""
+    return {name: getattr(factory, name) for name in protocol.CONFIG_ATTRS}
+
+
 class ServerSocket(_Socket, WebSocketServerProtocol):  # type: ignore[misc]
     """An agent's connection, at the relay."""
 
@@ -207,6 +215,7 @@ class ServerSockets(WebSocketServerFactory):
     def __init__(self, clock: IReactorTime, connect: Any) -> None:
         super().__init__(server="", reactor=clock)
         self.setProtocolOptions(webStatus=False, allowNullOrigin=True, **_OPTIONS)
+        self._options = _options(self, WebSocketServerProtocol)
         self._connect = connect
 
     def buildProtocol(self, addr: IAddress | None) -> ServerSocket:
@@ -215,6 +224,7 @@ class ServerSockets(WebSocketServerFactory):
     def socket(self, address: str) -> ServerSocket:
         """:param address: of the agent, as far as it is known."""
         socket = ServerSocket()
+        vars(socket).update(self._options)
         socket.factory = self
         socket.address = address
         socket.connection = self._connect(socket)
@@ -230,10 +240,12 @@ class ClientSockets(WebSocketClientFactory):
     def __init__(self, clock: IReactorTime, url: str, connect: Any) -> None:
         super().__init__(url, useragent="protege-mta", reactor=clock)
         self.setProtocolOptions(serverConnectionDropTimeout=0, **_OPTIONS)
+        self._options = _options(self, WebSocketClientProtocol)
         self._connect = connect
 
     def buildProtocol(self, addr: IAddress | None) -> ClientSocket:
         socket = ClientSocket()
+        vars(socket).update(self._options)
         socket.factory = self
         socket.address = str(getattr(addr, "host", ""))
         socket.connection = self._connect(socket)
