@@ -95,7 +95,7 @@ class Gateway(Ours):
             time.sleep(0.005)
 
 
-@attrs.define(eq=False)
+@attrs.define
 class Told:
     """Moments by CLOCK_MONOTONIC, the first one of each: of logins by the agent's number, of mail by
     the local-part of its recipient.
