@@ -370,7 +370,7 @@ def _storm(bench: Bench, plan: Plan, progress: Steps) -> Storm:
         logins_s = agents.wait("login", plan.agents, LIMIT_S) - began
         mail_s = agents.wait("mail", plan.messages, LIMIT_S) - began
         time.sleep(SETTLE_S)
-        cost = meter.cost(1000, mail_s)
+        cost = meter.cost(1000, mail_s)  # of all together, not of a thousand
         agents.look()
         surplus = agents.told.surplus
     return Storm(started_s, logins_s, mail_s, cost.main_cpu_s, cost.sink_cpu_s, surplus)
