@@ -6,6 +6,7 @@ come in, and nothing is ever compressed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from autobahn.twisted.websocket import (
@@ -73,8 +74,8 @@ class _Socket:
     connection: Connection
     address = ""
     CONFIG_ATTRS: tuple[str, ...] = ()
-    """What autobahn copies from the factory, one by one, and formats for a log that nobody reads: a
-    third of a login's time.  :func:`_options` does it at once."""
+    """What autobahn copies from the factory to each socket, and formats for a log that nobody reads:
+    a third of a login's time.  Here the class has it; see :func:`_equipped`."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)  # what the mix-in's other half has is Any
@@ -186,9 +187,13 @@ class _Socket:
         return LOST, self.wasNotCleanReason or self.lost_because
 
 
-def _options(factory: Any, protocol: Any) -> dict[str, Any]:
-    """What every socket of a factory has of it."""
-    return {name: getattr(factory, name) for name in protocol.CONFIG_ATTRS}
+def _equipped(socket: type[Any], factory: Any, names: Sequence[str]) -> Any:
+    """A class of sockets that has the factory's options; functions among them are no methods."""
+    options = {name: getattr(factory, name) for name in names}
+    members = {
+        name: staticmethod(value) if callable(value) else value for name, value in options.items()
+    }
+    return type(socket.__name__, (socket,), members)
 
 
 class ServerSocket(_Socket, WebSocketServerProtocol):  # type: ignore[misc]
@@ -215,7 +220,7 @@ class ServerSockets(WebSocketServerFactory):
     def __init__(self, clock: IReactorTime, connect: Any) -> None:
         super().__init__(server="", reactor=clock)
         self.setProtocolOptions(webStatus=False, allowNullOrigin=True, **_OPTIONS)
-        self._options = _options(self, WebSocketServerProtocol)
+        self._protocol = _equipped(ServerSocket, self, WebSocketServerProtocol.CONFIG_ATTRS)
         self._connect = connect
 
     def buildProtocol(self, addr: IAddress | None) -> ServerSocket:
@@ -223,8 +228,7 @@ class ServerSockets(WebSocketServerFactory):
 
     def socket(self, address: str) -> ServerSocket:
         """:param address: of the agent, as far as it is known."""
-        socket = ServerSocket()
-        vars(socket).update(self._options)
+        socket: ServerSocket = self._protocol()
         socket.factory = self
         socket.address = address
         socket.connection = self._connect(socket)
@@ -240,12 +244,11 @@ class ClientSockets(WebSocketClientFactory):
     def __init__(self, clock: IReactorTime, url: str, connect: Any) -> None:
         super().__init__(url, useragent="protege-mta", reactor=clock)
         self.setProtocolOptions(serverConnectionDropTimeout=0, **_OPTIONS)
-        self._options = _options(self, WebSocketClientProtocol)
+        self._protocol = _equipped(ClientSocket, self, WebSocketClientProtocol.CONFIG_ATTRS)
         self._connect = connect
 
     def buildProtocol(self, addr: IAddress | None) -> ClientSocket:
-        socket = ClientSocket()
-        vars(socket).update(self._options)
+        socket: ClientSocket = self._protocol()
         socket.factory = self
         socket.address = str(getattr(addr, "host", ""))
         socket.connection = self._connect(socket)
