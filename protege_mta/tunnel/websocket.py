@@ -220,8 +220,8 @@ class ServerSockets(WebSocketServerFactory):
     def __init__(self, clock: IReactorTime, connect: Any) -> None:
         super().__init__(server="", reactor=clock)
         self.setProtocolOptions(webStatus=False, allowNullOrigin=True, **_OPTIONS)
-        self._protocol = _equipped(ServerSocket, self, WebSocketServerProtocol.CONFIG_ATTRS)
         self._connect = connect
+        self._protocol = _equipped(ServerSocket, self, WebSocketServerProtocol.CONFIG_ATTRS)
 
     def buildProtocol(self, addr: IAddress | None) -> ServerSocket:
         return self.socket(str(getattr(addr, "host", "")))
@@ -244,8 +244,8 @@ class ClientSockets(WebSocketClientFactory):
     def __init__(self, clock: IReactorTime, url: str, connect: Any) -> None:
         super().__init__(url, useragent="protege-mta", reactor=clock)
         self.setProtocolOptions(serverConnectionDropTimeout=0, **_OPTIONS)
-        self._protocol = _equipped(ClientSocket, self, WebSocketClientProtocol.CONFIG_ATTRS)
         self._connect = connect
+        self._protocol = _equipped(ClientSocket, self, WebSocketClientProtocol.CONFIG_ATTRS)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientSocket:
         socket: ClientSocket = self._protocol()
