@@ -26,6 +26,7 @@ from . import (
     relay,
     slow,
     tls,
+    tunnels,
 )
 from .bench import bench
 from .report import terminal
@@ -41,6 +42,16 @@ QUICK: Final[dict[str, Any]] = {
     "attacks": attacks.Plan(per_s=50, seconds=3),
     "profile": profile.Plan(rounds=1, messages=100),
     "tls": tls.Plan(rounds=1, messages=100, connections=100),
+    "tunnels": tunnels.Plan(
+        rounds=1,
+        agents=20,
+        messages=200,
+        seconds=2,
+        big_octets=5_000_000,
+        others=10,
+        deaf=2,
+        per_s=50,
+    ),
 }
 """To see that everything works; the figures mean nothing."""
 
@@ -55,6 +66,7 @@ SCENARIOS: Final[dict[str, Any]] = {
     "attacks": attacks,
     "profile": profile,
     "tls": tls,
+    "tunnels": tunnels,
 }
 """Each a module with a ``Plan`` and a ``run``."""
 
@@ -221,6 +233,20 @@ def _profile(choice: Choice, /, **given: Any) -> None:
 def _tls(choice: Choice, /, **given: Any) -> None:
     """Relay rates over STARTTLS, and handshakes."""
     choice.run("tls", tls.Plan(**given))
+
+
+@main.command("tunnels")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--agents", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option("--share", default=0.5, show_default=True, help="Of the rate, for the latency.")
+@click.option("--seconds", default=15.0, show_default=True, help="Of each paced load.")
+@click.option("--big-octets", type=click.IntRange(1), default=50_000_000, show_default=True)
+@click.option("--deaf", type=click.IntRange(0, 99), default=10, show_default=True, help="Of 100.")
+@click.pass_obj
+def _tunnels(choice: Choice, /, **given: Any) -> None:
+    """A relay server and its agents."""
+    choice.run("tunnels", tunnels.Plan(**given))
 
 
 @main.command("all")

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from ..model.envelope import Message
 from ..model.identity import Identity
 from ..model.outcome import Delivered, Outcome, PermanentFailure, Scope, TransientFailure
-from ..model.ports import Attempt, HopAbilities, Octets, Session, Sessions
+from ..model.ports import Attempt, HopAbilities, Octets, Prepared, Session, Sessions
 from ..model.reply import TABLE, Reply
 from ..model.stream import Attestation, Stream
 from ..model.verdicts import Verdicts
@@ -88,7 +88,7 @@ class AgentTransport:
                 _all(attempt, PermanentFailure(Scope.MESSAGE, TABLE["tunnel-requiretls"]))
             )
         self._at_work += 1
-        delivering = Deferred.fromCoroutine(self._deliver(attempt, session))
+        delivering = maybeDeferred(self._deliver, attempt, session)
         return delivering.addErrback(self._broke, attempt).addCallback(self._ended)
 
     def close(self) -> Deferred[None]:
@@ -98,15 +98,24 @@ class AgentTransport:
         self._closing = Deferred()
         return self._closing
 
-    async def _deliver(self, attempt: Attempt, session: Session) -> Outcomes:
-        answer = attempt.prepare(_TAKES_ALL)
-        prepared = await answer if isinstance(answer, Deferred) else answer
+    def _deliver(self, attempt: Attempt, session: Session) -> Deferred[Outcomes]:
+        prepared = attempt.prepare(_TAKES_ALL)
+        if isinstance(prepared, Deferred):
+            return prepared.addCallback(self._send_all, attempt, session)
+        return self._send_all(prepared, attempt, session)
+
+    def _send_all(
+        self, prepared: Prepared | Reply, attempt: Attempt, session: Session
+    ) -> Deferred[Outcomes]:
         if isinstance(prepared, Reply):
-            return _all(attempt, PermanentFailure(Scope.MESSAGE, prepared))
+            return succeed(_all(attempt, PermanentFailure(Scope.MESSAGE, prepared)))
         octets = PreparedOctets(attempt.content, prepared)
         sending = [self._send(attempt, index, session, octets) for index in attempt.recipients]
-        outcomes = await gatherResults(sending)
-        return list(zip(attempt.recipients, outcomes, strict=True))
+        if len(sending) == 1:  # as nearly all are; to gather one costs as much as to send it
+            return sending[0].addCallback(lambda outcome: [(attempt.recipients[0], outcome)])
+        return gatherResults(sending).addCallback(
+            lambda outcomes: list(zip(attempt.recipients, outcomes, strict=True))
+        )
 
     def _send(
         self, attempt: Attempt, index: int, session: Session, octets: Octets
