@@ -8,7 +8,9 @@ from typing import Final, Literal
 
 from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain
 from .config.kinds import AnswerRange
-from .config.model import Policy, Settings, SmtpListener, SubmissionListener, Tls
+from .config.listeners import SmtpListener, SubmissionListener, Tls
+from .config.model import Settings
+from .config.policy import Policy
 from .model.address import NULL, Address, domain_of
 from .model.domain import ascii_domain
 from .model.hop import NextHop

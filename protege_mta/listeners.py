@@ -13,7 +13,8 @@ import attrs
 from twisted.internet.interfaces import IProtocolFactory
 
 from . import from_settings
-from .config.model import HttpListener, Settings, SmtpListener, SubmissionListener
+from .config.listeners import HttpListener, SmtpListener, SubmissionListener
+from .config.model import Settings
 from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics

@@ -13,7 +13,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .config.model import Login
+from .config.policy import Login
 from .model.account import Usage as Row
 from .model.ports import Events, StateFailed
 from .model.tally import Tally

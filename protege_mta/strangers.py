@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import from_settings
-from .config.model import Policy, Settings
+from .config.model import Settings
+from .config.policy import Policy
 from .model.envelope import Envelope, Origin
 from .model.ports import Arrival, Events, Peer, Resolver
 from .model.reply import Reply

@@ -35,7 +35,8 @@ from .cli.faults import Fault, shown
 from .cli.options import find_config, of_project
 from .compose import House
 from .config.embedded import FOLDER, embedded
-from .config.model import HttpListener, Settings
+from .config.listeners import HttpListener
+from .config.model import Settings
 from .config.sockets import address_of
 from .config.source import load
 from .config.toml import ConfigError

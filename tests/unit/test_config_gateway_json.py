@@ -14,7 +14,9 @@ from protege_mta import from_settings
 from protege_mta.config.domains import MaildirDomain
 from protege_mta.config.gateway_json import inferred_domain, load
 from protege_mta.config.kinds import InlineText
-from protege_mta.config.model import Settings, Smarthost, SmtpListener, SubmissionListener
+from protege_mta.config.listeners import SmtpListener, SubmissionListener
+from protege_mta.config.model import Settings
+from protege_mta.config.outbound import Smarthost
 from protege_mta.config.source import glimpse
 from protege_mta.config.source import load as load_any
 from protege_mta.config.toml import ConfigError
