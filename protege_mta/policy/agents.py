@@ -14,6 +14,7 @@ from typing import Final, Literal, Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from ..message.line_ends import LineEnds
 from ..model.account import AccountLimits
 from ..model.address import NULL, Address, is_ascii, parse
 from ..model.envelope import Envelope, Message, Origin, Recipient
@@ -189,6 +190,7 @@ class AgentsDoor:
             HeaderFirst(
                 intake, partial(self._complete, allowed, sender), partial(_settle, reservation)
             ),
+            LineEnds(),
             most_octets=self.message_octets,
             clock=None if session.is_reliable else self._clock,
             ended=partial(self._over, peer, stream),

@@ -26,6 +26,7 @@ class StreamIntake:
 
     What is refused is read to its end, and nothing of it kept.
 
+    :param lines: what makes its line ends.
     :param clock: None where the sender waits for as long as it takes.
     :param ended: told once how it ended, and how many octets came: what the sender is told, or None
         where there is nobody to be told.
@@ -38,6 +39,7 @@ class StreamIntake:
     def __init__(
         self,
         intake: Intake,
+        lines: LineEnds,
         *,
         most_octets: int,
         clock: IReactorTime | None,
@@ -47,7 +49,7 @@ class StreamIntake:
         self._most_octets = most_octets
         self._clock = clock
         self._ended = ended
-        self._lines = LineEnds()
+        self._lines = lines
         self._size_octets = 0
         self._flaw: Reply | None = None
 
