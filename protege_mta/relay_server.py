@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import attrs
@@ -49,6 +49,9 @@ from .tunnel.sessions import Registry
 from .tunnel.socket_server import TunnelServer
 from .wire.tunnel.attestation import Signals, sign
 
+if TYPE_CHECKING:
+    from .tunnel.websocket import ServerSockets
+
 REVOKED: Final = (4401, "identity_not_allowed")
 """What a session is closed with whose agent may not log in any more; a login is refused alike."""
 
@@ -71,6 +74,8 @@ class RelayServer:
     """
 
     log = Logger()
+
+    _sockets: ServerSockets  # once it has been enabled
 
     def __init__(
         self,
@@ -133,7 +138,9 @@ class RelayServer:
         if server.enabled:
             self._file.use(server.identities_file)
         self._is_enabled = server.enabled
-        if not server.enabled:
+        if server.enabled:
+            self._sockets = self._server.sockets
+        else:
             self._file.forget()
         self.agents.settings = IdentitySettings(
             takes_any=server.identities == "any",
@@ -183,7 +190,7 @@ class RelayServer:
         if self._server.is_full or self.door.is_closing or not self._doorstep.has_room(address):
             self._tally.connections_refused += 1
             return None
-        socket = self._server.sockets.socket(address)
+        socket = self._sockets.socket(address)
         self._doorstep.add(address, socket.connection)
         return socket
 

@@ -35,7 +35,6 @@ from .limits import TunnelLimits
 from .session import BROKEN, TunnelSession
 from .setting import Setting
 from .unfinished import Unfinished
-from .websocket import ClientSockets
 
 
 @attrs.frozen
@@ -113,6 +112,9 @@ class Connecting:
         agent: Agent,
         watcher: Watcher,
     ) -> None:
+        # It brings autobahn along, which takes a tenth of a second and is for gateways alone.
+        from .websocket import ClientSockets
+
         self._watcher = watcher
         self._is_over = False
         self._connection: AgentConnection | None = None
