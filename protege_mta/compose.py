@@ -123,7 +123,7 @@ class House:
             self.database,
             self.events,
             self.tally,
-            settings.login,
+            settings,
             changed=lambda: self.listeners.renew(),
         )
         new_id = IdSource(time.time, secrets.token_bytes)
@@ -322,7 +322,7 @@ class House:
         self.entrance.configure(settings, relaying)
         self.door.relaying = self.submission_door.relaying = relaying
         self.relay_server.door.relaying = relaying
-        self.register.configure(settings.login)
+        self.register.configure(settings)
         self.strangers.configure(settings)
         self.door.guard = self.strangers.guard
         self.door.begin_stranger = self.strangers.begin

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar, cast
+
+import attrs
 
 from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain
 from .config.kinds import AnswerRange
@@ -17,6 +19,7 @@ from .model.hop import NextHop
 from .model.ports import Agents, Sessions
 from .policy.dns_lists import DnsList, refusal
 from .policy.greylist import GreylistSettings
+from .policy.guessing import LoginSettings
 from .policy.limits import LimitSettings
 from .policy.pass_through import PassThroughSettings
 from .policy.relaying import AgentMailboxes, Mailboxes, Relaying
@@ -24,6 +27,8 @@ from .policy.verified import Action
 from .schedule.backoff import Backoff, RetrySchedule
 from .spool.settings import SpoolSettings
 from .transport.tls_server import KeyPair, TlsFiles
+
+_T = TypeVar("_T")
 
 PROBE_S: Final = 30.0
 """How long a site that failed as a whole is left alone at first."""
@@ -150,29 +155,11 @@ def site_backoff(settings: Settings) -> Backoff:
 
 
 def retry(settings: Settings) -> RetrySchedule:
-    retry = settings.retry
-    return RetrySchedule(
-        first_s=retry.first_s,
-        factor=retry.factor,
-        max_interval_s=retry.max_interval_s,
-        jitter=retry.jitter,
-        max_age_s=retry.max_age_s,
-        bounce_max_age_s=retry.bounce_max_age_s,
-        delay_warning_s=retry.delay_warning_s,
-    )
+    return _same(RetrySchedule, settings.retry)
 
 
 def limits(settings: Settings) -> LimitSettings:
-    limits = settings.limits
-    return LimitSettings(
-        connections=limits.connections,
-        connections_per_ip=limits.connections_per_ip,
-        messages_per_ip_per_minute=limits.messages_per_ip_per_minute,
-        connections_per_ip_per_minute=limits.connections_per_ip_per_minute,
-        recipients_per_ip_per_minute=limits.recipients_per_ip_per_minute,
-        offences_per_ip=limits.offences_per_ip,
-        shut_out_s=limits.shut_out_s,
-    )
+    return _same(LimitSettings, settings.limits)
 
 
 def dns_lists(policy: Policy) -> list[DnsList]:
@@ -190,13 +177,11 @@ def ranges(answers: Sequence[AnswerRange]) -> list[tuple[IPv4Address, IPv4Addres
 
 
 def greylist(settings: Settings) -> GreylistSettings:
-    greylist = settings.policy.greylist
-    return GreylistSettings(
-        delay_s=greylist.delay_s,
-        retry_s=greylist.retry_s,
-        keep_s=greylist.keep_s,
-        allow_after=greylist.allow_after,
-    )
+    return _same(GreylistSettings, settings.policy.greylist)
+
+
+def login(settings: Settings) -> LoginSettings:
+    return _same(LoginSettings, settings.login)
 
 
 def hiding(settings: Settings) -> frozenset[str]:
@@ -219,3 +204,9 @@ def spool(settings: Settings) -> SpoolSettings:
     return SpoolSettings(
         free_octets=settings.limits.free_octets, free_inodes=settings.limits.free_inodes
     )
+
+
+def _same(kind: type[_T], table: object) -> _T:
+    """Settings that a part calls as the configuration does."""
+    names = [field.name for field in attrs.fields(cast(Any, kind))]
+    return kind(**{name: getattr(table, name) for name in names})

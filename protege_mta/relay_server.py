@@ -118,7 +118,7 @@ class RelayServer:
         self._doorstep = Doorstep(network_of)
         self._server = TunnelServer(
             _Watched(self),
-            limits=_limits(settings),
+            limits=tunnel_limits(settings),
             clock=reactor,
             now=time.time,
             new_id=lambda: str(uuid4()),
@@ -149,7 +149,7 @@ class RelayServer:
         )
         self.door.message_octets = settings.limits.message_octets
         self._knocks.per_minute = server.auth_per_ip_per_minute
-        self._server.limits = limits = _limits(settings)
+        self._server.limits = limits = tunnel_limits(settings)
         self._server.setting = attrs.evolve(self._server.setting, limits=limits, sent=self._sent)
         self._dismiss()
 
@@ -326,7 +326,7 @@ def attester(settings: Settings) -> Attest | None:
     return attest
 
 
-def _limits(settings: Settings) -> TunnelLimits:
+def tunnel_limits(settings: Settings) -> TunnelLimits:
     server = settings.tunnel_server
     return TunnelLimits(
         message_octets=settings.limits.message_octets,

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import from_settings
+from .config.listeners import SmtpListener
 from .config.model import Settings
 from .config.policy import Policy
 from .model.envelope import Envelope, Origin
 from .model.ports import Arrival, Events, Peer, Resolver
 from .model.reply import Reply
 from .observe.metrics import Counts
-from .policy.authentication.checks import SenderChecks
-from .policy.authentication.organisation import organisation
 from .policy.dns_lists import DnsLists
 from .policy.door import Begin
 from .policy.greylist import Greylist
 from .policy.guard import Guard
 from .policy.verified import Verification
 from .transport.crew import Crew
+
+if TYPE_CHECKING:
+    from .policy.authentication.checks import SenderChecks
 
 
 class Strangers:
@@ -47,34 +49,43 @@ class Strangers:
         self._counts = counts
         self._accept = accept
         self._greylist = Greylist(from_settings.greylist(settings), time.monotonic)
+        self._chance = chance
         self._crew = Crew(2, reactor.callFromThread, "authentication")
-        self._checks = SenderChecks(
-            resolver,
-            hostname=settings.hostname,
-            clock=reactor,
-            now=time.time,
-            chance=chance,
-            in_thread=self._crew,
-            organisation=organisation,
-            counted=counts.authenticated,
-            skipped=counts.authentication_skipped,
-        )
+        self._checks: SenderChecks | None = None
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
         """Put settings into force; :attr:`guard` and :attr:`begin` are others then."""
-        self._checks.hostname = settings.hostname
         self._greylist.settings = from_settings.greylist(settings)
         self.guard = self._new_guard(settings.policy)
         self.begin: Begin = self._accept
-        if settings.policy.authenticate:
+        if settings.policy.authenticate and _has_strangers(settings):
+            self._checks = checks = self._checks or self._new_checks(settings.hostname)
+            checks.hostname = settings.hostname
             self.begin = Verification(
-                self._checks,
+                checks,
                 self._events,
                 self._accept,
                 hostname=settings.hostname,
                 actions=from_settings.actions(settings),
             ).begin
+
+    def _new_checks(self, hostname: str) -> SenderChecks:
+        # What knows SPF and DKIM takes a tenth of a second to import.
+        from .policy.authentication.checks import SenderChecks
+        from .policy.authentication.organisation import organisation
+
+        return SenderChecks(
+            self._resolver,
+            hostname=hostname,
+            clock=self._reactor,
+            now=time.time,
+            chance=self._chance,
+            in_thread=self._crew,
+            organisation=organisation,
+            counted=self._counts.authenticated,
+            skipped=self._counts.authentication_skipped,
+        )
 
     def _new_guard(self, policy: Policy) -> Guard | None:
         lists = from_settings.dns_lists(policy)
@@ -92,3 +103,7 @@ class Strangers:
     def stop(self) -> None:
         """Let the threads end."""
         self._crew.stop()
+
+
+def _has_strangers(settings: Settings) -> bool:
+    return any(isinstance(listener, SmtpListener) for listener in settings.listeners)
