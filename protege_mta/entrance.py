@@ -72,13 +72,12 @@ class Entrance:
             peer,
             envelope,
             origin,
-            lambda id, at: trace.received(
+            lambda id, at: trace.streamed(
                 hostname=self._hostname,
                 id=id,
                 at=at,
-                protocol=trace.TUNNEL,
-                peer_address=peer.address,
                 recipient=recipient.address,
+                peer_address=peer.address,
             ),
         )
 

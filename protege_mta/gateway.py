@@ -23,7 +23,6 @@ from twisted.python.failure import Failure
 from .config.model import Settings
 from .config.tunnel import Relay
 from .message import trace
-from .model.address import Address
 from .model.domain import ascii_domain
 from .model.envelope import Envelope, Message, Origin
 from .model.hop import NextHop
@@ -284,15 +283,14 @@ class Gateway:
         dialler = self._dialler
 
         def received(id: QueueId, at: float) -> bytes:
-            return trace.received(
+            return trace.streamed(
                 hostname=self._hostname,
                 id=id,
                 at=at,
-                protocol="",
-                helo=self._relay[0],
+                recipient=recipient.address,
                 peer_address=session.peer_address,
+                relay=self._relay[0],
                 tls=None if dialler is None else dialler.tls(session.identity),
-                recipient=Address(recipient.address),
             )
 
         return self._acceptance.begin(envelope, origin, received)
