@@ -27,7 +27,7 @@ from .model.domain import ascii_domain
 from .model.envelope import Envelope, Message, Origin
 from .model.hop import NextHop
 from .model.ids import QueueId
-from .model.ports import Arrival, Events, Session
+from .model.ports import Arrival, Events, InThread, Session
 from .model.reply import Reply
 from .model.stream import DeliveryState, Stream
 from .model.verdicts import Result, Signal, Verdicts
@@ -90,7 +90,7 @@ class Gateway:
         acceptance: Acceptance,
         changed: Callable[[NextHop], None],
         rerouted: Callable[[], None],
-        in_thread: Callable[[Callable[[], Passports | None]], Deferred[Passports | None]],
+        in_thread: InThread,
         rng: random.Random,
         new_session_id: Callable[[], str],
     ) -> None:

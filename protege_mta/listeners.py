@@ -18,6 +18,7 @@ from .config.model import Settings
 from .http import health as http_health
 from .http import listener as http_listener
 from .http import metrics as http_metrics
+from .model.ports import InThread
 from .model.tally import Tally
 from .observe.health import Health
 from .observe.metrics import Metrics
@@ -62,7 +63,7 @@ class Listeners:
         metrics: Metrics,
         health: Health,
         tally: Tally,
-        in_thread: certificates.InThread,
+        in_thread: InThread,
         new_session_id: Callable[[], str],
     ) -> None:
         self._reactor = reactor

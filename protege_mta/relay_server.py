@@ -27,7 +27,7 @@ from .model.address import NULL
 from .model.domain import ascii_domain
 from .model.identity import Agent
 from .model.outcome import Delivered, Outcome, PermanentFailure
-from .model.ports import Events, Session
+from .model.ports import Events, InThread, Session
 from .model.reply import Reply
 from .model.stream import Attestation, Stream
 from .model.tally import Tally
@@ -43,7 +43,7 @@ from .state.database import Database
 from .transport.agent import Attest
 from .transport.control import Done, Handler, Row
 from .tunnel.doorstep import Doorstep
-from .tunnel.identities import Identities, IdentitiesFile, IdentitySettings, InThread
+from .tunnel.identities import Identities, IdentitiesFile, IdentitySettings
 from .tunnel.limits import TunnelLimits
 from .tunnel.sessions import Registry
 from .tunnel.socket_server import TunnelServer

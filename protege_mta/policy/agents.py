@@ -29,11 +29,8 @@ from .clients import Window
 from .door import Begin
 from .header_first import HeaderFirst
 from .relaying import Relaying
-from .stream_intake import StreamIntake
+from .stream_intake import LISTENER, StreamIntake
 from .usage import Reservation, Usage
-
-LISTENER: Final = "tunnel"
-"""What stands for the listener's name where a tunnel's end is a :class:`~..model.ports.Peer`."""
 
 TOLD_A_MINUTE: Final = 60
 """So many refusals of one agent are events; more would let a broken one fill the journal."""

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import attrs
 from twisted.logger import Logger
 
-from ..message.authres import Outcome, field, without_foreign
+from ..message.authres import ResInfo, field, without_foreign
 from ..message.line_ends import LineEnds
 from ..model.address import NULL, Address, domain_of, is_ascii, local_part_of, parse
 from ..model.envelope import Envelope, Origin, Recipient
@@ -24,10 +24,7 @@ from ..model.value import value
 from ..model.verdicts import UNCHECKED, Verdicts
 from .header_first import HeaderFirst
 from .relaying import Relaying
-from .stream_intake import StreamIntake
-
-LISTENER: Final = "tunnel"
-"""What the log calls the way by which such mail comes."""
+from .stream_intake import LISTENER, StreamIntake
 
 Attestation = Literal[
     "ok",
@@ -216,9 +213,9 @@ def _results(hostname: str, sender: Address, attested: Attested) -> bytes:
     verdicts, reason = attested.verdicts, f"told by relay {attested.key_id}"
     about = (("smtp.mailfrom", domain_of(sender)),) if sender else ()
     said = (
-        Outcome("spf", verdicts.spf, reason, about),
-        Outcome("dkim", verdicts.dkim, reason),
-        Outcome("dmarc", verdicts.dmarc, reason),
+        ResInfo("spf", verdicts.spf, reason, about),
+        ResInfo("dkim", verdicts.dkim, reason),
+        ResInfo("dmarc", verdicts.dmarc, reason),
     )
     return field(hostname, [one for one in said if one.result])
 

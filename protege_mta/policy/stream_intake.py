@@ -14,6 +14,9 @@ from ..message.line_ends import LineEnds
 from ..model.ports import Intake
 from ..model.reply import TABLE, Reply
 
+LISTENER: Final = "tunnel"
+"""What stands for the listener's name where a tunnel's end is a :class:`~..model.ports.Peer`."""
+
 ANSWER_S: Final = 15.0
 """An original gateway takes 20 s without an answer for success, so that trouble of ours has to be
 told before."""

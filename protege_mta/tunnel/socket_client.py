@@ -53,7 +53,7 @@ class Watcher(Protocol):
         """The relay has let the agent in."""
 
     def lost(self, code: int, reason: str) -> None:
-        """It is over, or never was.
+        """It is over, or never was.  Once; maybe before :meth:`TunnelClient.connect` returns.
 
         :param code: of the close (RFC 6455, 7.4.1), 1006 where there was none.
         """

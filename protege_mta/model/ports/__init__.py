@@ -38,6 +38,7 @@ from .storage import (
     SpoolLocked,
     Stats,
 )
+from .threads import InThread
 from .tunnels import Agents, Session, Sessions, StreamDoor
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "Found",
     "Held",
     "HopAbilities",
+    "InThread",
     "Incoming",
     "Intake",
     "Journal",
