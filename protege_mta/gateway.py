@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     import random
 
 
+LOOK_S: Final = 10.0
+"""How often the folder of personas is looked at."""
+
+
 @attrs.frozen
 class _Way:
     """What sessions are made by."""
@@ -63,10 +67,6 @@ class _Way:
 def _way(relay: Relay, settings: Settings) -> _Way:
     ca_file = str(relay.ca_file or "")
     return _Way(relay.url, ca_file, relay.ping_s, settings.limits.message_octets)
-
-
-LOOK_S: Final = 10.0
-"""How often the folder of personas is looked at."""
 
 
 class Gateway:

@@ -43,13 +43,13 @@ class ResInfo:
     properties: tuple[tuple[str, str], ...] = ()
 
 
-def field(authserv_id: str, outcomes: Sequence[ResInfo]) -> bytes:
+def field(authserv_id: str, results: Sequence[ResInfo]) -> bytes:
     """The whole field, folded, with its CRLF.
 
     :param authserv_id: our host name.
     """
     infos = []
-    for one in outcomes:
+    for one in results:
         words = [f"{one.method}={one.result}"]
         if one.reason:
             words.append(f'reason="{one.reason}"')

@@ -120,9 +120,9 @@ class SenderChecks:
         return found
 
     def _unknown(self) -> Authentication:
-        outcomes = [ResInfo(method, "temperror") for method in ("spf", "dkim", "dmarc")]
+        results = [ResInfo(method, "temperror") for method in ("spf", "dkim", "dmarc")]
         verdicts = Verdicts("temperror", "temperror", "temperror")
-        return Authentication(verdicts, field(self.hostname, outcomes))
+        return Authentication(verdicts, field(self.hostname, results))
 
     async def _check(self, peer: Peer, sender: Address, octets: Octets) -> Authentication:
         names = Names(self._lane, self._clock, DEADLINE_S)
@@ -150,11 +150,11 @@ class SenderChecks:
             ruling = await self._ruling(read, evidence, names)
         finally:
             names.close()
-        outcomes = [_spf_outcome(spf_result, sender, who)]
-        outcomes += [_dkim_outcome(one) for one in findings] or [ResInfo("dkim", "none")]
-        outcomes.append(_dmarc_outcome(ruling))
+        results = [_spf_info(spf_result, sender, who)]
+        results += [_dkim_info(one) for one in findings] or [ResInfo("dkim", "none")]
+        results.append(_dmarc_info(ruling))
         verdicts = Verdicts(spf_result, dkim.best(findings), ruling.result)
-        return Authentication(verdicts, field(self.hostname, outcomes), ruling.wish)
+        return Authentication(verdicts, field(self.hostname, results), ruling.wish)
 
     async def _spf(self, peer_address: str, who: spf.SpfIdentity, names: Names) -> Result:
         if who.domain:
@@ -248,7 +248,7 @@ def _judged(read: _Read, answers: Sequence[Answer | None]) -> list[dkim.Finding]
 # --- words ---------------------------------------------------------------------------------------
 
 
-def _spf_outcome(result: Result, sender: Address, who: spf.SpfIdentity) -> ResInfo:
+def _spf_info(result: Result, sender: Address, who: spf.SpfIdentity) -> ResInfo:
     if who.is_helo:
         return ResInfo("spf", result, "", (("smtp.helo", who.helo),))
     # The field is US-ASCII, and a local-part that wants quotes tells little.
@@ -256,12 +256,12 @@ def _spf_outcome(result: Result, sender: Address, who: spf.SpfIdentity) -> ResIn
     return ResInfo("spf", result, "", (("smtp.mailfrom", shown),))
 
 
-def _dkim_outcome(one: dkim.Finding) -> ResInfo:
+def _dkim_info(one: dkim.Finding) -> ResInfo:
     properties = (("header.d", one.domain), ("header.s", one.selector), ("header.b", one.prefix))
     return ResInfo("dkim", one.result, one.reason, properties)
 
 
-def _dmarc_outcome(ruling: dmarc.Ruling) -> ResInfo:
+def _dmarc_info(ruling: dmarc.Ruling) -> ResInfo:
     wish = ruling.wish if ruling.result == "fail" else ""
     properties = (("policy.dmarc", wish), ("header.from", ruling.domain))
     return ResInfo("dmarc", ruling.result, ruling.reason, properties)
