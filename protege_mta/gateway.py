@@ -25,12 +25,11 @@ from .config.model import Settings
 from .config.toml import Complaint
 from .config.tunnel import Relay
 from .message import trace
-from .model.address import Address
 from .model.domain import ascii_domain
 from .model.envelope import Envelope, Message, Origin
 from .model.hop import NextHop
 from .model.ids import QueueId
-from .model.ports import Arrival, Events, Session
+from .model.ports import Arrival, Events, InThread, Session
 from .model.reply import Reply
 from .model.stream import DeliveryState, Stream
 from .model.verdicts import Result, Signal, Verdicts
@@ -51,6 +50,10 @@ from .wire.tunnel.attestation import verify
 
 if TYPE_CHECKING:
     import random
+
+
+LOOK_S: Final = 10.0
+"""How often the folder of personas is looked at."""
 
 
 @attrs.frozen
@@ -92,10 +95,6 @@ def _way(relay: Relay, settings: Settings) -> _Way:
     return _Way(relay.url, ca_file, relay.ping_s, settings.limits.message_octets)
 
 
-LOOK_S: Final = 10.0
-"""How often the folder of personas is looked at."""
-
-
 class Gateway:
     """:param acceptance: the way into the spool.
     :param changed: told of a hop behind which a session has come or gone.
@@ -119,7 +118,7 @@ class Gateway:
         changed: Callable[[NextHop], None],
         rerouted: Callable[[], None],
         renew: Callable[[Settings], None],
-        in_thread: Callable[[Callable[[], _Found]], Deferred[_Found]],
+        in_thread: InThread,
         rng: random.Random,
         new_session_id: Callable[[], str],
     ) -> None:
@@ -334,15 +333,14 @@ class Gateway:
         dialler = self._dialler
 
         def received(id: QueueId, at: float) -> bytes:
-            return trace.received(
+            return trace.streamed(
                 hostname=self._hostname,
                 id=id,
                 at=at,
-                protocol="",
-                helo=self._relay[0],
+                recipient=recipient.address,
                 peer_address=session.peer_address,
+                relay=self._relay[0],
                 tls=None if dialler is None else dialler.tls(session.identity),
-                recipient=Address(recipient.address),
             )
 
         return self._acceptance.begin(envelope, origin, received)

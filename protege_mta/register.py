@@ -13,12 +13,12 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .config.model import Login
+from . import from_settings
+from .config.model import Settings
 from .model.account import Usage as Row
 from .model.ports import Events, StateFailed
 from .model.tally import Tally
 from .policy import login
-from .policy.guessing import LoginSettings
 from .policy.login import Logins
 from .policy.usage import Usage
 from .state.accounts import StoredAccounts
@@ -47,7 +47,7 @@ class Register:
         database: Database,
         events: Events,
         tally: Tally,
-        settings: Login,
+        settings: Settings,
         changed: Callable[[], None],
     ) -> None:
         self._crew = Crew(login.AT_ONCE, reactor.callFromThread, "hasher")
@@ -61,7 +61,7 @@ class Register:
             self.accounts,
             events,
             tally,
-            _login_settings(settings),
+            from_settings.login(settings),
             renew=self.accounts.renew,
             clock=reactor,
             now=time.monotonic,
@@ -74,9 +74,9 @@ class Register:
         for call in self._calls:
             call.clock = reactor
 
-    def configure(self, settings: Login) -> None:
+    def configure(self, settings: Settings) -> None:
         """Put other settings into force."""
-        self.logins.configure(_login_settings(settings))
+        self.logins.configure(from_settings.login(settings))
 
     def start(self) -> None:
         """Read what is there; blocks.  :raise StateFailed:"""
@@ -118,12 +118,3 @@ class Register:
 
     def _broken(self, failure: Failure) -> None:
         self.log.failure("the register is not looked after", failure)
-
-
-def _login_settings(settings: Login) -> LoginSettings:
-    return LoginSettings(
-        delay_s=settings.delay_s,
-        failures=settings.failures,
-        window_s=settings.window_s,
-        lock_s=settings.lock_s,
-    )

@@ -13,7 +13,8 @@ from ..dkim import keys
 from ..dkim.record import dns_name, dns_record, strings
 
 if TYPE_CHECKING:
-    from ..config.model import Dkim, Settings
+    from ..config.model import Settings
+    from ..config.outbound import Dkim
 
 UNKNOWN_ADDRESS: Final = "YOUR-ADDRESS"
 UNKNOWN_IPV6_ADDRESS: Final = "YOUR-IPV6-ADDRESS"

@@ -19,7 +19,8 @@ from .terminal import write, write_facts
 
 if TYPE_CHECKING:
     from ..config.domains import Domain
-    from ..config.model import Listener, Settings
+    from ..config.listeners import Listener
+    from ..config.model import Settings
 
 
 @click.command()

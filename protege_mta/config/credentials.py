@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from ..dkim import keys
 from ..model.identity import Identity, identity_of
 from .kinds import InlineText
-from .model import Smarthost, Tls, TlsCertificate
+from .listeners import Tls, TlsCertificate
+from .outbound import Smarthost
 
 
 def of_tls(tls: Tls | TlsCertificate) -> Iterator[tuple[str, str]]:

@@ -34,14 +34,9 @@ from .kinds import (
     Whole,
     is_host_name,
 )
-from .model import (
-    Outbound,
-    Settings,
-    Smarthost,
-    SmtpListener,
-    SubmissionListener,
-    own_name,
-)
+from .listeners import SmtpListener, SubmissionListener
+from .model import Settings, own_name
+from .outbound import Outbound, Smarthost
 from .personas import DOCUMENT_FILE, Complain, Persona, read_personas
 from .toml import Complaint, ConfigError, shown
 from .tunnel import Relay, TrustedKey

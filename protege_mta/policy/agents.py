@@ -14,6 +14,7 @@ from typing import Final, Literal, Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from ..message.line_ends import LineEnds
 from ..model.account import AccountLimits
 from ..model.address import NULL, Address, is_ascii, parse
 from ..model.envelope import Envelope, Message, Origin, Recipient
@@ -28,11 +29,8 @@ from .clients import Window
 from .door import Begin
 from .header_first import HeaderFirst
 from .relaying import Relaying
-from .stream_intake import StreamIntake
+from .stream_intake import LISTENER, StreamIntake
 from .usage import Reservation, Usage
-
-LISTENER: Final = "tunnel"
-"""What stands for the listener's name where a tunnel's end is a :class:`~..model.ports.Peer`."""
 
 TOLD_A_MINUTE: Final = 60
 """So many refusals of one agent are events; more would let a broken one fill the journal."""
@@ -189,6 +187,7 @@ class AgentsDoor:
             HeaderFirst(
                 intake, partial(self._complete, allowed, sender), partial(_settle, reservation)
             ),
+            LineEnds(),
             most_octets=self.message_octets,
             clock=None if session.is_reliable else self._clock,
             ended=partial(self._over, peer, stream),

@@ -14,6 +14,9 @@ from ..message.line_ends import LineEnds
 from ..model.ports import Intake
 from ..model.reply import TABLE, Reply
 
+LISTENER: Final = "tunnel"
+"""What stands for the listener's name where a tunnel's end is a :class:`~..model.ports.Peer`."""
+
 ANSWER_S: Final = 15.0
 """An original gateway takes 20 s without an answer for success, so that trouble of ours has to be
 told before."""
@@ -26,6 +29,7 @@ class StreamIntake:
 
     What is refused is read to its end, and nothing of it kept.
 
+    :param lines: what makes its line ends.
     :param clock: None where the sender waits for as long as it takes.
     :param ended: told once how it ended, and how many octets came: what the sender is told, or None
         where there is nobody to be told.
@@ -38,6 +42,7 @@ class StreamIntake:
     def __init__(
         self,
         intake: Intake,
+        lines: LineEnds,
         *,
         most_octets: int,
         clock: IReactorTime | None,
@@ -47,7 +52,7 @@ class StreamIntake:
         self._most_octets = most_octets
         self._clock = clock
         self._ended = ended
-        self._lines = LineEnds()
+        self._lines = lines
         self._size_octets = 0
         self._flaw: Reply | None = None
 

@@ -35,7 +35,6 @@ from .limits import TunnelLimits
 from .session import BROKEN, TunnelSession
 from .setting import Setting
 from .unfinished import Unfinished
-from .websocket import ClientSockets
 
 
 @attrs.frozen
@@ -54,7 +53,7 @@ class Watcher(Protocol):
         """The relay has let the agent in."""
 
     def lost(self, code: int, reason: str) -> None:
-        """It is over, or never was.
+        """It is over, or never was.  Once; maybe before :meth:`TunnelClient.connect` returns.
 
         :param code: of the close (RFC 6455, 7.4.1), 1006 where there was none.
         """
@@ -113,6 +112,9 @@ class Connecting:
         agent: Agent,
         watcher: Watcher,
     ) -> None:
+        # It brings autobahn along, which takes a tenth of a second and is for gateways alone.
+        from .websocket import ClientSockets
+
         self._watcher = watcher
         self._is_over = False
         self._connection: AgentConnection | None = None

@@ -1,22 +1,14 @@
 """The relay's side of tunnels: agents' connections, and who of them is logged in.
 
-::
-
-    server = TunnelServer(
-        door, limits=TunnelLimits(), clock=reactor, now=time.time, new_id=lambda: str(uuid4()),
-        may_attempt=lambda address: True, may_log_in=lambda identity: True,
-    )
-    server.sockets.socket(address)                       # the protocol of one connection
-    server.to(identity)                                  # a Sessions
-    server.close()                                       # a Deferred: everybody is gone
-
-Who leads connections here, and whose address counts behind a proxy, is for others: ``http.listener``.
-``server.sockets`` is a protocol factory, too.
+Whose address is the client's, and whether there is room for it, is for whoever takes the connection
+and gives it one of :attr:`TunnelServer.sockets`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -30,7 +22,12 @@ from .limits import TunnelLimits
 from .session import TunnelSession
 from .setting import Setting
 from .unfinished import Unfinished
-from .websocket import ServerSockets
+
+if TYPE_CHECKING:
+    from .websocket import ServerSockets
+
+REPLACED: Final = (4400, "replaced_by_new_session")
+"""What a session is closed with whose agent has come again."""
 
 
 class TunnelServer:
@@ -42,7 +39,6 @@ class TunnelServer:
     :param may_attempt: whether one more message before authentication is allowed from an address;
         a login takes two.
     :param may_log_in: whether the holder of a key may come.
-    :param replaced: told of a session that had to go for another one.
     :param refused: told of each login that failed: from which address, and the code.
     :param now: POSIX seconds.
     :param new_id: gives a fresh UUID, version 4, that nobody can guess.
@@ -58,7 +54,6 @@ class TunnelServer:
         new_id: Callable[[], str],
         may_attempt: Callable[[str], bool],
         may_log_in: Callable[[Identity], bool],
-        replaced: Callable[[Session, Session], None] = lambda old, new: None,
         refused: Callable[[str, str], None] = lambda address, code: None,
     ) -> None:
         self.limits = limits
@@ -76,8 +71,7 @@ class TunnelServer:
             clock=clock,
             new_id=new_id,
         )
-        self.sockets = ServerSockets(clock, self.connection)
-        self._replaced = replaced
+        self._clock = clock
         self.refused = refused
         self._connections: set[RelayConnection] = set()
         self._inbound: dict[Identity, TunnelSession] = {}
@@ -86,10 +80,13 @@ class TunnelServer:
     def to(self, identity: Identity) -> Session | None:
         return self._inbound.get(identity)
 
-    @property
-    def inbound(self) -> Collection[Session]:
-        """Who has its mail sent here."""
-        return self._inbound.values()
+    @cached_property
+    def sockets(self) -> ServerSockets:
+        """Makes what serves a connection; to be asked for before there is one to serve."""
+        # It brings autobahn along, which takes a tenth of a second and is for relay servers alone.
+        from .websocket import ServerSockets
+
+        return ServerSockets(self._clock, self.connection)
 
     @property
     def connections(self) -> int:
@@ -123,12 +120,6 @@ class TunnelServer:
         old = self._inbound.get(session.identity)
         self._inbound[session.identity] = session
         return old
-
-    def displace(self, old: TunnelSession, new: TunnelSession) -> None:
-        try:
-            self._replaced(old, new)
-        finally:
-            old.close(4400, "replaced_by_new_session")
 
     def leave(self, session: TunnelSession) -> None:
         if self._inbound.get(session.identity) is session:
@@ -201,7 +192,7 @@ class RelayConnection(Connection):
         self.send_text(self._handshake.admit(proven, old.socket_id if old else None))
         self.begin(session)
         if old is not None:
-            server.displace(old, session)
+            old.close(*REPLACED)
 
     def ended(self, code: int, reason: str) -> None:
         if self.session is not None:

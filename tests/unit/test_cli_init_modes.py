@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.config import credentials
 from protege_mta.config.domains import MaildirDomain, TunnelDomain
 from protege_mta.config.kinds import InlineText
-from protege_mta.config.model import HttpListener
+from protege_mta.config.listeners import HttpListener
 from protege_mta.config.toml import load
 from protege_mta.transport import addresses
 

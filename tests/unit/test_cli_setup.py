@@ -485,6 +485,25 @@ class RootTests(SynchronousTestCase):
         )
         self.assertEqual(ran.stdout.splitlines()[-1], "[]")
 
+    def test_what_is_asked_for_often_is_quick(self) -> None:
+        """It imports nothing that only a service needs."""
+        path = Path(self.mktemp()).absolute()
+        path.write_text('hostname = "mx.example.org"\n')
+        for arguments in (["status"], ["sendmail", "bo@example.org"]):
+            program = (
+                "import sys\n"
+                "from protege_mta.cli import main\n"
+                "try:\n"
+                f"    main({[*arguments[:1], '--config', str(path), *arguments[1:]]!r})\n"
+                "finally:\n"
+                "    heavy = ('autobahn', 'twisted.web', 'klein', 'spf', 'dkim')\n"
+                "    print([name for name in heavy if name in sys.modules])\n"
+            )
+            ran = subprocess.run(
+                [sys.executable, "-c", program], input=b"\n", capture_output=True, check=False
+            )
+            self.assertEqual(ran.stdout.splitlines()[-1], b"[]", (arguments, ran.stderr))
+
     def test_mistakes(self) -> None:
         for arguments in (["nonsense"], ["run", "--nonsense"], ["queue", "list", "--state", "x"]):
             ran = run(*arguments)

@@ -10,11 +10,13 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.compose import _mailboxes, _relaying, _routes, _shared
+from protege_mta import from_settings
 from protege_mta.config.domains import MaildirDomain
 from protege_mta.config.gateway_json import inferred_domain, load, with_personas
 from protege_mta.config.kinds import InlineText
-from protege_mta.config.model import Settings, Smarthost, SmtpListener, SubmissionListener
+from protege_mta.config.listeners import SmtpListener, SubmissionListener
+from protege_mta.config.model import Settings
+from protege_mta.config.outbound import Smarthost
 from protege_mta.config.source import glimpse
 from protege_mta.config.source import load as load_any
 from protege_mta.config.toml import ConfigError
@@ -138,7 +140,9 @@ class LoadTests(SynchronousTestCase):
         project.persona(1)
         settings = self.load(project)
         first, second = keys()[:2]
-        where = resolver({"mail.example.test": "/x/{local_part}"}, _mailboxes(settings))
+        where = resolver(
+            {"mail.example.test": "/x/{local_part}"}, from_settings.mailboxes(settings)
+        )
         for local_part, id in (
             (first.text.upper(), first.id),
             ("sales", first.id),
@@ -149,7 +153,7 @@ class LoadTests(SynchronousTestCase):
                 where("mail.example.test", local_part), project.path / f"memory/{id}/maildir"
             )
         self.assertEqual(where("mail.example.test", "me"), Path("/x/me"))
-        relaying = _relaying(settings, FakeAgents(), FakeSessions())
+        relaying = from_settings.relaying(settings, FakeAgents(), FakeSessions())
         stranger = Peer("192.0.2.1", 5, "smtp", "s")
         for local_part, code in (("SALES", 250), (first.text, 250), ("me", 550)):
             address = Address(f"{local_part}@mail.example.test")
@@ -159,11 +163,11 @@ class LoadTests(SynchronousTestCase):
         """They are elsewhere: our own agents' mail for them goes through the relay."""
         project = self.relay()
         settings = self.load(project)
-        relaying = _relaying(settings, FakeAgents(), FakeSessions())
+        relaying = from_settings.relaying(settings, FakeAgents(), FakeSessions())
         other = Address(f"{keys()[1].text}@mail.example.test")
         self.assertEqual(relaying.judge(Peer("127.0.0.1", 5, "smtp", "s"), other).code, 250)
         self.assertEqual(relaying.judge(Peer("192.0.2.1", 5, "smtp", "s"), other).code, 550)
-        table = RoutingTable(*_routes(settings), shared=_shared(settings))
+        table = RoutingTable(*from_settings.routes(settings), shared=from_settings.shared(settings))
         self.assertEqual(table.hop(other), NextHop("tunnel", ""))
         for local_part in (keys()[0].text, "postmaster"):
             hop = table.hop(Address(f"{local_part}@mail.example.test"))

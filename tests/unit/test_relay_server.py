@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
-from twisted.internet.defer import Deferred, ensureDeferred, execute
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -29,6 +28,7 @@ from protege_mta.relay_server import GRACE_S, RelayServer, attester
 from protege_mta.state.database import Database
 from protege_mta.testing.doors import FakeIntake
 from protege_mta.testing.sessions import FakeSession
+from protege_mta.testing.spools import at_once
 from protege_mta.tunnel.doorstep import PER_CLIENT
 from protege_mta.wire.tunnel.attestation import Check, Signals, verify
 
@@ -37,12 +37,6 @@ from .test_state import WAIT_S
 ANN: Final = identity_of(b"\1" * 32)
 BOB: Final = identity_of(b"\2" * 32)
 EVE: Final = identity_of(b"\3" * 32)
-
-_T = TypeVar("_T")
-
-
-def _in_thread(work: Callable[[], _T]) -> Deferred[_T]:
-    return execute(work)
 
 
 class Wire(StringTransport):
@@ -79,7 +73,7 @@ class Case(SynchronousTestCase):
             begin=self.begin,
             usage=Usage(self.clock.seconds),
             tally=self.tally,
-            in_thread=_in_thread,
+            in_thread=at_once,
             new_message_id=lambda: "<x@mx.test>",
             new_session_id=lambda: "s-1",
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +16,7 @@ from protege_mta.model.identity import Agent, Identity, identity_of
 from protege_mta.model.ports import Agents, Sessions
 from protege_mta.state.agents import StoredAgents, every
 from protege_mta.testing.sessions import FakeSession
+from protege_mta.testing.spools import at_once
 from protege_mta.tunnel.identities import LOOK_S, Identities, IdentitiesFile, IdentitySettings
 from protege_mta.tunnel.sessions import Registry
 
@@ -25,12 +25,6 @@ from .test_state import StateTestCase
 ANN: Final = identity_of(b"\1" * 32)
 BOB: Final = identity_of(b"\2" * 32)
 EVE: Final = identity_of(b"\3" * 32)
-
-_T = TypeVar("_T")
-
-
-def _in_thread(work: Callable[[], _T]) -> Deferred[_T]:
-    return execute(work)
 
 
 class IdentitiesTests(SynchronousTestCase):
@@ -140,7 +134,7 @@ class FileTests(SynchronousTestCase):
         self.path = Path(self.mktemp())
         self.put: list[Sequence[Agent]] = []
         self.file = IdentitiesFile(
-            load_identities, self.put.append, clock=self.clock, in_thread=_in_thread
+            load_identities, self.put.append, clock=self.clock, in_thread=at_once
         )
         self.addCleanup(self.file.stop)
 
