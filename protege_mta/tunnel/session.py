@@ -160,8 +160,8 @@ class TunnelSession:
 
     @property
     def is_busy(self) -> bool:
-        """Whether streams are on their way out, and :meth:`look` has something to look at."""
-        return not self._out.is_idle
+        """Whether streams are under way, and :meth:`look` has something to look at."""
+        return not self._out.is_idle or self._in.is_busy
 
     def parts(self, parts: Iterable[FramePart]) -> None:
         """What a binary message came to."""
@@ -223,6 +223,7 @@ class TunnelSession:
             is_result_due = is_told and sending.state is State.AWAITING
             if sending.since < now - (limits.result_s if is_result_due else limits.answer_s):
                 self._give_up(sending, Unanswered())
+        self._in.look(limits.answer_s)
         self._pump()
 
     def over(self) -> None:

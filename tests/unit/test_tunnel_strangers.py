@@ -99,6 +99,21 @@ class OriginalAgentTests(SynchronousTestCase):
         self.assertEqual(self.agent.heard(), [DeliveryResult("s", str(TABLE["message-too-big"]))])
         self.assertEqual((self.house.open, self.house.taken), ([], []))
 
+    def test_a_stream_of_which_nothing_more_comes(self) -> None:
+        """Is given up, and so gives back what it holds; what the house waits for does not count."""
+        self.agent.binary(start("s"), chunk("s", b"x"), start("t"))
+        for _ in range(30):
+            self.net.clock.pump([1.0] * 20)
+            self.agent.binary(chunk("t", b"y"))
+        self.net.clock.pump([1.0] * 3)
+        self.assertEqual([one.stream.stream_id for one in self.house.open], ["t"])
+        self.agent.heard()
+        self.agent.binary(end("s"), end("t"))
+        self.assertEqual(
+            self.agent.heard(),
+            [DeliveryResult("s", str(TABLE["stream-stalled"])), DeliveryResult("t")],
+        )
+
     def test_mail_to_it(self) -> None:
         """Counts as delivered once it has answered a ping after the end."""
         outcome = self.agent.session.send(STREAM, OctetsInMemory(CONTENT[:100_000]))
