@@ -346,13 +346,13 @@ class TunnelSession:
     def _outcome(self, result: Result) -> Outcome:
         match result:
             case Queued(code, text):
-                reply = Reply(250, _enhanced(code, "2"), (_readable(text),))
+                reply = Reply(250, _enhanced(code, "2"), (readable(text),))
                 return Delivered(self._contact, reply)
             case Refused(code, text, True):
-                reply = Reply(550, _enhanced(code, "5"), (_readable(text),))
+                reply = Reply(550, _enhanced(code, "5"), (readable(text),))
                 return PermanentFailure(Scope.RECIPIENT, reply, self._contact)
             case Refused(code, text):
-                reply = Reply(450, _enhanced(code, "4"), (_readable(text),))
+                reply = Reply(450, _enhanced(code, "4"), (readable(text),))
                 return TransientFailure(Scope.RECIPIENT, reply, self._contact)
             case Unanswered():
                 return TransientFailure(Scope.HOST, TABLE["no-answer"], self._contact)
@@ -361,13 +361,20 @@ class TunnelSession:
         return TransientFailure(Scope.HOST, TABLE["session-lost"], self._contact)
 
     def _told(self, state: DeliveryState) -> None:
+        state = attrs.evolve(
+            state,
+            request_id=readable(state.request_id),
+            code=readable(state.code),
+            text=readable(state.text),
+        )
         try:
             self._setting.told(self, state)
         except Exception:
             self.log.failure("{session}: a state of delivery was told in vain", session=self)
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
+    """What the other side said, as it may stand in a log and in a reply: ASCII, and not too long."""
     return _TEXT.sub(" ", text)[:500]
 
 
