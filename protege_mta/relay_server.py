@@ -55,6 +55,12 @@ if TYPE_CHECKING:
 REVOKED: Final = (4401, "identity_not_allowed")
 """What a session is closed with whose agent may not log in any more; a login is refused alike."""
 
+REPLACED: Final = (4400, "replaced_by_new_session")
+
+SENDING: Final = 16
+"""Sessions of one agent beside the one that takes its mail; those that it forgot are among them until
+they are silent for too long.  With more the oldest go: nobody is to have all the room there is."""
+
 TOLD_A_MINUTE: Final = 20
 """So many logins of one address that fail are in the log; it may knock as often as it likes."""
 
@@ -217,6 +223,9 @@ class RelayServer:
         )
         self._seen.seen(session.identity, time.time())
         self.door.opened(session)
+        beside = [one for one in self.sessions.of(session.identity) if not one.takes_mail]
+        for one in beside[:-SENDING]:
+            one.close(*REPLACED)
 
     def closed(self, session: Session) -> None:
         self.log.info(

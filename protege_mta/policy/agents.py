@@ -7,6 +7,7 @@ the message leaves.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Literal, Protocol
@@ -34,6 +35,11 @@ from .usage import Reservation, Usage
 
 TOLD_A_MINUTE: Final = 60
 """So many refusals of one agent are events; more would let a broken one fill the journal."""
+
+COMING: Final = 128
+COMING_OF_ALL: Final = 2000
+"""Streams of one agent, in all its sessions, and of all agents, that have begun and not come: each may
+hold a header section in memory, and a file."""
 
 SHOWN_CHARACTERS: Final = 512
 """As much as is told of what stands where an address should."""
@@ -118,6 +124,8 @@ class AgentsDoor:
         self._new_session_id = new_session_id
         self._ended = ended
         self._peers: dict[Session, Peer] = {}
+        self._coming: Counter[Identity] = Counter()
+        self._coming_of_all = 0
 
     def opened(self, session: Session) -> None:
         self._peers[session] = Peer(
@@ -154,6 +162,9 @@ class AgentsDoor:
             return TABLE["sender-not-allowed"]
         if (stream.size_octets or 0) > self.message_octets:
             return TABLE["message-too-big"]
+        coming = self._coming[session.identity]
+        if coming >= COMING or self._coming_of_all >= COMING_OF_ALL:
+            return TABLE["too-many-streams"]
         judged = self.relaying.judge(peer, recipient)
         if judged.code >= 400:
             return judged
@@ -183,6 +194,8 @@ class AgentsDoor:
             intake.abort()
             return TABLE["rate-limited"]
         reservation.add_recipient()
+        self._coming[session.identity] += 1
+        self._coming_of_all += 1
         return StreamIntake(
             HeaderFirst(
                 intake, partial(self._complete, allowed, sender), partial(_settle, reservation)
@@ -190,6 +203,7 @@ class AgentsDoor:
             LineEnds(),
             most_octets=self.message_octets,
             clock=None if session.is_reliable else self._clock,
+            came=partial(self._came, session.identity),
             ended=partial(self._over, peer, stream),
         )
 
@@ -198,6 +212,12 @@ class AgentsDoor:
         if not may_claim(allowed, fields):
             return TABLE["from-not-allowed"]
         return completed(fields, sender, at=self._now(), message_id=self._new_message_id())
+
+    def _came(self, identity: Identity) -> None:
+        self._coming_of_all -= 1
+        self._coming[identity] -= 1
+        if not self._coming[identity]:
+            del self._coming[identity]
 
     def _over(self, peer: Peer, stream: Stream, reply: Reply | None, octets: int) -> None:
         self.streams -= 1

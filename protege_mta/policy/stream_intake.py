@@ -31,13 +31,23 @@ class StreamIntake:
 
     :param lines: what makes its line ends.
     :param clock: None where the sender waits for as long as it takes.
+    :param came: told once that the content is here, or is given up.
     :param ended: told once how it ended, and how many octets came: what the sender is told, or None
         where there is nobody to be told.
     """
 
     log = Logger()
 
-    __slots__ = ("_clock", "_ended", "_flaw", "_intake", "_lines", "_most_octets", "_size_octets")
+    __slots__ = (
+        "_came",
+        "_clock",
+        "_ended",
+        "_flaw",
+        "_intake",
+        "_lines",
+        "_most_octets",
+        "_size_octets",
+    )
 
     def __init__(
         self,
@@ -46,11 +56,13 @@ class StreamIntake:
         *,
         most_octets: int,
         clock: IReactorTime | None,
+        came: Callable[[], None],
         ended: Callable[[Reply | None, int], None],
     ) -> None:
         self._intake = intake
         self._most_octets = most_octets
         self._clock = clock
+        self._came = came
         self._ended = ended
         self._lines = lines
         self._size_octets = 0
@@ -65,6 +77,7 @@ class StreamIntake:
         return self._in_time(waiting, None, self._stuck)
 
     def finish(self) -> Deferred[Reply]:
+        self._came()
         waiting = None if self._flaw is not None else self._pass_on(self._lines.end())
         if self._flaw is not None:
             answer = succeed(self._flaw)
@@ -77,6 +90,7 @@ class StreamIntake:
         return answer.addCallbacks(self._tell, self._fail)
 
     def abort(self) -> None:
+        self._came()
         if self._flaw is None:
             self._intake.abort()
         self._ended(None, self._size_octets)

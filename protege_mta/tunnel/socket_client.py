@@ -32,7 +32,7 @@ from ..wire.tunnel.handshake import TOO_OFTEN, Admitted, AgentHandshake, Failed,
 from ..wire.tunnel.messages import Role
 from .connection import LOST, Connection, Socket
 from .limits import TunnelLimits
-from .session import BROKEN, TunnelSession
+from .session import BROKEN, TunnelSession, readable
 from .setting import Setting
 from .unfinished import Unfinished
 
@@ -181,7 +181,7 @@ class AgentConnection(Connection):
                 self.begin(session)
                 self._watcher.connected(session)
             case Failed(code):
-                self.close(BROKEN, code)
+                self.close(BROKEN, readable(code))
             case None:
                 return
 
@@ -189,7 +189,7 @@ class AgentConnection(Connection):
         self.close(TOO_OFTEN, "heartbeat_timeout")
 
     def ended(self, code: int, reason: str) -> None:
-        self._watcher.lost(code, reason)
+        self._watcher.lost(code, readable(reason))
 
     def left(self) -> None:
         """There is nothing to count."""

@@ -127,8 +127,11 @@ class _Socket:
         self.connection.heard()
         try:
             self._dataReceived(data)
-        except Exception:
-            self.failures.failure("a WebSocket broke")
+        except Exception as error:
+            if self.state == self.STATE_CONNECTING and isinstance(error, UnicodeDecodeError):
+                self.lost_because = "its HTTP is no text"
+            else:
+                self.failures.failure("a WebSocket broke")
             self.transport.abortConnection()
         if self.state == self.STATE_CONNECTING and len(self.data) > _REQUEST_OCTETS:
             self.abort()

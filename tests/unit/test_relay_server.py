@@ -24,7 +24,7 @@ from protege_mta.model.verdicts import Verdicts
 from protege_mta.observe.events import EventLines
 from protege_mta.observe.metrics import Counts
 from protege_mta.policy.usage import Usage
-from protege_mta.relay_server import GRACE_S, RelayServer, attester
+from protege_mta.relay_server import GRACE_S, REPLACED, SENDING, RelayServer, attester
 from protege_mta.state.database import Database
 from protege_mta.testing.doors import FakeIntake
 from protege_mta.testing.sessions import FakeSession
@@ -109,8 +109,15 @@ class Case(SynchronousTestCase):
         self.intakes.append(FakeIntake(envelope))
         return self.intakes[-1]
 
-    def open(self, identity: Identity = ANN) -> FakeSession:
-        session = FakeSession(identity)
+    def open(self, identity: Identity = ANN, *, takes_mail: bool = True) -> FakeSession:
+        server = self.server
+
+        class Session(FakeSession):
+            def close(self, code: int, reason: str) -> None:
+                super().close(code, reason)
+                server.closed(self)
+
+        session = Session(identity, takes_mail=takes_mail)
         self.server.opened(session)
         return session
 
@@ -211,6 +218,16 @@ class RoomTests(Case):
         self.server.configure(self.settings("enabled = true\nsessions = 2"))
         came = [self.socket(f"192.0.2.{number}") is not None for number in range(3)]
         self.assertEqual(came, [True, True, False])
+
+    def test_sessions_of_one_agent(self) -> None:
+        """Beside the one that takes its mail a few; the oldest go for newer ones, so that nobody has
+        all the room."""
+        taking = self.open()
+        beside = [self.open(takes_mail=False) for _ in range(SENDING + 2)]
+        self.assertEqual([one.closed_with for one in beside[:3]], [REPLACED, REPLACED, None])
+        self.assertEqual([one.closed_with for one in (taking, *beside[3:])], [None] * SENDING)
+        others = [self.open(BOB, takes_mail=False) for _ in range(SENDING)]
+        self.assertEqual([one.closed_with for one in others], [None] * SENDING)
 
 
 class FiguresTests(Case):

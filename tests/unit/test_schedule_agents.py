@@ -32,7 +32,7 @@ from protege_mta.transport.agent import AgentTransport
 
 from .test_schedule_dispatch import FlowCase
 
-ANNA: Final = identity_of(bytes(32))
+ANNA: Final = identity_of(b"\1" * 32)
 BERT: Final = identity_of(bytes([7]) * 32)
 TO_ANNA: Final = f"{ANNA}@agents.test"
 CONTACT: Final = Contact("agent", "192.0.2.1")

@@ -254,7 +254,7 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual((self.registry.count, list(self.registry)), (0, []))
 
     def test_sessions_that_take_no_mail(self) -> None:
-        """Any number of them, and nobody is displaced, nor told."""
+        """There may be several, and nobody is displaced, nor told."""
         senders = [self.open(takes_mail=False) for _ in range(3)]
         self.assertIsNone(self.registry.to(ANN))
         self.assertEqual(self.told, [])
