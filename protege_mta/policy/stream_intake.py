@@ -56,8 +56,8 @@ class StreamIntake:
         *,
         most_octets: int,
         clock: IReactorTime | None,
-        came: Callable[[], None],
         ended: Callable[[Reply | None, int], None],
+        came: Callable[[], None] = lambda: None,
     ) -> None:
         self._intake = intake
         self._most_octets = most_octets
