@@ -68,8 +68,11 @@ class Load:
                     content = (
                         f"From: {self._sender}\r\nMessage-ID: <{key}@load.test>\r\n\r\n"
                     ).encode() + line * (self._rng.choice(SIZES) // len(line))
-                    client.sendmail(self._sender, self._recipient, content)
-                    self.promised.add(key)
+                    try:
+                        client.sendmail(self._sender, self._recipient, content)
+                        self.promised.add(key)
+                    except smtplib.SMTPRecipientsRefused:
+                        pass  # an agent that has never been there, or not long enough to be known
                     time.sleep(0.02)
         except (smtplib.SMTPServerDisconnected, ConnectionError):
             return  # that is what being killed looks like
