@@ -153,7 +153,9 @@ class InboundStreams:
 
     def _judge(self, session: Session, recipient: Address) -> Reply | None:
         """Why the mailbox is not here, or None where it is."""
-        answer = self.rules.relaying.judge(_stranger(session, ""), recipient)
+        # By no listener: one that is called like the tunnel may let its neighbours relay.
+        stranger = Peer(session.peer_address, 0, "", "")
+        answer = self.rules.relaying.judge(stranger, recipient)
         if answer is not TABLE["no-relaying"]:
             return None if answer.code < 400 else answer
         domain = domain_of(recipient)
@@ -195,8 +197,9 @@ class InboundStreams:
         return TABLE["forged-attestation" if result in FORGED else "not-attested"]
 
     def _refuse(self, session: Session, stream: Stream, reply: Reply) -> Reply:
-        who = _stranger(session, self._new_session_id())
-        who.identity = session.identity
+        who = Peer(
+            session.peer_address, 0, LISTENER, self._new_session_id(), identity=session.identity
+        )
         self._events.rejected(who, stream.sender, stream.recipient, reply)
         if not session.is_reliable:
             self.log.error(
@@ -268,8 +271,3 @@ def _results(hostname: str, sender: Address, attested: Attested) -> bytes:
         Outcome("dmarc", verdicts.dmarc, reason),
     )
     return field(hostname, [one for one in said if one.result])
-
-
-def _stranger(session: Session, session_id: str) -> Peer:
-    """The relay as a peer that may name our mailboxes, and relay nothing."""
-    return Peer(session.peer_address, 0, LISTENER, session_id)
