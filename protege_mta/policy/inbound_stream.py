@@ -152,7 +152,8 @@ class InboundStreams:
 
     def _judge(self, session: Session, recipient: Address) -> Reply | None:
         """Why the mailbox is not here, or None where it is."""
-        answer = self.rules.relaying.judge(_stranger(session, ""), recipient)
+        # By no listener: one that is called like the tunnel may let its neighbours relay.
+        answer = self.rules.relaying.judge(Peer(session.peer_address, 0, "", ""), recipient)
         if answer.code < 400:
             return None
         if not self._is_ours(local_part_of(recipient)):
@@ -197,8 +198,9 @@ class InboundStreams:
         return TABLE["forged-attestation" if result in FORGED else "not-attested"]
 
     def _refuse(self, session: Session, stream: Stream, reply: Reply) -> Reply:
-        who = _stranger(session, self._new_session_id())
-        who.identity = session.identity
+        who = Peer(
+            session.peer_address, 0, LISTENER, self._new_session_id(), identity=session.identity
+        )
         self._events.rejected(who, stream.sender, stream.recipient, reply)
         if not session.is_reliable:
             self.log.error(
@@ -221,8 +223,3 @@ def _results(hostname: str, sender: Address, attested: Attested) -> bytes:
         ResInfo("dmarc", verdicts.dmarc, reason),
     )
     return field(hostname, [one for one in said if one.result])
-
-
-def _stranger(session: Session, session_id: str) -> Peer:
-    """The relay as a peer that may name our mailboxes, and relay nothing."""
-    return Peer(session.peer_address, 0, LISTENER, session_id)

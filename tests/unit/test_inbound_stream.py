@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any, cast
 
 import attrs
@@ -16,7 +17,7 @@ from protege_mta.model.ports import Arrival, Held, Intake, Peer, Session
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.stream import Stream
 from protege_mta.model.verdicts import UNCHECKED, Verdicts
-from protege_mta.policy.inbound_stream import Attested, InboundStreams, StreamRules
+from protege_mta.policy.inbound_stream import LISTENER, Attested, InboundStreams, StreamRules
 from protege_mta.policy.relaying import Mailboxes, Relaying
 from protege_mta.testing.sessions import FakeSession
 
@@ -154,6 +155,14 @@ class WhoTests(DoorCase):
             ],
         )
         self.assertEqual(self.begun, [])
+
+    def test_relay_may_relay_nothing_whatever_listeners_are_called(self) -> None:
+        """Nor where it comes from an address that may relay by a listener of that name."""
+        self.door.rules = attrs.evolve(
+            self.rules,
+            relaying=Relaying({}, {LISTENER: (ip_network("0.0.0.0/0"),)}, Address("")),
+        )
+        self.assertEqual(self.receive(recipient="x@elsewhere.test"), TABLE["no-such-user"])
 
     def test_an_agent_without_a_domain_is_for_the_operator_to_mend(self) -> None:
         with capturedLogs() as logged:
