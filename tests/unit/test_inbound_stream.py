@@ -17,8 +17,9 @@ from protege_mta.model.ports import Arrival, Held, Intake, Peer, Session
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.stream import Stream
 from protege_mta.model.verdicts import UNCHECKED, Verdicts
-from protege_mta.policy.inbound_stream import LISTENER, Attested, InboundStreams, StreamRules
+from protege_mta.policy.inbound_stream import Attested, InboundStreams, StreamRules
 from protege_mta.policy.relaying import Mailboxes, Relaying
+from protege_mta.policy.stream_intake import LISTENER
 from protege_mta.testing.sessions import FakeSession
 
 KEY = Identity("a" * 51 + "q")
