@@ -27,6 +27,7 @@ from . import (
     relay,
     slow,
     tls,
+    tunnels,
     webhooks,
 )
 from .bench import bench
@@ -45,6 +46,16 @@ QUICK: Final[dict[str, Any]] = {
     "profile": profile.Plan(rounds=1, messages=100),
     "tls": tls.Plan(rounds=1, messages=100, connections=100),
     "webhooks": webhooks.Plan(rounds=1, messages=300),
+    "tunnels": tunnels.Plan(
+        rounds=1,
+        agents=20,
+        messages=200,
+        seconds=2,
+        big_octets=5_000_000,
+        others=10,
+        deaf=2,
+        per_s=50,
+    ),
 }
 """To see that everything works; the figures mean nothing."""
 
@@ -61,6 +72,7 @@ SCENARIOS: Final[dict[str, Any]] = {
     "profile": profile,
     "tls": tls,
     "webhooks": webhooks,
+    "tunnels": tunnels,
 }
 """Each a module with a ``Plan`` and a ``run``."""
 
@@ -248,6 +260,20 @@ def _tls(choice: Choice, /, **given: Any) -> None:
 def _webhooks(choice: Choice, /, **given: Any) -> None:
     """Relay rates with a webhook and without."""
     choice.run("webhooks", webhooks.Plan(**given))
+
+
+@main.command("tunnels")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--agents", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--messages", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option("--share", default=0.5, show_default=True, help="Of the rate, for the latency.")
+@click.option("--seconds", default=15.0, show_default=True, help="Of each paced load.")
+@click.option("--big-octets", type=click.IntRange(1), default=50_000_000, show_default=True)
+@click.option("--deaf", type=click.IntRange(0, 99), default=10, show_default=True, help="Of 100.")
+@click.pass_obj
+def _tunnels(choice: Choice, /, **given: Any) -> None:
+    """A relay server and its agents."""
+    choice.run("tunnels", tunnels.Plan(**given))
 
 
 @main.command("all")

@@ -195,3 +195,57 @@ Syslog no
 Background no
 RequireSafeKeys no
 """
+
+RELAY_SERVER: Final = """\
+hostname = "relay.bench.test"
+state_dir = "state"
+[[listener]]
+kind = "smtp"
+address = "127.0.0.1"
+port = {port}
+relay_hosts = ["127.0.0.0/8"]
+[[listener]]
+kind = "http"
+address = "127.0.0.1"
+port = {http_port}
+[domains."agents.test"]
+deliver = "tunnel"
+[tunnel_server]
+enabled = true
+identities = "listed"
+identities_file = "identities.toml"
+send_per_hour = 0
+attestation = {{ key_id = "relay-primary", private_key = "attest.pem" }}
+[outbound]
+route = "smarthost"
+smarthost = {{ host = "127.0.0.1", port = {sink_port}, tls = "none" }}
+[limits]
+connections_per_ip = {connections}
+connections = {connections}
+free_octets = 67108864
+"""
+"""Sends to agents what is for them, its own word attached, and relays the rest.  The agents of the
+benchmark come from an address each, so that the limits of logins are as they are by default."""
+
+GATEWAY: Final = """\
+mode = "relay"
+hostname = "gateway.bench.test"
+state_dir = "state"
+[[listener]]
+kind = "smtp"
+address = "127.0.0.1"
+port = {port}
+relay_hosts = ["127.0.0.0/8"]
+[relay]
+url = "ws://127.0.0.1:{relay_port}/ws"
+identity = {{ agent = "agent.pem" }}
+[domains."agents.test"]
+deliver = "maildir"
+maildir = "mail/{{domain}}/{{local_part}}"
+recipients = ["*"]
+[limits]
+connections_per_ip = {connections}
+connections = {connections}
+free_octets = 67108864
+"""
+"""One agent's, which sends through its relay and keeps its mail in a Maildir."""

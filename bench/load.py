@@ -130,11 +130,24 @@ def sinking(port: int) -> Iterator[Sink]:
 
 
 @contextlib.contextmanager
-def source(port: int, cell: Cell, messages: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A load under way; it is ended at the end, should it still run."""
+def source(
+    port: int,
+    cell: Cell,
+    messages: int,
+    *,
+    sender: str = "sender@client.test",
+    recipient: str = "rcpt@dest.test",
+    is_numbered: bool = False,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A load under way; it is ended at the end, should it still run.
+
+    :param is_numbered: whether each message has a recipient of its own: a number from 1 on is put
+        before the local-part.
+    """
     command = [run_path("smtp-source"), "-s", str(cell.sessions), "-m", str(messages)]
-    command += ["-l", str(cell.size_octets), "-f", "sender@client.test", "-t", "rcpt@dest.test"]
-    command += ["-M", "client.test", *(["-d"] if cell.is_reusing else []), f"127.0.0.1:{port}"]
+    command += ["-l", str(cell.size_octets), "-f", sender, "-t", recipient]
+    command += ["-M", "client.test", *(["-d"] if cell.is_reusing else [])]
+    command += [*(["-N"] if is_numbered else []), f"127.0.0.1:{port}"]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
@@ -145,14 +158,20 @@ def source(port: int, cell: Cell, messages: int) -> Iterator[subprocess.Popen[by
                 process.kill()
 
 
-def send(server: Server, cell: Cell, messages: int, limit_s: float = 600.0) -> float:
+Source = Callable[[int, Cell, int], contextlib.AbstractContextManager[subprocess.Popen[bytes]]]
+"""Sends to a port so many messages of a kind, from when it is entered."""
+
+
+def send(
+    server: Server, cell: Cell, messages: int, limit_s: float = 600.0, load: Source = source
+) -> float:
     """Send so many messages, wherever they go then.
 
     :return: seconds until the load tool had its last 250.
     :raise RuntimeError: it failed, or was not ready in time.
     """
     began = time.perf_counter()
-    with source(server.port, cell, messages) as process:
+    with load(server.port, cell, messages) as process:
         try:
             _, complaint = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
@@ -160,10 +179,6 @@ def send(server: Server, cell: Cell, messages: int, limit_s: float = 600.0) -> f
     if process.returncode:
         raise RuntimeError(f"smtp-source to {server.name}: {complaint.decode().strip()}")
     return time.perf_counter() - began
-
-
-Source = Callable[[int, Cell, int], contextlib.AbstractContextManager[subprocess.Popen[bytes]]]
-"""Sends to a port so many messages of a kind, from when it is entered."""
 
 
 def measure(

@@ -12,63 +12,40 @@ import pickle
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from functools import partial
-from ipaddress import IPv4Address
+from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
+from klein import Klein
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
-from . import __version__, deliverer, inbound_hooks, outbound
+from . import __version__, deliverer, from_settings, inbound_hooks, outbound
 from .child import spawner
 from .clerk import Clerk
 from .config.bounce_rules import classifier
-from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
-from .config.kinds import AnswerRange
-from .config.model import (
-    HttpListener,
-    Policy,
-    Settings,
-    SmtpListener,
-    SubmissionListener,
-    Tls,
-)
+from .config.model import Settings
+from .entrance import Entrance
 from .event_feed import EventFeed, journal_of
 from .gateway import Gateway
-from .http import health as http_health
-from .http import listener as http_listener
-from .http import metrics as http_metrics
 from .injection import Injection, MailroomDesk
-from .message import trace
-from .model.address import NULL, Address, domain_of
-from .model.domain import ascii_domain
-from .model.envelope import Envelope, Message, Origin
+from .listeners import Listeners
+from .model.address import Address
+from .model.envelope import Message
 from .model.hop import HopKind, NextHop
 from .model.identity import Identity
-from .model.ids import IdSource, QueueId
+from .model.ids import IdSource, SessionIds
 from .model.outcome import Fate, Outcome
-from .model.ports import Agents, Arrival, Intake, Peer, Sessions, Transport
-from .model.reply import TABLE, Reply
+from .model.ports import Transport
 from .model.tally import Tally
 from .observe.events import EventLines
 from .observe.health import Health, HealthLimits, ReactorLag
 from .observe.metrics import Depth, Metrics
-from .policy.authentication.checks import SenderChecks
-from .policy.authentication.organisation import organisation
-from .policy.dns_lists import DnsList, DnsLists, refusal
-from .policy.door import Begin, SmtpDoor
-from .policy.greylist import Greylist, GreylistSettings
-from .policy.guard import Guard
-from .policy.limits import Limits, LimitSettings
-from .policy.pass_through import PassThrough, PassThroughSettings
-from .policy.relaying import AgentMailboxes, Mailboxes, Relaying
+from .policy.door import SmtpDoor
+from .policy.limits import Limits
+from .policy.pass_through import PassThrough
 from .policy.submission import SubmissionDoor
 from .policy.tarpit import Tarpit
-from .policy.verified import Action, Verification
 from .register import Register
 from .relay_server import RelayServer, attester
 from .returns import Returns
@@ -79,7 +56,6 @@ from .routing.networks import OwnListeners, Prohibited
 from .routing.site import Located, Locator
 from .routing.smarthost import SmarthostRouter
 from .routing.table import RoutingTable, agent_hop
-from .schedule.backoff import Backoff, RetrySchedule
 from .schedule.bounces import Bounces
 from .schedule.desk import Desk
 from .schedule.dispatch import Dispatcher
@@ -88,60 +64,39 @@ from .schedule.ledger import Ledger
 from .schedule.prepare import Preparer
 from .schedule.scheduler import Scheduler, SchedulerSettings
 from .spool.disk import DiskSpool
-from .spool.settings import SpoolSettings
 from .state.database import Database
 from .state.requests import StoredRequests
-from .transport import certificates, self_signed
+from .strangers import Strangers
 from .transport.addresses import has_global_ipv6, is_local
 from .transport.agent import AgentTransport, Attest, stream_to_agent
-from .transport.crew import Crew
 from .transport.delegate import Delegate, DelegatedTransport
 from .transport.dns import DnsResolver
 from .transport.dns_system import HostsFile
 from .transport.link import Setup
 from .transport.maildir import MaildirTransport
 from .transport.maildir import resolver as maildir_resolver
-from .transport.proxied import ProxiedFactory
 from .transport.sandbox import SandboxTransport
-from .transport.smtp_server import SmtpServerFactory
-from .transport.submit import Submission
-from .transport.tls_server import KeyPair, ServerContext, ServerContexts, TlsFiles
 from .transport.tunnel import TunnelTransport
-from .transport.unix import Credentials as PeerCredentials
-from .wire.settings import ServerSettings
 
 _T = TypeVar("_T")
-
-MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN")
-"""Of SASL; what submission offers whatever accounts there are."""
 
 SANDBOX: Final = NextHop("sandbox", "")
 
 TO_RETURNS: Final = NextHop("returns", "")
 """The way of what other servers report."""
 
-PROBE_S: Final = 30.0
-"""How long a site that failed as a whole is left alone at first."""
-
 
 class House:
     """The parts of one service.
 
     :param reactor: Twisted's.
-    :param agents: left out, those of the relay server; likewise ``sessions``.
     :ivar settings: those in force.
     :ivar attest: our word about a message's sender, for agents; None to give none.
     """
 
     attest: Attest | None = None
 
-    def __init__(
-        self,
-        reactor: Any,
-        settings: Settings,
-        agents: Agents | None = None,
-        sessions: Sessions | None = None,
-    ) -> None:
+    def __init__(self, reactor: Any, settings: Settings) -> None:
         self.settings = settings
         self.reactor = reactor
         self.started_at = time.time()
@@ -157,7 +112,7 @@ class House:
 
         self.spool = DiskSpool(
             settings.state_dir / "spool",
-            spool_settings(settings),
+            from_settings.spool(settings),
             now=time.time,
             in_reactor=reactor.callFromThread,
             in_thread=self._in_thread,
@@ -176,33 +131,34 @@ class House:
             lag=self.lag,
         )
 
+        new_id = IdSource(time.time, secrets.token_bytes)
+        new_session_id = SessionIds(secrets.token_bytes)
         self.register = Register(
             reactor,
             self.database,
             self.events,
             self.tally,
-            settings.login,
-            changed=self.renew_server_settings,
-            new_session_id=_session_ids(),
+            settings,
+            changed=lambda: self.listeners.renew(),
+            new_session_id=new_session_id,
         )
-        new_id = IdSource(time.time, secrets.token_bytes)
+        self.entrance = Entrance(settings)
         self.relay_server = RelayServer(
             reactor,
             settings,
             database=self.database,
             events=self.events,
-            begin=self._begin_stream,
+            begin=self.entrance.stream,
             usage=self.register.usage,
             tally=self.tally,
             in_thread=self._in_thread,
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
-            new_session_id=_session_ids(),
+            new_session_id=new_session_id,
         )
         self.events.settled = self._settled
-        self.agents: Agents = self.relay_server.agents if agents is None else agents
-        self.sessions: Sessions = self.relay_server.sessions if sessions is None else sessions
-        self.relay_server.sessions.arrived = self.agent_changed
-        self.relay_server.sessions.left = self.agent_changed
+        self.agents, self.sessions = self.relay_server.agents, self.relay_server.sessions
+        self.sessions.arrived = self.agent_changed
+        self.sessions.left = self.agent_changed
 
         self.own = OwnListeners(is_local)
         self.delegate = self._new_delegate(settings)
@@ -212,17 +168,14 @@ class House:
             trust_ad=settings.dns.trust_ad,
             rng=random.SystemRandom(),
         )
-        self.checkers = Crew(2, reactor.callFromThread, "authentication")
-        self.authenticator = SenderChecks(
-            self.resolver,
-            hostname=settings.hostname,
-            clock=reactor,
-            now=time.time,
+        self.strangers = Strangers(
+            reactor,
+            settings,
+            resolver=self.resolver,
+            events=self.events,
+            counts=self.metrics.counts,
+            accept=self.entrance.smtp,
             chance=self._rng.random,
-            in_thread=self.checkers,
-            organisation=organisation,
-            counted=self.metrics.counts.authenticated,
-            skipped=self.metrics.counts.authentication_skipped,
         )
         self.bounces = Bounces(
             self.events, hostname=settings.hostname, now=time.time, first_s=self._first_s
@@ -256,7 +209,7 @@ class House:
             clock=reactor,
             now=time.time,
             is_queued=lambda id: bool(self.scheduler.entries(id)),
-            kept_s=_request_memory_s(settings),
+            kept_s=from_settings.request_memory_s(settings),
         )
         self.acceptance = Acceptance(
             self.spool,
@@ -268,37 +221,38 @@ class House:
             accepted=self.dispatcher.accepted,
             took=self.metrics.accept_s.observe,
         )
+        self.entrance.acceptance = self.acceptance
         self.pass_through = PassThrough(
             self.agents,
             self.sessions,
             self.events,
-            _pass_through_settings(settings),
+            from_settings.pass_through(settings),
             clock=reactor,
             now=time.time,
             new_id=new_id,
             stream=lambda message, index, size: stream_to_agent(message, index, size, self.attest),
             told=lambda content, done: self.ledger.passed_on(content, done, self.journal.append),
         )
+        self.entrance.pass_through = self.pass_through
         self.limits = Limits(
-            _limit_settings(settings),
+            from_settings.limits(settings),
             time.monotonic,
             trusts=lambda peer: self.door.relaying.may_relay(peer),
             tell=lambda peer, reply: self.events.rejected(peer, None, "", reply),
         )
         self.tarpit = Tarpit(settings.limits.unknown_recipients, reactor, self.tally)
-        self.greylist = Greylist(_greylist_settings(settings), time.monotonic)
         self.door = SmtpDoor(
-            _relaying(settings, self.agents, self.sessions),
+            from_settings.relaying(settings, self.agents, self.sessions),
             self.limits,
             self.events,
-            self._begin,
+            self.entrance.smtp,
             tarpit=self.tarpit,
         )
         self.submission_door = SubmissionDoor(
-            _relaying(settings, self.agents, self.sessions),
+            from_settings.relaying(settings, self.agents, self.sessions),
             self.limits,
             self.events,
-            self._begin,
+            self.entrance.smtp,
             accounts=self.register.accounts,
             logins=self.register.logins,
             usage=self.register.usage,
@@ -306,43 +260,6 @@ class House:
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
         )
         self.door.pass_through = self.submission_door.pass_through = self.pass_through
-        self.injection = Injection(
-            MailroomDesk(
-                self.door.relaying,
-                self.register.sending,
-                self.acceptance,
-                self.requests,
-                self.events,
-                now=time.time,
-                new_id=new_id,
-                hostname=lambda: self.settings.hostname,
-            ),
-            self.register.credentials,
-            settings=lambda: self.settings,
-            now=time.time,
-            pause=lambda: deferLater(reactor, 0),
-            new_session_id=_session_ids(),
-            is_configured=lambda: self.settings.route != "tunnel" or bool(self.gateway.status()),
-            clock=reactor,
-        )
-        self.gateway = Gateway(
-            reactor,
-            settings,
-            relaying=_relaying(settings, self.agents, self.sessions),
-            events=self.events,
-            acceptance=self.acceptance,
-            changed=self.scheduler.changed,
-            rerouted=self._rerouted,
-            in_thread=self._in_thread,
-            rng=self._rng,
-            new_session_id=_session_ids(),
-        )
-        self.smtp: dict[str, SmtpServerFactory] = {}
-        self.http: dict[str, http_listener.HttpFactory] = {}
-        self._https: set[str] = set()  # those of them that are under TLS
-        self.certificates = certificates.Certificates(
-            self._put_tls, clock=reactor, now=time.time, in_thread=self._in_thread
-        )
         self.returns = Returns(
             settings,
             database=self.database,
@@ -350,12 +267,61 @@ class House:
             spool=self.spool,
             is_own=lambda address: self.door.relaying.is_own(address),
             has_mailbox=lambda address: self.door.relaying.has_mailbox(address),
-            forward=self._forward,
+            forward=self.entrance.report,
         )
         self.door.is_return_path = self.returns.is_return_path
         self.dispatcher.signs = self.returns.signed
         self.dispatcher.withholding = self.returns.suppression
         self.submission_door.is_suppressed = self.returns.suppression.refusal
+        self.injection = Injection(
+            MailroomDesk(
+                self.door.relaying,
+                self.register.sending,
+                self.acceptance,
+                self.requests,
+                self.events,
+                is_suppressed=self.returns.suppression.refusal,
+                now=time.time,
+                new_id=new_id,
+                hostname=lambda: self.settings.hostname,
+            ),
+            self.register.credentials,
+            settings=lambda: self.settings,
+            unsubscribe_url=self.returns.unsubscribe_url,
+            now=time.time,
+            pause=lambda: deferLater(reactor, 0),
+            new_session_id=new_session_id,
+            is_configured=lambda: self.settings.route != "tunnel" or bool(self.gateway.status()),
+            clock=reactor,
+        )
+        self.gateway = Gateway(
+            reactor,
+            settings,
+            relaying=from_settings.relaying(settings, self.agents, self.sessions),
+            events=self.events,
+            acceptance=self.acceptance,
+            changed=self.scheduler.changed,
+            rerouted=self._rerouted,
+            renew=self.configure,
+            in_thread=self._in_thread,
+            rng=self._rng,
+            new_session_id=new_session_id,
+        )
+        self.listeners = Listeners(
+            reactor,
+            settings,
+            door=self.door,
+            submission_door=self.submission_door,
+            takes_cram_md5=lambda: self.register.takes_cram_md5,
+            serve=self._serve_endpoints,
+            gate=self.register.credentials.gate,
+            upgrade=lambda: self.relay_server.upgrade,
+            metrics=self.metrics,
+            health=self.health,
+            tally=self.tally,
+            in_thread=self._in_thread,
+            new_session_id=new_session_id,
+        )
         self.desk = Desk(
             self.spool,
             self.ledger,
@@ -368,7 +334,7 @@ class House:
             depth=self._depth,
             stats=self.spool.stats,
             lag_s=self.lag.worst_s,
-            certificates=self.certificates.ends,
+            certificates=self.listeners.certificates.ends,
             tunnel=self.relay_server.figures,
             webhooks=self.feed.webhooks.figures,
         )
@@ -381,48 +347,46 @@ class House:
 
         :raise ValueError, OSError: a key or certificate cannot be used.
         """
-        tls_source = self._tls_source(settings)
-        tls = certificates.load(tls_source) if tls_source is not None else None
+        keys = self.listeners.read_keys(settings)
         attest = attester(settings)
         signers = outbound.signers(settings)
         transports = self._transports(settings, attest)
         by_name = self._smarthost_router()
         locator = self._new_locator(settings, by_name)
-        relaying = _relaying(settings, self.agents, self.sessions)
+        relaying = from_settings.relaying(settings, self.agents, self.sessions)
         self.feed.check(settings)
         classify = classifier(settings.bounces.rules)
         self.relay_server.configure(settings)
         is_rerouted = self.gateway.configure(settings, relaying, by_name)
 
         self.feed.configure(settings)
-        is_rerouted = is_rerouted or _routes(settings) != _routes(self.settings)
+        is_rerouted = is_rerouted or from_settings.routes(settings) != from_settings.routes(
+            self.settings
+        )
         self.settings = settings
         self.returns.configure(settings, classify)
         self.attest = attest
         self._locator = locator
         self._route(settings)
-        self.dispatcher.retry = _retry(settings)
-        self.dispatcher.hold_s = _hold_s(settings)
-        self.pass_through.settings = _pass_through_settings(settings)
-        self.scheduler.back_off_by(_site_backoff(settings))
+        self.dispatcher.retry = from_settings.retry(settings)
+        self.dispatcher.hold_s = from_settings.hold_s(settings)
+        self.pass_through.settings = from_settings.pass_through(settings)
+        self.scheduler.back_off_by(from_settings.site_backoff(settings))
         self.dispatcher.preparer = Preparer(signers, self.signers)
         if self.delegate is not None and self.transports:
             self.delegate.set_up(self.delegated())
+        self.entrance.configure(settings, relaying)
         self.door.relaying = self.submission_door.relaying = relaying
         self.relay_server.door.relaying = self.injection.mailroom.relaying = relaying
-        self.register.configure(settings.login)
-        self.door.guard = self._guard(settings.policy)
-        self.authenticator.hostname = settings.hostname
-        self.door.begin_stranger = self._begin_stranger(settings)
+        self.register.configure(settings)
+        self.strangers.configure(settings)
+        self.door.guard = self.strangers.guard
+        self.door.begin_stranger = self.strangers.begin
         self.tarpit.free = settings.limits.unknown_recipients
-        self.greylist.settings = _greylist_settings(settings)
-        self.limits.settings = _limit_settings(settings)
+        self.limits.settings = from_settings.limits(settings)
         self.journal.keep(settings.journal.keep_octets, settings.journal.keep_s)
-        self.requests.kept_s = _request_memory_s(settings)
-        self.certificates.use(tls_source, tls)
-        self.renew_server_settings()
-        self._renew_http()
-        self._hiding = _hiding(settings)
+        self.requests.kept_s = from_settings.request_memory_s(settings)
+        self.listeners.configure(settings, keys)
         old = list(self.transports.values())
         self.transports.update(transports)
         for transport in old:
@@ -432,7 +396,9 @@ class House:
             self._retry_all()
 
     def _route(self, settings: Settings) -> None:
-        table = RoutingTable(*_routes(settings), self.agents, _shared(settings))
+        table = RoutingTable(
+            *from_settings.routes(settings), self.agents, from_settings.shared(settings)
+        )
 
         def hop(address: Address, message: Message) -> NextHop:
             if message.origin.is_sandbox:
@@ -462,7 +428,7 @@ class House:
             ).items()
         }
         found["maildir"] = MaildirTransport(
-            maildir_resolver(_maildirs(settings), _mailboxes(settings)),
+            maildir_resolver(from_settings.maildirs(settings), from_settings.mailboxes(settings)),
             in_thread=self._in_thread,
             hostname=settings.hostname,
             started_at=self.started_at,
@@ -499,7 +465,7 @@ class House:
             {
                 "mx": mx,
                 "smarthost": smarthost,
-                "lmtp": LmtpRouter(_lmtp_servers(settings), smarthost),
+                "lmtp": LmtpRouter(from_settings.lmtp_servers(settings), smarthost),
                 "agent": AgentRouter(self.agents, self.sessions),
                 "tunnel": self.gateway.router,
             }
@@ -538,224 +504,21 @@ class House:
         """What the delivery process works by."""
         return Setup(pickle.dumps(self.settings), self.own.listeners())
 
-    # --- doors -----------------------------------------------------------------------------------
+    # --- HTTP ------------------------------------------------------------------------------------
 
-    def smtp_factory(self, listener: SmtpListener | SubmissionListener) -> IProtocolFactory:
-        """Serves one listener that speaks SMTP."""
-        is_submission = isinstance(listener, SubmissionListener)
-        factory = self.smtp[listener.name] = SmtpServerFactory(
-            self.submission_door if is_submission else self.door,
-            self.server_settings(is_submission=is_submission),
-            listener=listener.name,
-            tally=self.tally,
-            clock=self.reactor,
-            now=time.time,
-            new_session_id=_session_ids(),
-            new_nonce=lambda: secrets.token_urlsafe(18),
-            tls=self._tls_for(is_submission=is_submission),
-            is_tls_first=listener.kind == "submissions",
-            greet_delay_s=0.0
-            if isinstance(listener, SubmissionListener)
-            else listener.greet_delay_s,
-        )
-        return self._behind_proxies(listener, factory)
-
-    def _behind_proxies(
-        self, listener: SmtpListener | SubmissionListener, factory: IProtocolFactory
-    ) -> IProtocolFactory:
-        """The factory itself, where no proxies are named."""
-        if not listener.proxy_protocol_from:
-            return factory
-        return ProxiedFactory(
-            factory, listener.proxy_protocol_from, tally=self.tally, clock=self.reactor
-        )
-
-    def _guard(self, policy: Policy) -> Guard | None:
-        """What is asked of strangers, or None where that is nothing."""
-        lists = _dns_lists(policy)
-        has_greylist = policy.greylist.enabled
-        if not (lists or has_greylist or policy.helo != "off"):
-            return None
-        return Guard(
-            self.resolver,
-            self.reactor,
-            helo=policy.helo,
-            lists=DnsLists(lists, self.metrics.counts.dns_list_answered) if lists else None,
-            greylist=self.greylist if has_greylist else None,
-        )
-
-    def _begin_stranger(self, settings: Settings) -> Begin:
-        """Opens the way for mail of clients that may not relay."""
-        if not settings.policy.authenticate:
-            return self._begin
-        return Verification(
-            self.authenticator,
-            self.events,
-            self._begin,
-            hostname=settings.hostname,
-            actions=_actions(settings),
-        ).begin
-
-    def server_settings(self, *, is_submission: bool) -> ServerSettings:
-        """What the sessions of one kind of listener go by."""
-        settings = self.settings
-        return ServerSettings(
-            settings.hostname,
-            message_octets=settings.limits.message_octets,
-            recipients=settings.limits.recipients,
-            mechanisms=self.mechanisms() if is_submission else (),
-            is_submission=is_submission,
-            future_release_s=settings.limits.future_release_s,
-        )
-
-    def mechanisms(self) -> tuple[str, ...]:
-        """What AUTH takes from our users, the best first; CRAM-MD5 only where some account has the
-        secret that it needs."""
-        return (*MECHANISMS, "CRAM-MD5") if self.register.takes_cram_md5 else MECHANISMS
-
-    def renew_server_settings(self) -> None:
-        """Have new connections go by what is in force now."""
-        for factory in self.smtp.values():
-            factory.settings = self.server_settings(is_submission=factory.settings.is_submission)
-
-    def http_site(self, listener: HttpListener) -> IProtocolFactory:
-        """Serves one listener of kind ``http``."""
-        app = http_listener.new_app()
-        http_metrics.add(app, self.metrics)
-        http_health.add(app, self.health)
+    def _serve_endpoints(self, app: Klein) -> None:
+        """Put on an app what programs ask for."""
+        authenticate = self.register.credentials
         self.injection.add(app)
+        self.feed.add(app, authenticate)
         self.returns.serve_links(app)
-        limits = http_listener.HttpLimits(body_octets=self.settings.api.body_octets)
-        factory = http_listener.site(app, clock=self.reactor, limits=limits)
-        self.http[listener.name] = factory
-        if listener.tls:
-            self._https.add(listener.name)
-            factory.tls = self._tls_for(is_submission=False)
-        self._renew_http()
-        return factory
+        self.returns.serve_list(app, authenticate, self.injection.desk.read_limits)
 
-    def _renew_http(self) -> None:
-        """Have new connections go by what is in force now."""
-        for listener in self.settings.listeners:
-            factory = self.http.get(listener.name)
-            if factory is not None and isinstance(listener, HttpListener):
-                factory.configure(
-                    trusted_proxies=listener.trusted_proxies,
-                    trusted_networks=listener.relay_hosts,
-                    upgrade=self.relay_server.upgrade,
-                    gate=self.register.credentials.gate,
-                )
+    # --- commands --------------------------------------------------------------------------------
 
     def clerk(self, reload: Callable[[], Any]) -> Clerk:
         """Carries out the commands of ``control.sock``."""
         return Clerk(self.desk, self.status, reload, pause=lambda: deferLater(self.reactor, 0))
-
-    def _begin(self, peer: Peer, envelope: Envelope, origin: Origin) -> Arrival | Reply:
-        recipients = envelope.recipients
-        helo, address = peer.helo, peer.address
-        if peer.listener in self._hiding:
-            helo, address = self.settings.hostname, ""
-
-        def received(id: QueueId, at: float) -> bytes:
-            return trace.received(
-                hostname=self.settings.hostname,
-                id=id,
-                at=at,
-                protocol=trace.protocol(
-                    is_esmtp=peer.is_esmtp,
-                    is_encrypted=peer.tls is not None,
-                    is_authenticated=bool(peer.identity),
-                    is_smtputf8=envelope.is_smtputf8,
-                ),
-                helo=helo,
-                peer_address=address,
-                tls=peer.tls,
-                recipient=recipients[0].address if len(recipients) == 1 else None,
-            )
-
-        return self._open(peer, envelope, origin, received)
-
-    def _begin_stream(self, peer: Peer, envelope: Envelope, origin: Origin) -> Arrival | Reply:
-        """The same for a message of an agent."""
-        return self._open(
-            peer,
-            envelope,
-            origin,
-            lambda id, at: trace.received(
-                hostname=self.settings.hostname,
-                id=id,
-                at=at,
-                protocol=trace.TUNNEL,
-                peer_address=peer.address,
-                recipient=envelope.recipients[0].address,
-            ),
-        )
-
-    def _open(
-        self,
-        peer: Peer | None,
-        envelope: Envelope,
-        origin: Origin,
-        trace: Callable[[QueueId, float], bytes],
-    ) -> Arrival | Reply:
-        """Every door's way in: into the queue, or through to agents whose mail is not kept."""
-        match self.door.relaying.way(envelope):
-            case "queue":
-                return self.acceptance.begin(envelope, origin, trace)
-            case "through":
-                return self.pass_through.begin(peer, envelope, origin, trace)
-            case "both":
-                return TABLE["comes-by-itself"]
-
-    def submission(self, who: PeerCredentials, given: Submission) -> Intake | Reply:
-        """Opens the way for a message of one of the machine's own users, who may write to
-        anybody."""
-        origin = Origin("sendmail", identity=f"uid {who.uid}", may_sign=True)
-        hostname = self.settings.hostname
-        return self._open(
-            None,
-            given.envelope,
-            origin,
-            lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
-        )
-
-    def _forward(self, envelope: Envelope, origin: Origin) -> Arrival | Reply:
-        """A report goes on to the sender of what it is about."""
-        hostname = self.settings.hostname
-        return self._open(
-            None,
-            self.door.relaying.readdressed(envelope),
-            origin,
-            lambda id, at: trace.received(hostname=hostname, id=id, at=at, protocol=""),
-        )
-
-    # --- TLS -------------------------------------------------------------------------------------
-
-    def _tls_source(self, settings: Settings) -> certificates.Source | None:
-        """Where the listeners' certificates come from; None for no TLS."""
-        if settings.tls is not None:
-            files = _tls_files(settings.tls)
-            return lambda: files
-        # A reload closes no listener, and those for submission and HTTPS cannot do without.
-        is_served = self._https or any(one.settings.is_submission for one in self.smtp.values())
-        if not settings.is_self_signed and not is_served:
-            return None
-        names = [settings.hostname]
-        if settings.source is None:  # the embedded default, which serves this machine alone
-            names += ["localhost", "127.0.0.1"]
-        return partial(_self_signed, settings, names)
-
-    def _put_tls(self, contexts: ServerContexts | None) -> None:
-        self.tls = contexts
-        for factory in self.smtp.values():
-            factory.tls = self._tls_for(is_submission=factory.settings.is_submission)
-        for name in self._https:
-            self.http[name].tls = self._tls_for(is_submission=False)
-
-    def _tls_for(self, *, is_submission: bool) -> ServerContext | None:
-        if self.tls is None:
-            return None
-        return self.tls.submission if is_submission else self.tls.public
 
     # --- threads ---------------------------------------------------------------------------------
 
@@ -816,221 +579,3 @@ class House:
             "tunnel": self.relay_server.status(),
             "webhooks": self.feed.status(),
         }
-
-
-# --- settings to parts ---------------------------------------------------------------------------
-
-
-def _request_memory_s(settings: Settings) -> float:
-    """Streams and HTTP requests lie in one table."""
-    return max(settings.limits.request_memory_s, settings.api.idempotency_s)
-
-
-def _domains(settings: Settings) -> dict[str, Domain]:
-    """Own domains by their A-label names, and the host's own, for postmaster's mail."""
-    domains = {ascii_domain(name): domain for name, domain in settings.domains.items()}
-    own = MaildirDomain(maildir=_own_maildir(settings), recipients=())
-    domains.setdefault(ascii_domain(settings.hostname), own)
-    return domains
-
-
-def _own_maildir(settings: Settings) -> str:
-    """Where mail for postmaster goes that the configuration has no place for."""
-    return str(settings.state_dir / "mail" / "{domain}" / "{local_part}")
-
-
-def _maildirs(settings: Settings) -> dict[str, str]:
-    """Where Maildirs are, by domain.  An LMTP domain has none, a tunnel domain one for postmaster,
-    if that is no agent."""
-    found = {}
-    for name, domain in _domains(settings).items():
-        if isinstance(domain, MaildirDomain):
-            found[name] = domain.maildir
-        elif isinstance(domain, TunnelDomain):
-            found[name] = _own_maildir(settings)
-    return found
-
-
-def _hold_s(settings: Settings) -> Callable[[Address], float]:
-    """How long mail waits for the agent that an address is."""
-    held = {
-        name: domain.tunnel.hold_s
-        for name, domain in _domains(settings).items()
-        if isinstance(domain, TunnelDomain)
-    }
-    otherwise = settings.retry.max_age_s
-    return lambda address: held.get(ascii_domain(domain_of(address)), otherwise)
-
-
-def _pass_through_settings(settings: Settings) -> PassThroughSettings:
-    limits = settings.limits
-    return PassThroughSettings(
-        room_octets=limits.pass_through_octets, message_octets=limits.message_octets
-    )
-
-
-def _mailboxes(settings: Settings) -> dict[tuple[str, str], str]:
-    """Maildirs that are elsewhere, by domain and local-part."""
-    return {
-        (name, local_part): path
-        for name, domain in _domains(settings).items()
-        if isinstance(domain, MaildirDomain)
-        for local_part, path in domain.mailboxes.items()
-    }
-
-
-def _shared(settings: Settings) -> dict[str, frozenset[str]]:
-    """Domains that have mailboxes elsewhere too, and those that are here; RFC 5321, 4.5.1, wants
-    a postmaster here."""
-    return {
-        name: frozenset(("postmaster", *map(str.lower, domain.recipients)))
-        for name, domain in _domains(settings).items()
-        if isinstance(domain, MaildirDomain | LmtpDomain | WebhookDomain)
-        if domain.shared and "*" not in domain.recipients
-    }
-
-
-def _actions(settings: Settings) -> dict[str, Action]:
-    """What becomes of mail that fails DMARC, by own domain."""
-    return {name: domain.authentication for name, domain in _domains(settings).items()}
-
-
-def _relaying(settings: Settings, agents: Agents, sessions: Sessions) -> Relaying:
-    def mailboxes(domain: Domain) -> Mailboxes | AgentMailboxes:
-        if isinstance(domain, TunnelDomain):
-            return AgentMailboxes(agents, sessions, domain.tunnel.store)
-        return Mailboxes(frozenset(map(str.lower, domain.recipients)), domain.shared)
-
-    return Relaying(
-        domains={name: mailboxes(domain) for name, domain in _domains(settings).items()},
-        relay_hosts={
-            listener.name: listener.relay_hosts
-            for listener in settings.listeners
-            if isinstance(listener, SmtpListener | SubmissionListener)
-        },
-        postmaster=settings.postmaster or NULL,
-    )
-
-
-def _routes(
-    settings: Settings,
-) -> tuple[dict[str, Literal["maildir", "lmtp", "tunnel", "webhook"]], NextHop]:
-    """What is delivered here, and the way out for the rest."""
-    outbound = NextHop("mx", "")
-    if settings.route == "smarthost":
-        host = settings.outbound.smarthost
-        assert host is not None  # the configuration was checked
-        name = f"[{host.host}]" if ":" in host.host else host.host
-        outbound = NextHop("smarthost", f"{name}:{host.port}")
-    if settings.route == "tunnel":
-        outbound = NextHop("tunnel", "")
-    return {name: domain.deliver for name, domain in _domains(settings).items()}, outbound
-
-
-def _lmtp_servers(settings: Settings) -> dict[str, str]:
-    return {
-        name: str(domain.lmtp)
-        for name, domain in _domains(settings).items()
-        if isinstance(domain, LmtpDomain)
-    }
-
-
-def _site_backoff(settings: Settings) -> Backoff:
-    """One probe costs little, so that a site is tried again sooner than a message, and never later
-    than the configuration lets a message wait."""
-    retry = settings.retry
-    return Backoff(
-        first_s=min(PROBE_S, retry.first_s),
-        max_interval_s=retry.max_interval_s,
-        jitter=retry.jitter,
-    )
-
-
-def _retry(settings: Settings) -> RetrySchedule:
-    retry = settings.retry
-    return RetrySchedule(
-        first_s=retry.first_s,
-        factor=retry.factor,
-        max_interval_s=retry.max_interval_s,
-        jitter=retry.jitter,
-        max_age_s=retry.max_age_s,
-        bounce_max_age_s=retry.bounce_max_age_s,
-        delay_warning_s=retry.delay_warning_s,
-    )
-
-
-def _limit_settings(settings: Settings) -> LimitSettings:
-    limits = settings.limits
-    return LimitSettings(
-        connections=limits.connections,
-        connections_per_ip=limits.connections_per_ip,
-        messages_per_ip_per_minute=limits.messages_per_ip_per_minute,
-        connections_per_ip_per_minute=limits.connections_per_ip_per_minute,
-        recipients_per_ip_per_minute=limits.recipients_per_ip_per_minute,
-        offences_per_ip=limits.offences_per_ip,
-        shut_out_s=limits.shut_out_s,
-    )
-
-
-def _dns_lists(policy: Policy) -> list[DnsList]:
-    return [
-        *(DnsList(one.zone, _ranges(one.answers)) for one in policy.allowlist),
-        *(
-            DnsList(one.zone, _ranges(one.answers), refusal(one.zone, one.action))
-            for one in policy.dnsbl
-        ),
-    ]
-
-
-def _ranges(answers: Sequence[AnswerRange]) -> list[tuple[IPv4Address, IPv4Address]]:
-    return [(one.low, one.high) for one in answers]
-
-
-def _greylist_settings(settings: Settings) -> GreylistSettings:
-    greylist = settings.policy.greylist
-    return GreylistSettings(
-        delay_s=greylist.delay_s,
-        retry_s=greylist.retry_s,
-        keep_s=greylist.keep_s,
-        allow_after=greylist.allow_after,
-    )
-
-
-def _hiding(settings: Settings) -> frozenset[str]:
-    """The listeners whose clients are nobody else's business."""
-    return frozenset(
-        listener.name
-        for listener in settings.listeners
-        if isinstance(listener, SubmissionListener) and listener.hide_client
-    )
-
-
-def _tls_files(tls: Tls) -> TlsFiles:
-    pairs = [(tls.certificate, tls.private_key)]
-    pairs += [(one.certificate, one.private_key) for one in tls.certificates]
-    return TlsFiles(tuple(KeyPair(*pair) for pair in pairs), tls.min_version, tls.client_ca_file)
-
-
-def _self_signed(settings: Settings, names: Sequence[str]) -> TlsFiles:
-    """Files of our own, where the configuration names none."""
-    now = datetime.fromtimestamp(time.time(), UTC)
-    return TlsFiles((self_signed.kept(settings.self_signed_folder, names, now),))
-
-
-def spool_settings(settings: Settings) -> SpoolSettings:
-    """The spool's floors."""
-    return SpoolSettings(
-        free_octets=settings.limits.free_octets, free_inodes=settings.limits.free_inodes
-    )
-
-
-def _session_ids() -> Callable[[], str]:
-    """Names for connections in the log, unlike those of the last start."""
-    boot, count = secrets.token_hex(3), 0
-
-    def next_id() -> str:
-        nonlocal count
-        count += 1
-        return f"{boot}-{count}"
-
-    return next_id

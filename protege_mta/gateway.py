@@ -20,15 +20,16 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .config.gateway_json import with_personas
 from .config.model import Settings
+from .config.toml import Complaint
 from .config.tunnel import Relay
 from .message import trace
-from .model.address import Address
 from .model.domain import ascii_domain
 from .model.envelope import Envelope, Message, Origin
 from .model.hop import NextHop
 from .model.ids import QueueId
-from .model.ports import Arrival, Events, Session
+from .model.ports import Arrival, Events, InThread, Session
 from .model.reply import Reply
 from .model.stream import DeliveryState, Stream
 from .model.verdicts import Result, Signal, Verdicts
@@ -51,6 +52,34 @@ if TYPE_CHECKING:
     import random
 
 
+LOOK_S: Final = 10.0
+"""How often the folder of personas is looked at."""
+
+
+@attrs.frozen
+class _Found:
+    """What a look at the files of agents has shown.
+
+    :ivar passports: None where nobody knows.
+    :ivar settings: with the mailboxes of a project's personas as they are now; the same object where
+        nothing has changed.
+    :ivar complaints: about personas.
+    """
+
+    passports: Passports | None
+    settings: Settings
+    complaints: tuple[str, ...]
+
+
+def _looked(files: PassportFiles, settings: Settings) -> _Found:
+    complaints: list[str] = []
+    renewed = with_personas(
+        settings,
+        lambda path, place, text: complaints.append(str(Complaint(str(path), place, text))),
+    )
+    return _Found(files.read(), renewed, tuple(complaints))
+
+
 @attrs.frozen
 class _Way:
     """What sessions are made by."""
@@ -66,14 +95,11 @@ def _way(relay: Relay, settings: Settings) -> _Way:
     return _Way(relay.url, ca_file, relay.ping_s, settings.limits.message_octets)
 
 
-LOOK_S: Final = 10.0
-"""How often the folder of personas is looked at."""
-
-
 class Gateway:
     """:param acceptance: the way into the spool.
     :param changed: told of a hop behind which a session has come or gone.
     :param rerouted: told that the ways of queued mail may be others.
+    :param renew: puts settings into force everywhere, here too, or raises as :meth:`configure`.
     :ivar lines: the sessions.
     :ivar router: finds the sites of ``tunnel`` hops.
     :ivar streams: the way in.
@@ -91,14 +117,18 @@ class Gateway:
         acceptance: Acceptance,
         changed: Callable[[NextHop], None],
         rerouted: Callable[[], None],
-        in_thread: Callable[[Callable[[], Passports | None]], Deferred[Passports | None]],
+        renew: Callable[[Settings], None],
+        in_thread: InThread,
         rng: random.Random,
         new_session_id: Callable[[], str],
     ) -> None:
         self._reactor = reactor
+        self._settings = settings
         self._hostname = settings.hostname
         self._acceptance = acceptance
         self._rerouted = rerouted
+        self._renew = renew
+        self._told_of: tuple[str, ...] = ()
         self._in_thread = in_thread
         self._passports = Passports({})
         self._files = PassportFiles({}, None)
@@ -146,6 +176,7 @@ class Gateway:
             passports = self._passports if files.is_like(self._files) else Passports({})
         is_new = passports != self._passports
 
+        self._settings = settings
         self._hostname = settings.hostname
         self._trusted = trusted
         self._find = find
@@ -235,14 +266,32 @@ class Gateway:
     # --- keys ------------------------------------------------------------------------------------
 
     async def look(self) -> None:
-        files = self._files
+        files, settings = self._files, self._settings
         try:
-            found = await self._in_thread(files.read)
+            seen = await self._in_thread(lambda: _looked(files, settings))
         except Exception:
             self.log.failure("cannot look for keys")
             return
-        if found is None or files is not self._files or not self._is_started:
-            return  # unknown, or read again meanwhile
+        if settings is not self._settings or not self._is_started:
+            return  # read again meanwhile
+        for complaint in seen.complaints:
+            if complaint not in self._told_of:
+                self.log.error("{complaint}", complaint=complaint)
+        self._told_of = seen.complaints
+        if seen.settings is not settings:
+            self._have(seen.settings)
+        elif seen.passports is not None:
+            self._use(seen.passports)
+
+    def _have(self, settings: Settings) -> None:
+        """Mailboxes before sessions: what comes through one has to find the other."""
+        self.log.info("the personas of the project have changed")
+        try:
+            self._renew(settings)
+        except (ValueError, OSError) as error:
+            self.log.error("the configuration stays as it was: {error}", error=error)
+
+    def _use(self, found: Passports) -> None:
         is_new = found != self._passports
         self._passports = found
         self.lines.use(found)
@@ -284,15 +333,14 @@ class Gateway:
         dialler = self._dialler
 
         def received(id: QueueId, at: float) -> bytes:
-            return trace.received(
+            return trace.streamed(
                 hostname=self._hostname,
                 id=id,
                 at=at,
-                protocol="",
-                helo=self._relay[0],
+                recipient=recipient.address,
                 peer_address=session.peer_address,
+                relay=self._relay[0],
                 tls=None if dialler is None else dialler.tls(session.identity),
-                recipient=Address(recipient.address),
             )
 
         return self._acceptance.begin(envelope, origin, received)

@@ -12,8 +12,8 @@ from . import __version__
 from .config.domains import WebhookDomain
 from .config.model import Settings
 from .model.domain import ascii_domain
+from .model.webhook import secrets_of
 from .transport.webhook import Endpoint, WebhookTransport
-from .wire.webhook import secrets_of
 
 
 def transport(

@@ -23,9 +23,10 @@ from .http import catalogue, kumo, messages, openapi, portal
 from .http.endpoint import Authenticate
 from .http.mailroom import Accepted, Outgoing, RecipientResult, RecipientState, Replay
 from .http.reading import ReadLimits
-from .http.wanted import MessageLimits, Writer
+from .http.wanted import MessageLimits, UnsubscribeUrl, Writer
 from .message import headers, trace
 from .message.loop import HOPS
+from .model.address import Address
 from .model.caller import Caller, Flaw
 from .model.envelope import Envelope, Message, Origin
 from .model.ids import QueueId
@@ -58,6 +59,7 @@ class Injection:
 
     :param now: POSIX seconds.
     :param settings: those in force, asked each time.
+    :param unsubscribe_url: the link in a message for its recipient.
     :param is_configured: whether mail can leave.
     :ivar mailroom: the way into the queue.
     """
@@ -68,6 +70,7 @@ class Injection:
         authenticate: Authenticate,
         *,
         settings: Callable[[], Settings],
+        unsubscribe_url: UnsubscribeUrl,
         now: Callable[[], float],
         pause: Callable[[], Deferred[None]],
         new_session_id: Callable[[], str],
@@ -79,7 +82,12 @@ class Injection:
         self.desk = messages.Desk(
             mailroom=mailroom,
             authenticate=authenticate,
-            writer=Writer(limits=self._limits, now=now, hostname=lambda: settings().hostname),
+            writer=Writer(
+                limits=self._limits,
+                now=now,
+                hostname=lambda: settings().hostname,
+                unsubscribe_url=unsubscribe_url,
+            ),
             read_limits=self._read_limits,
             pause=pause,
             new_session_id=new_session_id,
@@ -115,6 +123,8 @@ class Injection:
 class MailroomDesk:
     """:class:`~.http.mailroom.Mailroom` over the one queue.
 
+    :param is_suppressed: what is said of an address that a tenant's mail does not go to; None for
+        any other.
     :param hostname: ours, asked each time.
     :ivar relaying: replaced when the configuration is read again.
     """
@@ -129,6 +139,7 @@ class MailroomDesk:
         requests: Requests,
         events: Events,
         *,
+        is_suppressed: Callable[[Address, str], Reply | None],
         now: Callable[[], float],
         new_id: Callable[[], QueueId],
         hostname: Callable[[], str],
@@ -137,6 +148,7 @@ class MailroomDesk:
         self.sending = sending
         self.acceptance = acceptance
         self.events = events
+        self.is_suppressed = is_suppressed
         self.now = now
         self.new_id = new_id
         self.hostname = hostname
@@ -237,7 +249,7 @@ class DeskPosting:
         """As :meth:`.http.mailroom.Posting.add`."""
         desk, envelope, content = self._desk, outgoing.envelope, outgoing.content
         head = content[: min(headers.header_end(content[:HEADER_OCTETS]), HEADER_OCTETS)]
-        results, kept = self._judged(envelope)
+        results, kept = self._judged(envelope, outgoing.tenant)
         if not any(kept):
             first = results[0]
             member = outgoing.members[0] if outgoing.members else ""
@@ -308,12 +320,12 @@ class DeskPosting:
         self._messages.append((message, (received, content)))
         if permit.hold:
             results = [
-                attrs.evolve(one, state="held") if one.state != "rejected" else one
+                attrs.evolve(one, state="held") if one.state in ("queued", "scheduled") else one
                 for one in results
             ]
         return Accepted(outgoing.id, tuple(results))
 
-    def _judged(self, envelope: Envelope) -> tuple[list[RecipientResult], list[bool]]:
+    def _judged(self, envelope: Envelope, tenant: str) -> tuple[list[RecipientResult], list[bool]]:
         """What becomes of each recipient, and whether it is one of the message's."""
         results, kept = [], []
         state: RecipientState = "scheduled" if envelope.hold_until else "queued"
@@ -325,11 +337,20 @@ class DeskPosting:
             is_kept = reply.code < 400
             kept.append(is_kept)
             if is_kept:
-                results.append(RecipientResult(recipient.address, state))
+                results.append(self._kept(recipient.address, tenant, state))
             else:
                 self._desk.events.rejected(peer, envelope.sender, recipient.address, reply)
                 results.append(RecipientResult(recipient.address, "rejected", reply.text))
         return results, kept
+
+    def _kept(self, address: Address, tenant: str, state: RecipientState) -> RecipientResult:
+        """One of the message's recipients; who is suppressed is one too, and meets that fate."""
+        if self._caller.is_sandbox:  # nothing of it leaves
+            return RecipientResult(address, state)
+        reply = self._desk.is_suppressed(address, tenant)
+        if reply is None or reply.code < 500:  # where nobody knows now, its attempt will
+            return RecipientResult(address, state)
+        return RecipientResult(address, "suppressed", reply.text)
 
     def store(self, answer: str) -> Deferred[Flaw | None]:
         """As :meth:`.http.mailroom.Posting.store`."""

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .config.credentials import secret
-from .config.model import Settings, Smarthost
+from .config.model import Settings
+from .config.outbound import Smarthost
 from .dkim.keys import load as load_key
 from .dkim.sign import Signer
 from .model.domain import ascii_domain

@@ -13,7 +13,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .config.model import Login
+from . import from_settings
+from .config.model import Settings
 from .http.credentials import Credentials
 from .model.account import Usage as Row
 from .model.envelope import Message
@@ -22,7 +23,6 @@ from .model.ports import Events, StateFailed
 from .model.tally import Tally
 from .policy import login
 from .policy.callers import KnownCallers, Tries
-from .policy.guessing import LoginSettings
 from .policy.login import Logins
 from .policy.sending import SendingPolicy
 from .policy.usage import Usage
@@ -55,7 +55,7 @@ class Register:
         database: Database,
         events: Events,
         tally: Tally,
-        settings: Login,
+        settings: Settings,
         changed: Callable[[], None],
         new_session_id: Callable[[], str],
     ) -> None:
@@ -70,7 +70,7 @@ class Register:
             self.accounts,
             events,
             tally,
-            _login_settings(settings),
+            from_settings.login(settings),
             renew=self.accounts.renew,
             clock=reactor,
             now=time.monotonic,
@@ -106,9 +106,9 @@ class Register:
             # What is noted here must not keep a fate from being recorded.
             self.log.failure("the recipients of {id} stay strangers", id=message.id)
 
-    def configure(self, settings: Login) -> None:
+    def configure(self, settings: Settings) -> None:
         """Put other settings into force."""
-        self.logins.configure(_login_settings(settings))
+        self.logins.configure(from_settings.login(settings))
 
     def start(self) -> None:
         """Read what is there; blocks.  :raise StateFailed:"""
@@ -152,12 +152,3 @@ class Register:
 
     def _broken(self, failure: Failure) -> None:
         self.log.failure("the register is not looked after", failure)
-
-
-def _login_settings(settings: Login) -> LoginSettings:
-    return LoginSettings(
-        delay_s=settings.delay_s,
-        failures=settings.failures,
-        window_s=settings.window_s,
-        lock_s=settings.lock_s,
-    )

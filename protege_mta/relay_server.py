@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import attrs
@@ -27,7 +27,7 @@ from .model.address import NULL
 from .model.domain import ascii_domain
 from .model.identity import Agent
 from .model.outcome import Delivered, Outcome, PermanentFailure
-from .model.ports import Events, Session
+from .model.ports import Events, InThread, Session
 from .model.reply import Reply
 from .model.stream import Attestation, Stream
 from .model.tally import Tally
@@ -43,14 +43,23 @@ from .state.database import Database
 from .transport.agent import Attest
 from .transport.control import Done, Handler, Row
 from .tunnel.doorstep import Doorstep
-from .tunnel.identities import Identities, IdentitiesFile, IdentitySettings, InThread
+from .tunnel.identities import Identities, IdentitiesFile, IdentitySettings
 from .tunnel.limits import TunnelLimits
 from .tunnel.sessions import Registry
 from .tunnel.socket_server import TunnelServer
 from .wire.tunnel.attestation import Signals, sign
 
+if TYPE_CHECKING:
+    from .tunnel.websocket import ServerSockets
+
 REVOKED: Final = (4401, "identity_not_allowed")
 """What a session is closed with whose agent may not log in any more; a login is refused alike."""
+
+REPLACED: Final = (4400, "replaced_by_new_session")
+
+SENDING: Final = 16
+"""Sessions of one agent beside the one that takes its mail; those that it forgot are among them until
+they are silent for too long.  With more the oldest go: nobody is to have all the room there is."""
 
 TOLD_A_MINUTE: Final = 20
 """So many logins of one address that fail are in the log; it may knock as often as it likes."""
@@ -71,6 +80,8 @@ class RelayServer:
     """
 
     log = Logger()
+
+    _sockets: ServerSockets  # once it has been enabled
 
     def __init__(
         self,
@@ -113,7 +124,7 @@ class RelayServer:
         self._doorstep = Doorstep(network_of)
         self._server = TunnelServer(
             _Watched(self),
-            limits=_limits(settings),
+            limits=tunnel_limits(settings),
             clock=reactor,
             now=time.time,
             new_id=lambda: str(uuid4()),
@@ -133,7 +144,9 @@ class RelayServer:
         if server.enabled:
             self._file.use(server.identities_file)
         self._is_enabled = server.enabled
-        if not server.enabled:
+        if server.enabled:
+            self._sockets = self._server.sockets
+        else:
             self._file.forget()
         self.agents.settings = IdentitySettings(
             takes_any=server.identities == "any",
@@ -142,7 +155,7 @@ class RelayServer:
         )
         self.door.message_octets = settings.limits.message_octets
         self._knocks.per_minute = server.auth_per_ip_per_minute
-        self._server.limits = limits = _limits(settings)
+        self._server.limits = limits = tunnel_limits(settings)
         self._server.setting = attrs.evolve(self._server.setting, limits=limits, sent=self._sent)
         self._dismiss()
 
@@ -183,7 +196,7 @@ class RelayServer:
         if self._server.is_full or self.door.is_closing or not self._doorstep.has_room(address):
             self._tally.connections_refused += 1
             return None
-        socket = self._server.sockets.socket(address)
+        socket = self._sockets.socket(address)
         self._doorstep.add(address, socket.connection)
         return socket
 
@@ -210,6 +223,9 @@ class RelayServer:
         )
         self._seen.seen(session.identity, time.time())
         self.door.opened(session)
+        beside = [one for one in self.sessions.of(session.identity) if not one.takes_mail]
+        for one in beside[:-SENDING]:
+            one.close(*REPLACED)
 
     def closed(self, session: Session) -> None:
         self.log.info(
@@ -319,7 +335,7 @@ def attester(settings: Settings) -> Attest | None:
     return attest
 
 
-def _limits(settings: Settings) -> TunnelLimits:
+def tunnel_limits(settings: Settings) -> TunnelLimits:
     server = settings.tunnel_server
     return TunnelLimits(
         message_octets=settings.limits.message_octets,

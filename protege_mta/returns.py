@@ -20,8 +20,9 @@ from .model.bounce_class import Classify
 from .model.domain import ascii_domain
 from .model.envelope import Message
 from .model.hop import HopKind
+from .model.ids import QueueId
 from .model.ports import Spool
-from .model.return_path import ReturnPaths, UnsubscribeLinks
+from .model.return_path import ReturnPaths, Subscription, UnsubscribeLinks
 from .observe.events import EventLines
 from .policy.buckets import Buckets
 from .policy.returned import Forward, ReturnsTransport
@@ -86,6 +87,7 @@ class Returns:
         self._events.classify = self.suppression.classify = classify
         self.suppression.hard_bounce_s = settings.bounces.hard_bounce_s
         self._has_verp = settings.bounces.verp
+        self._public_url = settings.api.public_url
 
     def start(self) -> None:
         """After the database is open, before anything is routed; blocks.  :raise StateFailed:"""
@@ -108,11 +110,20 @@ class Returns:
             may=self._links_asked.take,
         )
 
-    def serve_list(self, app: Klein, authenticate: Authenticate, limits: ReadLimits) -> None:
+    def serve_list(
+        self, app: Klein, authenticate: Authenticate, limits: Callable[[], ReadLimits]
+    ) -> None:
         """Put the suppression list on an app."""
         suppressions.add(
             app, self.suppressions, authenticate=authenticate, now=time.time, limits=limits
         )
+
+    def unsubscribe_url(self, id: QueueId, address: Address, tenant: str) -> str:
+        """The link in a message for its recipient; empty where the configuration has no place for
+        links to lead to."""
+        if not self._public_url:
+            return ""
+        return self.links.url(self._public_url, Subscription(address, tenant, id))
 
     # --- signed return paths ---------------------------------------------------------------------
 

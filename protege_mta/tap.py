@@ -35,7 +35,8 @@ from .cli.faults import Fault, shown
 from .cli.options import find_config, of_project
 from .compose import House
 from .config.embedded import FOLDER, embedded
-from .config.model import HttpListener, Settings
+from .config.listeners import HttpListener
+from .config.model import Settings
 from .config.sockets import address_of
 from .config.source import load
 from .config.toml import ConfigError
@@ -206,7 +207,7 @@ class MailService(Service):
         house.relay_server.start()
         house.feed.start(settings)
         house.lag.start()
-        house.certificates.start()
+        house.listeners.certificates.start()
         self._listen(house)
         self._listen_locally(house)
         if house.delegate is not None:
@@ -243,9 +244,9 @@ class MailService(Service):
         for bound in self._sockets:
             listener = names[bound.name]
             factory = (
-                house.http_site(listener)
+                house.listeners.serve_http(listener)
                 if isinstance(listener, HttpListener)
-                else house.smtp_factory(listener)
+                else house.listeners.serve_smtp(listener)
             )
             address, port = bound.address
             house.own.add(address, port)
@@ -265,7 +266,7 @@ class MailService(Service):
         handlers = {**house.clerk(self._reload).handlers(), **house.relay_server.handlers()}
         self._control = ControlFactory(handlers, reactor)
         submit = SubmitFactory(
-            house.submission,
+            house.entrance.submission,
             domain=settings.hostname,
             limits=SubmitLimits(settings.limits.message_octets),
             clock=reactor,
@@ -330,11 +331,11 @@ class MailService(Service):
         if self._control is not None:
             self._control.close()
         await self._within(CLOSE_S, [maybeDeferred(port.stopListening) for port in self._ports])
-        transfers = [factory.drain() for factory in house.smtp.values()]
+        transfers = [factory.drain() for factory in house.listeners.smtp.values()]
         transfers.append(house.relay_server.drain(house.settings.drain_s / 2))
         transfers.append(house.scheduler.stop())
         await self._within(house.settings.drain_s, transfers)
-        for factory in house.smtp.values():
+        for factory in house.listeners.smtp.values():
             factory.abort()
         closing: list[Deferred[Any]] = [one.close() for one in house.transports.values()]
         closing.append(house.gateway.stop())
@@ -345,7 +346,7 @@ class MailService(Service):
         last: tuple[Callable[[], object], ...] = (
             house.resolver.close,
             house.lag.stop,
-            house.certificates.stop,
+            house.listeners.certificates.stop,
             house.relay_server.stop,
             house.register.stop,
             house.requests.stop,
@@ -354,7 +355,7 @@ class MailService(Service):
             house.database.close,  # what came last into the spool is still remembered here
             house.journal.close,
             house.signers.stop,
-            house.checkers.stop,
+            house.strangers.stop,
         )
         for close in last:
             await maybeDeferred(close).addErrback(self._not_closed)

@@ -40,12 +40,12 @@ def change(path: Path, how: Change) -> None:
     path = Path(os.path.realpath(path))
     try:
         with _alone_in(path.parent):
+            parse_identities(path, None)  # the complaints name its lines
             try:
                 before = path.read_bytes().decode("utf-8")
                 status = path.stat()
             except FileNotFoundError:
                 before, status = "", None
-            parse_identities(path, None)  # the complaints name its lines
             after = how(before or _HEAD)
             parse_identities(path, after)
             if after != before:

@@ -17,7 +17,7 @@ import click
 
 from .faults import Fault
 from .files import NewFile, write_files
-from .layouts import ATTESTATION_KEY_ID, Names, Ports, local, relay, relay_server
+from .layouts import ATTESTATION_KEY_ID, Names, Ports, Smarthost, local, relay, relay_server
 from .options import json_option
 from .terminal import Column, write, write_json, write_table
 
@@ -71,7 +71,18 @@ _PORT: Final = click.IntRange(0, 65535)
 @click.option(
     "--tunnel-port", type=_PORT, help="For agents, of a relay-server.  [default: 443; or 2443]"
 )
+@click.option(
+    "--plain-tunnel",
+    "is_plain",
+    is_flag=True,
+    help="Agents of a relay-server come to loopback, without TLS, which is a proxy's affair.",
+)
 @click.option("--http-port", type=_PORT, default=8026, show_default=True, help="For metrics.")
+@click.option(
+    "--smarthost",
+    metavar="HOST[:PORT]",
+    help="Who takes all outbound mail.  [default: nobody; the recipients' MX hosts]",
+)
 @click.option("--user", metavar="U", help="Whose the service is.  [default: ours]")
 @click.option("--zone", "as_zone", is_flag=True, help="Print the records as lines of a zone file.")
 @click.option("--force", "is_forced", is_flag=True, help="Overwrite what is there.")
@@ -88,7 +99,9 @@ def command(
     submission_port: int | None,
     submissions_port: int | None,
     tunnel_port: int | None,
+    is_plain: bool,
     http_port: int,
+    smarthost: str | None,
     user: str | None,
     as_zone: bool,
     is_forced: bool,
@@ -105,6 +118,8 @@ def command(
     for option, value, modes in (
         ("--relay-url", relay_url, ("relay",)),
         ("--tunnel-port", tunnel_port, ("relay-server",)),
+        ("--plain-tunnel", is_plain or None, ("relay-server",)),
+        ("--smarthost", smarthost, ("local", "relay-server")),
         ("--smtp-port", smtp_port, ("local", "relay-server")),
         ("--submissions-port", submissions_port, ("local", "relay-server")),
         ("--public-address", public or None, ("local", "relay-server")),
@@ -121,18 +136,20 @@ def command(
         hostname,
         domain,
         listening,
+        listening if ipaddress.ip_address(listening).is_loopback else "127.0.0.1",
         Ports(
             smtp=smtp,
             submission=_port(submission_port, 587, unprivileged),
             submissions=_port(submissions_port, 465, unprivileged),
-            tunnel=_port(tunnel_port, 443, unprivileged),
+            tunnel=_port(tunnel_port, 443, unprivileged or is_plain),
             http=http_port,
         ),
         () if mode == "relay" else _public(public, listening),
+        None if smarthost is None else _smarthost(smarthost),
     )
     config = folder / "protege-mta.toml"
     owner = Owner.named(user)
-    made = _made(mode, names, url)
+    made = _made(mode, names, url, is_plain=is_plain)
     files = {
         config: NewFile(made.text.encode("utf-8")),
         **{folder / name: file for name, file in made.files.items()},
@@ -234,8 +251,11 @@ class _Made:
     told: list[str]
 
 
-def _made(mode: Mode, names: Names, url: str) -> _Made:
-    """Keys, certificate and configuration."""
+def _made(mode: Mode, names: Names, url: str, *, is_plain: bool) -> _Made:
+    """Keys, certificate and configuration.
+
+    :param is_plain: whether a relay server's agents come without TLS.
+    """
     from ..dkim import keys
     from ..transport.self_signed import self_signed
 
@@ -250,26 +270,41 @@ def _made(mode: Mode, names: Names, url: str) -> _Made:
     files["keys/ed25519.pem"] = NewFile(keys.generate_ed25519(), is_secret=True)
     if mode == "local":
         return _Made(local(names), files, {}, [])
+    endpoint = _endpoint(names, is_plain=is_plain)
+    through = f", by a proxy in front of http://{_with_port(names)}"
+    is_proxied = is_plain and names.address != names.here
     attestation = keys.generate_ed25519()
     public = _public_pem(attestation)
     files["keys/attestation.pem"] = NewFile(attestation, is_secret=True)
     files["keys/attestation.pub"] = NewFile(public.encode("ascii"))
-    port = names.ports.tunnel
-    endpoint = f"wss://{names.hostname}{'' if port == 443 else f':{port}'}/ws"
     return _Made(
-        relay_server(names),
+        relay_server(names, is_plain=is_plain),
         files,
         {
             "relay_url": endpoint,
             "attestation": {"key_id": ATTESTATION_KEY_ID, "public_key": public},
         },
         [
-            f"Agents come to: {endpoint}",
+            f"Agents come to: {endpoint}{through if is_proxied else ''}",
             "They trust our word about senders by this key, under the name "
             f'"{ATTESTATION_KEY_ID}" (keys/attestation.pub):\n\n{public}',
             "An agent is let in by its key: protege-mta tunnel allow KEY",
         ],
     )
+
+
+def _endpoint(names: Names, *, is_plain: bool) -> str:
+    """The URL for agents: the proxy's, where the listener is not for them."""
+    if is_plain and names.address == names.here:
+        return f"ws://{_with_port(names)}/ws"
+    port = 443 if is_plain else names.ports.tunnel
+    return f"wss://{names.hostname}{'' if port == 443 else f':{port}'}/ws"
+
+
+def _with_port(names: Names) -> str:
+    """Where agents of this machine, or a proxy, find the tunnel."""
+    host = f"[{names.here}]" if ":" in names.here else names.here
+    return f"{host}:{names.ports.tunnel}"
 
 
 def _behind_relay(names: Names, url: str, files: dict[str, NewFile]) -> _Made:
@@ -280,6 +315,7 @@ def _behind_relay(names: Names, url: str, files: dict[str, NewFile]) -> _Made:
     identity = identity_of(keys.load(pem).public_octets)
     files["keys/agent.pem"] = NewFile(pem, is_secret=True)
     address, allow = f"{identity}@{names.domain}", f"protege-mta tunnel allow {identity}"
+    files["address"] = NewFile(f"{address}\n".encode("ascii"))
     return _Made(
         relay(names, url=url, identity=identity),
         files,
@@ -369,6 +405,26 @@ def _public(given: tuple[str, ...], listening: str) -> list[str]:
         return [_address(text, "--public-address") for text in given]
     found = public_addresses() if ipaddress.ip_address(listening).is_unspecified else []
     return [each for each in found if listening == "::" or ":" not in each]
+
+
+def _smarthost(text: str) -> Smarthost:
+    """A host and maybe a port behind it; an IPv6 address is in brackets, as in URLs."""
+    from ..config.checks import is_here
+    from ..config.kinds import HostOrAddress, Unfit, Whole
+
+    host, at, port = text.rpartition(":")
+    if not at or text.endswith("]"):
+        host, port = text, "587"
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        number = Whole(1, 65535).read(int(port) if port.isdecimal() else port, Path())
+        host = HostOrAddress().read(host, Path())
+    except Unfit as unfit:
+        complaint = f"--smarthost: wanted HOST or HOST:PORT, got {text!r}"
+        raise Fault(complaint, os.EX_USAGE) from unfit
+    # What does not leave this machine needs no certificate.
+    return Smarthost(host, number, "none" if is_here(host) else "starttls")
 
 
 def _address(text: str, option: str = "--address") -> str:

@@ -53,17 +53,17 @@ _TUNNEL: Final = """
 [[listener]]
 name = "tunnel"
 kind = "http"                    # agents come to /ws
-address = "{address}"
+address = "{tunnel_address}"
 port = {tunnel}
-tls = true
-# trusted_proxies = ["127.0.0.1/32"]  # whose X-Forwarded-For says who the client is
+tls = {tunnel_tls}
+{proxied}trusted_proxies = ["127.0.0.1/32", "::1/128"]  # whose X-Forwarded-For says who the client is
 """
 
 _HTTP: Final = """
 [[listener]]
 name = "http"
 kind = "http"                    # /metrics and /healthz
-address = "127.0.0.1"
+address = "{here}"
 port = {http}
 """
 
@@ -83,8 +83,14 @@ recipients = ["*"]               # ["agent", "postmaster"]: these alone
 _OUTBOUND: Final = """
 [outbound]
 route = "mx"                     # or "smarthost", with:
-# smarthost = {{ host = "smtp.example.net", port = 587, tls = "starttls", \
-username = "me", password_file = "keys/smarthost" }}
+# smarthost = { host = "smtp.example.net", port = 587, tls = "starttls", \
+username = "me", password_file = "keys/smarthost" }
+"""
+
+_SMARTHOST: Final = """
+[outbound]
+route = "smarthost"
+smarthost = {{ host = "{host}", port = {port}, tls = "{tls}" }}  # with AUTH: username, password_file
 """
 
 _DKIM: Final = """
@@ -151,18 +157,34 @@ class Ports:
 
 
 @attrs.frozen
+class Smarthost:
+    """Who takes all outbound mail.
+
+    :ivar tls: as the configuration has it.
+    """
+
+    host: str
+    port: int
+    tls: str
+
+
+@attrs.frozen
 class Names:
     """What a configuration is filled with.
 
     :ivar address: to listen on.
+    :ivar here: to listen on for this machine alone.
     :ivar public_addresses: as others see them; empty where they are not known.
+    :ivar smarthost: None where mail goes to the recipients' MX hosts.
     """
 
     hostname: str
     domain: str
     address: str
+    here: str
     ports: Ports
     public_addresses: Sequence[str] = ()
+    smarthost: Smarthost | None = None
 
     def filled(self, *parts: str, **more: str) -> str:
         text = "".join(parts)
@@ -171,12 +193,19 @@ class Names:
             hostname=self.hostname,
             domain=self.domain,
             address=self.address,
+            here=self.here,
             addresses=known,
             mark="" if self.public_addresses else "# ",
             key_id=ATTESTATION_KEY_ID,
+            outbound=self._outbound(),
             **attrs.asdict(self.ports),
             **more,
         )
+
+    def _outbound(self) -> str:
+        if self.smarthost is None:
+            return _OUTBOUND
+        return _SMARTHOST.format(**attrs.asdict(self.smarthost))
 
 
 _RESOLVES: Final = "should resolve to our address, and the address back to it"
@@ -186,21 +215,27 @@ def local(names: Names) -> str:
     """A host that mail comes to, with mailboxes."""
     return names.filled(
         *(_HEAD, _ADDRESSES, _SMTP, _SUBMISSION, _SUBMISSIONS, _HTTP, _TLS),
-        *(_MAILBOXES, _OUTBOUND, _DKIM, _DEFAULTS),
+        *(_MAILBOXES, "{outbound}", _DKIM, _DEFAULTS),
         mode="local",
         hostname_is=_RESOLVES,
         asking="mail programs of users",
     )
 
 
-def relay_server(names: Names) -> str:
-    """A host that mail for agents comes to, and that agents send through."""
+def relay_server(names: Names, *, is_plain: bool = False) -> str:
+    """A host that mail for agents comes to, and that agents send through.
+
+    :param is_plain: whether agents come without TLS: from this machine, or through a proxy on it.
+    """
     return names.filled(
         *(_HEAD, _ADDRESSES, _SMTP, _SUBMISSION, _SUBMISSIONS, _TUNNEL, _HTTP, _TLS),
-        *(_AGENTS, _OUTBOUND, _DKIM, _DEFAULTS),
+        *(_AGENTS, "{outbound}", _DKIM, _DEFAULTS),
         mode="local",
         hostname_is=_RESOLVES,
-        asking="agents and users",
+        asking="mail programs of users" if is_plain else "agents and users",
+        tunnel_address=names.here if is_plain else names.address,
+        tunnel_tls="false" if is_plain else "true",
+        proxied="" if is_plain and names.address != names.here else "# ",
     )
 
 

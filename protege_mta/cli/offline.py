@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, execute
 from twisted.python.failure import Failure
 
+from .. import from_settings
 from ..clerk import Clerk
-from ..compose import spool_settings
 from ..config.bounce_rules import classifier
 from ..config.model import Settings
 from ..event_feed import journal_of
@@ -81,7 +81,7 @@ def offline_desk(settings: Settings) -> Iterator[OfflineDesk]:
     journal = journal_of(settings, lambda: None)
     spool = DiskSpool(
         folder,
-        spool_settings(settings),
+        from_settings.spool(settings),
         now=time.time,
         in_reactor=lambda call, *arguments: call(*arguments),
         in_thread=lambda work: execute(work),

@@ -42,6 +42,7 @@ class Wish:
     :ivar is_relay: whether mail is to go through a relay.
     :ivar url: of the relay; None for the one that is configured.
     :ivar numbers: members of ``relay``, as far as they are given.
+    :ivar domain: of mail; None for the relay's, as it follows from the URL.
     :ivar is_domain_forced: whether a domain that somebody chose makes way too.
     :ivar admin: the administrator's address, or None to leave it.
     """
@@ -49,6 +50,7 @@ class Wish:
     is_relay: bool
     url: str | None = None
     numbers: Mapping[str, int] = attrs.field(factory=dict)
+    domain: str | None = None
     is_domain_forced: bool = False
     admin: str | None = None
 
@@ -187,6 +189,8 @@ def _domain(gateway: Document, wish: Wish, url: str) -> str:
         except Unfit as unfit:
             text = f"wanted {unfit.wanted}, got {shown(there)}"
             raise _wrong(gateway, "mailDomain", text) from unfit
+    if wish.domain is not None:
+        return _domain_given(wish.domain, is_relay=wish.is_relay)
     if not wish.is_relay:
         return there or "localhost"
     earlier = current_url(gateway)
@@ -198,10 +202,21 @@ def _domain(gateway: Document, wish: Wish, url: str) -> str:
         raise Fault(
             f"--relay-ws-url: no domain of mail follows from {url}",
             os.EX_USAGE,
-            remedy=f"Set mailDomain in {gateway.path} first.",
+            remedy="--mail-domain says it.",
         )
     # The same domain in another case is nobody's wish.
     return str(there) if there is not None and there.lower() == found else found
+
+
+def _domain_given(text: str, *, is_relay: bool) -> str:
+    try:
+        domain = str(MailDomain().read(text, Path()))
+    except Unfit as unfit:
+        fault = f"--mail-domain: wanted {unfit.wanted}, got {text!r}"
+        raise Fault(fault, os.EX_USAGE) from unfit
+    if is_relay and domain == "localhost":
+        raise Fault(f"--mail-domain: wanted the relay's, got {text!r}", os.EX_USAGE)
+    return domain
 
 
 def _transport(project: Project, gateway: Document, wish: Wish) -> Any:

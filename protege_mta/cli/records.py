@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from ..config.checks import is_here
 from ..dkim import keys
 from ..dkim.record import dns_name, dns_record, strings
 
 if TYPE_CHECKING:
-    from ..config.model import Dkim, Settings
+    from ..config.model import Settings
+    from ..config.outbound import Dkim
 
 UNKNOWN_ADDRESS: Final = "YOUR-ADDRESS"
 UNKNOWN_IPV6_ADDRESS: Final = "YOUR-IPV6-ADDRESS"
@@ -99,7 +101,7 @@ def _addresses(settings: Settings) -> Iterator[Record]:
 def _spf(settings: Settings, domain: str) -> str:
     own = "mx" if domain in settings.domains else f"a:{settings.hostname}"
     smarthost = settings.outbound.smarthost
-    if settings.route == "smarthost" and smarthost is not None:
+    if settings.route == "smarthost" and smarthost is not None and not is_here(smarthost.host):
         # Others see the smarthost's address; where it has several, its own SPF record knows.
         return f"v=spf1 {own} {_mechanism(smarthost.host)} -all"
     return f"v=spf1 {own} -all"

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from .options import json_option
-from .setup import PATH, RELAY_URL, Decorator, carried_out, tell
+from .setup import MAIL_DOMAIN, PATH, RELAY_URL, Decorator, carried_out, tell
 
 _MILLISECONDS: Final = click.IntRange(1, 86_400_000)
 
@@ -25,6 +25,7 @@ def command() -> None:
 @command.command("bootstrap")
 @PATH
 @RELAY_URL
+@MAIL_DOMAIN
 @_number("--reconnect-base-delay-ms", "base", "The first wait for a lost relay.  [default: 250]")
 @_number("--reconnect-max-delay-ms", "most", "The longest wait for it.  [default: 8000]")
 @_number("--heartbeat-timeout-ms", "heartbeat", "How long it may be silent.  [default: 30000]")
@@ -32,6 +33,7 @@ def command() -> None:
 def _bootstrap(
     folder: Path,
     url: str | None,
+    domain: str | None,
     base: int | None,
     most: int | None,
     heartbeat: int | None,
@@ -49,4 +51,5 @@ def _bootstrap(
         "heartbeatTimeoutMs": heartbeat,
     }
     given = {name: value for name, value in numbers.items() if value is not None}
-    tell(carried_out(folder, Wish(is_relay=True, url=url, numbers=given)), as_json=as_json)
+    wish = Wish(is_relay=True, url=url, numbers=given, domain=domain)
+    tell(carried_out(folder, wish), as_json=as_json)

@@ -19,7 +19,8 @@ from .terminal import write, write_facts
 
 if TYPE_CHECKING:
     from ..config.domains import Domain
-    from ..config.model import Listener, Settings
+    from ..config.listeners import Listener
+    from ..config.model import Settings
 
 
 @click.command()
@@ -62,6 +63,9 @@ def _greet(settings: Settings) -> None:
     if key:
         write("The API key for HTTP, which is shown this once:\n")
         click.echo(key)  # alone on its line, whatever the width
+    agent = first_agent(settings)
+    if agent:
+        write(f"No agent can come before it is allowed:\n\n{agent}\n")
     sys.stdout.flush()
 
 
@@ -72,8 +76,7 @@ def facts_of(settings: Settings, ports: Mapping[str, int]) -> Iterator[tuple[str
     """
     yield "configuration", str(settings.source or "none: the embedded default")
     for listener in settings.listeners:
-        scheme = "http://" if listener.kind == "http" else ""
-        yield listener.name, f"{scheme}{_host(listener)}:{ports[listener.name]}"
+        yield listener.name, f"{_scheme(listener)}{_host(listener)}:{ports[listener.name]}"
     if settings.is_self_signed:
         yield "certificate", f"self-signed: {settings.self_signed_folder / 'cert.pem'}"
     yield "data", str(settings.state_dir)
@@ -92,6 +95,12 @@ def _way(domain: Domain) -> str:
             return "tunnels of agents"
         case "webhook":
             return domain.webhook.url
+
+
+def _scheme(listener: Listener) -> str:
+    if listener.kind != "http":
+        return ""
+    return "https://" if listener.tls else "http://"
 
 
 def _host(listener: Listener) -> str:
@@ -135,11 +144,35 @@ def first_account(settings: Settings) -> str:
                 return ""
     except StateFailed:
         return ""  # the service has said so
-    config = f" --config {shlex.quote(str(settings.source))}" if settings.source else ""
-    name, domain = next(iter(settings.domains.items()), (settings.hostname, None))
-    mailboxes = domain.mailboxes if isinstance(domain, MaildirDomain) else {}
-    local_part = next(iter(mailboxes), "agent")
-    return f"protege-mta{config} user add agent --allowed-from {local_part}@{name}"
+    # At the other domains it is agents' keys that say who is who.
+    ours = {name: domain for name, domain in settings.domains.items() if domain.deliver != "tunnel"}
+    if settings.domains and not ours:
+        return ""
+    name, domain = next(iter(ours.items()), (settings.hostname, None))
+    local_part = "agent"
+    if isinstance(domain, MaildirDomain):
+        named = [each for each in (*domain.mailboxes, *domain.recipients) if each != "*"]
+        local_part = next(iter(named), local_part)
+    return f"protege-mta{_config(settings)} user add agent --allowed-from {local_part}@{name}"
+
+
+def first_agent(settings: Settings) -> str:
+    """A command that lets one come; empty where this is no relay server, or some may come."""
+    from ..config.toml import ConfigError, load_identities
+
+    server = settings.tunnel_server
+    if not server.enabled or server.identities == "any":
+        return ""
+    try:
+        if load_identities(server.identities_file):
+            return ""
+    except ConfigError:
+        return ""  # the service has said so
+    return f"protege-mta{_config(settings)} tunnel allow KEY"
+
+
+def _config(settings: Settings) -> str:
+    return f" --config {shlex.quote(str(settings.source))}" if settings.source else ""
 
 
 def first_key(settings: Settings) -> str:

@@ -35,6 +35,13 @@ RELAY_URL: Final = click.option(
     help='The relay, such as "wss://relay.example/ws".  [default: the configured one]',
 )
 
+MAIL_DOMAIN: Final = click.option(
+    "--mail-domain",
+    "domain",
+    metavar="D",
+    help="Of the addresses.  [default: the one that was chosen, else the relay's by its URL]",
+)
+
 
 def _refused(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value:
@@ -58,6 +65,7 @@ def _not_ours(name: str, *, is_flag: bool = False) -> Decorator:
 @PATH
 @click.option("--outbound", type=click.Choice(("relay", "local")), help="The way mail leaves.")
 @RELAY_URL
+@MAIL_DOMAIN
 @click.option("--admin-contact-email", "admin", metavar="A", help="Who is told of failures.")
 @click.option("--force", "is_forced", is_flag=True, help="Replace a mailDomain that was chosen.")
 @click.option("--non-interactive", "is_quiet", is_flag=True, help="Never ask.")
@@ -72,6 +80,7 @@ def command(
     folder: Path,
     outbound: str | None,
     url: str | None,
+    domain: str | None,
     admin: str | None,
     is_forced: bool,
     is_quiet: bool,
@@ -86,12 +95,18 @@ def command(
 
     if outbound == "local" and url is not None:
         raise Fault("--relay-ws-url: only with --outbound relay", os.EX_USAGE)
-    is_told = is_forced or is_quiet or as_json or any(x is not None for x in (outbound, url, admin))
+    is_told = (
+        is_forced
+        or is_quiet
+        or as_json
+        or any(x is not None for x in (outbound, url, domain, admin))
+    )
     if not is_told and sys.stdin.isatty() and sys.stdout.isatty():
         outbound, url = _asked(folder)
     wish = Wish(
         is_relay=outbound != "local",
         url=url,
+        domain=domain,
         is_domain_forced=is_forced,
         admin=_mailbox(admin),
     )

@@ -16,19 +16,9 @@ import attrs
 from .domains import LmtpDomain, MaildirDomain, TunnelDomain
 from .http import Bounces, InboundHook, Webhook
 from .identities import AgentEntry, of_entries
-from .model import (
-    Dkim,
-    DkimSelector,
-    HttpListener,
-    Listener,
-    Outbound,
-    Settings,
-    Smarthost,
-    SmtpListener,
-    SubmissionListener,
-    Tls,
-    TlsCertificate,
-)
+from .listeners import HttpListener, Listener, SmtpListener, SubmissionListener, Tls, TlsCertificate
+from .model import Settings
+from .outbound import Dkim, DkimSelector, Outbound, Smarthost
 from .tunnel import AttestationKey, Relay, TrustedKey
 
 CLEAR: Final = ("none", "opportunistic")

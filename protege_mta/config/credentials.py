@@ -16,7 +16,8 @@ from ..model.identity import Identity, identity_of
 from ..model.webhook import secrets_of
 from .http import InboundHook, Webhook
 from .kinds import InlineText
-from .model import Smarthost, Tls, TlsCertificate
+from .listeners import Tls, TlsCertificate
+from .outbound import Smarthost
 
 
 def of_tls(tls: Tls | TlsCertificate) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,9 @@ from typing import Final
 
 from .domains import MaildirDomain
 from .kinds import MaildirTemplate, Unfit
-from .model import HttpListener, Policy, Settings, SmtpListener, SubmissionListener
+from .listeners import HttpListener, SmtpListener, SubmissionListener
+from .model import Settings
+from .policy import Policy
 from .toml import Complaint, ConfigError
 
 FOLDER: Final = Path("protege-mta-data")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from . import checks
-from .domains import MaildirDomain
+from .domains import Domain, MaildirDomain
 from .json_text import BadJson, parse
 from .kinds import (
     Cidr,
@@ -34,15 +34,10 @@ from .kinds import (
     Whole,
     is_host_name,
 )
-from .model import (
-    Outbound,
-    Settings,
-    Smarthost,
-    SmtpListener,
-    SubmissionListener,
-    own_name,
-)
-from .personas import Persona, read_personas
+from .listeners import SmtpListener, SubmissionListener
+from .model import Settings, own_name
+from .outbound import Outbound, Smarthost
+from .personas import DOCUMENT_FILE, Complain, Persona, read_personas
 from .toml import Complaint, ConfigError, shown
 from .tunnel import Relay, TrustedKey
 
@@ -94,6 +89,57 @@ def glimpse(folder: Path) -> Settings:
     gateway = _Document(reader, GATEWAY)
     hostname = reader.hostname(gateway)
     return Settings(source=reader.folder, state_dir=reader.folder / STATE, hostname=hostname)
+
+
+def with_personas(settings: Settings, complain: Complain) -> Settings:
+    """The settings of a project with its personas as they are now; all others as they are.
+
+    A persona that cannot be read keeps the mailboxes that it had: somebody may be writing it.
+
+    :param complain: is told of those.
+    """
+    folder = settings.source
+    if folder is None or not (folder / PERSONAS).is_dir():
+        return settings
+    unread: set[Path] = set()
+
+    def unreadable(path: Path, place: str, text: str) -> None:
+        unread.add(path.parent)
+        complain(path, place, text)
+
+    personas = read_personas(folder / PERSONAS, unreadable)
+    if folder in unread:  # nobody knows who is there
+        return settings
+    kept = {_box(folder, each) for each in unread}
+    changed: dict[str, Domain] = {}
+    for name, domain in settings.domains.items():
+        assert isinstance(domain, MaildirDomain)  # as _Reader makes them
+        mailboxes = _mailboxes(folder, name, personas, complain)
+        for local_part, box in domain.mailboxes.items():
+            if box in kept:
+                mailboxes.setdefault(local_part, box)
+        if mailboxes != domain.mailboxes:
+            changed[name] = attrs.evolve(domain, recipients=tuple(mailboxes), mailboxes=mailboxes)
+    return attrs.evolve(settings, domains={**settings.domains, **changed}) if changed else settings
+
+
+def _box(folder: Path, persona: Path) -> str:
+    """The Maildir of a persona, by the folder that it has."""
+    return str(folder / "memory" / persona.name / "maildir")
+
+
+def _mailboxes(
+    folder: Path, domain: str, personas: list[Persona], complain: Complain
+) -> dict[str, str]:
+    """Maildirs by local-part."""
+    found: dict[str, str] = {}
+    for persona in personas:
+        box = _box(folder, persona.folder)
+        for name in persona.local_parts(domain):
+            if found.setdefault(name, box) != box:
+                text = f"wanted names of its own, got {shown(name)}, which another has"
+                complain(persona.folder / DOCUMENT_FILE, "aliases", text)
+    return found
 
 
 def _got(raw: object) -> str:
@@ -225,13 +271,7 @@ class _Reader:
     def _domain(
         self, domain: str, personas: list[Persona], *, is_enforced: bool
     ) -> MaildirDomain | None:
-        mailboxes: dict[str, str] = {}
-        for persona in personas:
-            place = str(self.folder / "memory" / persona.folder.name / "maildir")
-            for name in persona.local_parts(domain):
-                if mailboxes.setdefault(name, place) != place:
-                    text = f"wanted names of its own, got {shown(name)}, which another has"
-                    self.complain(persona.folder / "persona.json", "aliases", text)
+        mailboxes = _mailboxes(self.folder, domain, personas, self.complain)
         try:
             template = MaildirTemplate().read("mail/{domain}/{local_part}", self.folder / STATE)
         except Unfit:

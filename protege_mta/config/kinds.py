@@ -178,6 +178,10 @@ class Number:
         return float(raw)
 
 
+SECONDS: Final = Number(unit="seconds")
+SECONDS_ABOVE_0: Final = Number(is_low_out=True, unit="seconds")
+
+
 @attrs.frozen
 class OneOf:
     """One word of a few.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import health, kumo, messages, metrics, openapi, portal
+from . import events, health, kumo, messages, metrics, openapi, portal, suppressions
 from .endpoint import Endpoint
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *messages.ENDPOINTS,
+    *events.ENDPOINTS,
+    *suppressions.ENDPOINTS,
     *portal.ENDPOINTS,
     *kumo.ENDPOINTS,
     *health.ENDPOINTS,

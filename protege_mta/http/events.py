@@ -82,7 +82,7 @@ ENDPOINTS: Final = (
         answers={200: Answer(summary="Events", type=EventPage)},
         problems=(400, 401, 403, 410, 503),
         scope="read",
-        tag="events",
+        tag="Events",
     ),
     Endpoint(
         method="GET",
@@ -100,7 +100,7 @@ ENDPOINTS: Final = (
         answers={200: Answer(summary="Events without end", media_type="text/event-stream")},
         problems=(400, 401, 403, 410, 503),
         scope="read",
-        tag="events",
+        tag="Events",
     ),
 )
 

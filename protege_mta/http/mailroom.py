@@ -13,8 +13,8 @@ from ..model.envelope import Envelope
 from ..model.ids import QueueId
 from ..model.ports import Peer
 
-RecipientState = Literal["queued", "scheduled", "held", "rejected"]
-"""``scheduled`` waits for ``send_at``; ``held`` for a person."""
+RecipientState = Literal["queued", "scheduled", "held", "suppressed", "rejected"]
+"""``scheduled`` waits for ``send_at``; ``held`` for a person; ``suppressed`` is taken, and never tried."""
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +40,7 @@ class Outgoing:
 
 @attrs.frozen
 class RecipientResult:
-    """:ivar detail: why it is rejected; empty else."""
+    """:ivar detail: why it is rejected or suppressed; empty else."""
 
     address: Address
     state: RecipientState

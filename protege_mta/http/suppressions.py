@@ -132,7 +132,7 @@ ENDPOINTS: Final = (
         answers={200: Answer(summary="A page of the list", type=Page)},
         problems=(400, 401, 403, 503),
         scope="read",
-        tag="suppressions",
+        tag="Suppressions",
     ),
     Endpoint(
         method="POST",
@@ -147,7 +147,7 @@ ENDPOINTS: Final = (
         },
         problems=(400, 401, 403, 413, 415, 422, 503),
         scope="send",
-        tag="suppressions",
+        tag="Suppressions",
     ),
     Endpoint(
         method="DELETE",
@@ -157,7 +157,7 @@ ENDPOINTS: Final = (
         answers={200: Answer(summary="How many entries there were", type=Removed)},
         problems=(400, 401, 403, 503),
         scope="send",
-        tag="suppressions",
+        tag="Suppressions",
     ),
 )
 
@@ -178,9 +178,12 @@ def add(
     *,
     authenticate: Authenticate,
     now: Callable[[], float],
-    limits: ReadLimits,
+    limits: Callable[[], ReadLimits],
 ) -> None:
-    """Serve the list to callers who may see it."""
+    """Serve the list to callers who may see it.
+
+    :param limits: asked each time, since a reload may change them.
+    """
 
     @app.route("/v1/suppressions", methods=["GET"])
     async def listed(request: IRequest) -> Any:
@@ -216,7 +219,8 @@ def add(
             form = _FORMS.get(_media_type(request.getHeader("Content-Type")))
             if form is not None:
                 return answer.json(request, await _imported(request, form, tenant))
-            row = value_of(body_of(request, limits), limits)
+            read_limits = limits()
+            row = value_of(body_of(request, read_limits), read_limits)
             if not isinstance(row, dict):
                 raise Refused(Flaw(422, "invalid", "wanted an object"))
             entry = _entry(row, tenant)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..model.value import value
-from ..model.verdicts import Result, Verdicts
+from ..model.verdicts import Result
 from .headers import simplified
 from .repair import named
 
@@ -30,7 +30,7 @@ _MARKS: Final = named(b"x-protege-quarantine")
 
 
 @value
-class Outcome:
+class ResInfo:
     """One ``resinfo``: a method, its result, and whom it is about.
 
     :ivar reason: a text of ours; empty for none.
@@ -43,13 +43,13 @@ class Outcome:
     properties: tuple[tuple[str, str], ...] = ()
 
 
-def field(authserv_id: str, outcomes: Sequence[Outcome]) -> bytes:
+def field(authserv_id: str, results: Sequence[ResInfo]) -> bytes:
     """The whole field, folded, with its CRLF.
 
     :param authserv_id: our host name.
     """
     infos = []
-    for one in outcomes:
+    for one in results:
         words = [f"{one.method}={one.result}"]
         if one.reason:
             words.append(f'reason="{one.reason}"')
@@ -70,12 +70,6 @@ def field(authserv_id: str, outcomes: Sequence[Outcome]) -> bytes:
             else:
                 lines[-1] += f" {word}"
     return "\r\n".join(lines).encode("ascii") + b"\r\n"
-
-
-def from_verdicts(authserv_id: str, verdicts: Verdicts) -> bytes:
-    """The field where nothing is known but the results themselves."""
-    named_results = (("spf", verdicts.spf), ("dkim", verdicts.dkim), ("dmarc", verdicts.dmarc))
-    return field(authserv_id, [Outcome(name, result) for name, result in named_results if result])
 
 
 def without_foreign(fields: bytes, authserv_id: str) -> bytes:

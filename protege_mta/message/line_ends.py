@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+_BARE_CR: Final = re.compile(rb"\r(?!\n)")
+
 
 class LineEnds:
     """Makes every line end a CRLF, the last line's too where it has none.
@@ -9,13 +14,15 @@ class LineEnds:
     A bare LF ends a line, as programs on UNIX have it.  A bare CR ends none and is left, to be
     refused: readers differ about it.  The outcome is a function of the octets, however they are cut.
 
-    :ivar has_bare_cr: whether one has come so far.
+    :param is_cr_an_end: a bare CR ends a line too, for what would be lost if it were refused.
+    :ivar has_bare_cr: whether one has come so far that was left.
     """
 
-    __slots__ = ("_held", "_last", "has_bare_cr")
+    __slots__ = ("_held", "_is_cr_an_end", "_last", "has_bare_cr")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_cr_an_end: bool = False) -> None:
         self.has_bare_cr = False
+        self._is_cr_an_end = is_cr_an_end
         self._held = b""  # a CR that may be half of a CRLF
         self._last = b""
 
@@ -32,7 +39,7 @@ class LineEnds:
         """What is still to come at the end of the content."""
         if self._held:
             self._held = b""
-            self.has_bare_cr = True
+            self.has_bare_cr = not self._is_cr_an_end
             return b"\r\n"
         return b"\r\n" if self._last not in (b"", b"\n") else b""
 
@@ -41,7 +48,11 @@ class LineEnds:
             return b""
         whole = octets.count(b"\r\n")
         if octets.count(b"\r") != whole:
-            self.has_bare_cr = True
+            if self._is_cr_an_end:
+                octets = _BARE_CR.sub(b"\r\n", octets)
+                whole = octets.count(b"\r\n")
+            else:
+                self.has_bare_cr = True
         if octets.count(b"\n") != whole:
             octets = octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         self._last = octets[-1:]

@@ -12,7 +12,8 @@ from ..model.ids import QueueId
 from ..model.outcome import TlsFacts
 
 TUNNEL: Final = "WSS"
-"""The WITH keyword of what an agent sent through its tunnel; IANA has none for WebSocket."""
+"""The WITH keyword of what came through a tunnel, wherever its TLS ends; IANA has none for
+WebSocket."""
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
@@ -79,6 +80,32 @@ def received(
     if recipient and recipient.isascii():
         lines += f"\r\n\tfor <{recipient}>"
     return f"Received: {lines};\r\n\t{date(int(at))}\r\n".encode("ascii")
+
+
+def streamed(
+    *,
+    hostname: str,
+    id: QueueId,
+    at: float,
+    recipient: Address,
+    peer_address: str,
+    relay: str = "",
+    tls: TlsFacts | None = None,
+) -> bytes:
+    """:func:`received` for a stream of a tunnel.
+
+    :param relay: the name of the relay server that it came from; empty for an agent's.
+    """
+    return received(
+        hostname=hostname,
+        id=id,
+        at=at,
+        protocol=TUNNEL,
+        helo=relay,
+        peer_address=peer_address,
+        tls=tls,
+        recipient=recipient,
+    )
 
 
 @functools.lru_cache(1024)  # most mail comes from few clients; looking it up takes 1 us less

@@ -18,6 +18,10 @@ Identity = NewType("Identity", str)
 
 _SHAPE: Final = re.compile(r"[a-z2-7]{51}[aq]\Z")  # the last character has but one bit of the key
 
+_P: Final = 2**255 - 19  # Ed25519's field (RFC 8032, 5.1)
+_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SIGN: Final = 2**255
+
 
 def identity_of(public_key: bytes) -> Identity:
     """:param public_key: 32 octets."""
@@ -26,14 +30,23 @@ def identity_of(public_key: bytes) -> Identity:
     return Identity(base64.b32encode(public_key).decode("ascii").rstrip("=").lower())
 
 
+_NOBODYS: Final = frozenset(
+    identity_of((sign | y).to_bytes(32, "little"))
+    for sign in (0, _SIGN)
+    for y in (0, 1, _P - 1, _ORDER_8, _P - _ORDER_8, *range(_P, _SIGN))
+)
+"""Keys of a small order, for which anybody can sign, and keys whose number is written with more than
+it needs, a second name for others: OpenSSL takes both."""
+
+
 def parse_identity(text: str) -> Identity | None:
     """Accept a key in either case, with white space around it.
 
     Of the 16 spellings that other decoders take for one key, only the one that :func:`identity_of`
-    makes: else one key would be many agents.
+    makes: else one key would be many agents.  Of keys only those that one agent alone can hold.
     """
     lower = text.strip().lower()
-    return Identity(lower) if _SHAPE.match(lower) else None
+    return Identity(lower) if _SHAPE.match(lower) and lower not in _NOBODYS else None
 
 
 def public_key_of(identity: Identity) -> bytes:

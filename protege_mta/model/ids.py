@@ -67,3 +67,18 @@ class IdSource:
             f"{self._prefix}{_PAIRS[ms >> 10 & 1023]}{_PAIRS[ms & 1023]}{self._boot}"
             f"{_PAIRS[count >> 20 & 1023]}{_PAIRS[count >> 10 & 1023]}{_PAIRS[count & 1023]}"
         )
+
+
+class SessionIds:
+    """Names for connections in the log, unlike those of the last start.
+
+    :param random_octets: as :class:`IdSource`'s.
+    """
+
+    def __init__(self, random_octets: Callable[[int], bytes]) -> None:
+        self._boot = random_octets(3).hex()
+        self._count = 0
+
+    def __call__(self) -> str:
+        self._count = count = self._count + 1
+        return f"{self._boot}-{count}"

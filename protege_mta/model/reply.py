@@ -150,6 +150,7 @@ TABLE: Final[dict[str, Reply]] = {
     "session-lost": _reply(451, "4.4.2", "tunnel session ended, try again later"),
     "no-answer": _reply(451, "4.4.1", "no answer through the tunnel, try again later"),
     "begun-elsewhere": _reply(451, "4.4.2", "stream was begun again in another session"),
+    "stream-stalled": _reply(451, "4.4.2", "nothing more came of the stream, try again later"),
     "too-many-streams": _reply(452, "4.3.2", "too many streams at a time, try again later"),
     "stream-damaged": _reply(451, "4.3.0", "content is not what was announced, try again later"),
     "no-request-id": _reply(501, "5.5.4", "stream without a request id"),

@@ -7,6 +7,7 @@ the message leaves.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Literal, Protocol
@@ -14,6 +15,7 @@ from typing import Final, Literal, Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from ..message.line_ends import LineEnds
 from ..model.account import AccountLimits
 from ..model.address import NULL, Address, is_ascii, parse
 from ..model.envelope import Envelope, Message, Origin, Recipient
@@ -28,14 +30,16 @@ from .clients import Window
 from .door import Begin
 from .header_first import HeaderFirst
 from .relaying import Relaying
-from .stream_intake import StreamIntake
+from .stream_intake import LISTENER, StreamIntake
 from .usage import Reservation, Usage
-
-LISTENER: Final = "tunnel"
-"""What stands for the listener's name where a tunnel's end is a :class:`~..model.ports.Peer`."""
 
 TOLD_A_MINUTE: Final = 60
 """So many refusals of one agent are events; more would let a broken one fill the journal."""
+
+COMING: Final = 128
+COMING_OF_ALL: Final = 2000
+"""Streams of one agent, in all its sessions, and of all agents, that have begun and not come: each may
+hold a header section in memory, and a file."""
 
 SHOWN_CHARACTERS: Final = 512
 """As much as is told of what stands where an address should."""
@@ -120,6 +124,8 @@ class AgentsDoor:
         self._new_session_id = new_session_id
         self._ended = ended
         self._peers: dict[Session, Peer] = {}
+        self._coming: Counter[Identity] = Counter()
+        self._coming_of_all = 0
 
     def opened(self, session: Session) -> None:
         self._peers[session] = Peer(
@@ -156,6 +162,9 @@ class AgentsDoor:
             return TABLE["sender-not-allowed"]
         if (stream.size_octets or 0) > self.message_octets:
             return TABLE["message-too-big"]
+        coming = self._coming[session.identity]
+        if coming >= COMING or self._coming_of_all >= COMING_OF_ALL:
+            return TABLE["too-many-streams"]
         judged = self.relaying.judge(peer, recipient)
         if judged.code >= 400:
             return judged
@@ -185,12 +194,16 @@ class AgentsDoor:
             intake.abort()
             return TABLE["rate-limited"]
         reservation.add_recipient()
+        self._coming[session.identity] += 1
+        self._coming_of_all += 1
         return StreamIntake(
             HeaderFirst(
                 intake, partial(self._complete, allowed, sender), partial(_settle, reservation)
             ),
+            LineEnds(),
             most_octets=self.message_octets,
             clock=None if session.is_reliable else self._clock,
+            came=partial(self._came, session.identity),
             ended=partial(self._over, peer, stream),
         )
 
@@ -199,6 +212,12 @@ class AgentsDoor:
         if not may_claim(allowed, fields):
             return TABLE["from-not-allowed"]
         return completed(fields, sender, at=self._now(), message_id=self._new_message_id())
+
+    def _came(self, identity: Identity) -> None:
+        self._coming_of_all -= 1
+        self._coming[identity] -= 1
+        if not self._coming[identity]:
+            del self._coming[identity]
 
     def _over(self, peer: Peer, stream: Stream, reply: Reply | None, octets: int) -> None:
         self.streams -= 1

@@ -35,7 +35,7 @@ class HeaderFirst:
         self,
         intake: Intake,
         look: Callable[[bytes], bytes | Reply],
-        ended: Callable[[Reply | None], None],
+        ended: Callable[[Reply | None], None] = lambda reply: None,
     ) -> None:
         self._intake = intake
         self._look = look

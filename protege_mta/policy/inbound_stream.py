@@ -6,16 +6,14 @@ delivered at all is, then, and the rest is told to the log.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, Literal
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from ..message.authres import Outcome, field, without_foreign
+from ..message.authres import ResInfo, field, without_foreign
 from ..message.line_ends import LineEnds
 from ..model.address import NULL, Address, domain_of, is_ascii, local_part_of, parse
 from ..model.envelope import Envelope, Origin, Recipient
@@ -26,11 +24,7 @@ from ..model.value import value
 from ..model.verdicts import UNCHECKED, Verdicts
 from .header_first import HeaderFirst
 from .relaying import Relaying
-
-_BARE_CR: Final = re.compile(rb"\r(?!\n)")
-
-LISTENER: Final = "tunnel"
-"""What the log calls the way by which such mail comes."""
+from .stream_intake import LISTENER, StreamIntake
 
 Attestation = Literal[
     "ok",
@@ -144,29 +138,38 @@ class InboundStreams:
         if attested.result == "ok":
             begun.mark(_results(hostname, sender, attested), attested.verdicts)
 
-        def ended(reply: Reply | None) -> None:
+        def ended(reply: Reply | None, octets: int) -> None:
             if reply is not None and reply.code >= 400:
                 self._refuse(session, stream, reply)
 
-        inner = HeaderFirst(begun, lambda fields: without_foreign(fields, hostname), ended)
-        return _Arriving(inner, self.rules.message_octets, ended)
+        return StreamIntake(
+            HeaderFirst(begun, lambda fields: without_foreign(fields, hostname)),
+            LineEnds(is_cr_an_end=True),  # refused it would be lost with all the rest
+            most_octets=self.rules.message_octets,
+            clock=None,
+            ended=ended,
+        )
 
     def _judge(self, session: Session, recipient: Address) -> Reply | None:
         """Why the mailbox is not here, or None where it is."""
-        answer = self.rules.relaying.judge(_stranger(session, ""), recipient)
-        if answer is not TABLE["no-relaying"]:
-            return None if answer.code < 400 else answer
-        domain = domain_of(recipient)
+        # By no listener: one that is called like the tunnel may let its neighbours relay.
+        answer = self.rules.relaying.judge(Peer(session.peer_address, 0, "", ""), recipient)
+        if answer.code < 400:
+            return None
         if not self._is_ours(local_part_of(recipient)):
-            return TABLE["no-such-user"]
+            return TABLE["no-such-user"] if answer is TABLE["no-relaying"] else answer
         # For us to mend, so that a relay that keeps mail goes on keeping it.
+        domain = domain_of(recipient)
         if domain not in self._domains_told:
             self._domains_told.add(domain)
             self.log.error(
-                "the relay has mail for our agent {recipient}, and no table "
-                '[domains."{domain}"] says where it should go: add one and reload',
+                "the relay has mail for our agent {recipient}, and there is {missing}: add "
+                "it and reload",
                 recipient=recipient,
                 domain=domain,
+                missing=f'no table [domains."{domain}"] that says where it should go'
+                if answer is TABLE["no-relaying"]
+                else f'no such name among the recipients of [domains."{domain}"]',
             )
         return TABLE["no-local-delivery"]
 
@@ -195,8 +198,9 @@ class InboundStreams:
         return TABLE["forged-attestation" if result in FORGED else "not-attested"]
 
     def _refuse(self, session: Session, stream: Stream, reply: Reply) -> Reply:
-        who = _stranger(session, self._new_session_id())
-        who.identity = session.identity
+        who = Peer(
+            session.peer_address, 0, LISTENER, self._new_session_id(), identity=session.identity
+        )
         self._events.rejected(who, stream.sender, stream.recipient, reply)
         if not session.is_reliable:
             self.log.error(
@@ -209,67 +213,13 @@ class InboundStreams:
         return reply
 
 
-class _Arriving:
-    """One message on its way in: an :class:`~..model.ports.Intake` before the house's own, which
-    makes all lines end in CRLF.
-
-    A bare CR ends a line too: whatever it was meant for, refused it would be lost with all the rest.
-
-    :param ended: told how it ended, where the house was not asked.
-    """
-
-    def __init__(
-        self, inner: Intake, most_octets: int, ended: Callable[[Reply | None], None]
-    ) -> None:
-        self._inner = inner
-        self._most_octets = most_octets
-        self._ended = ended
-        self._ends = LineEnds()
-        self._octets = 0
-        self._is_too_big = False
-
-    def write(self, octets: bytes) -> Deferred[None] | None:
-        if self._is_too_big:
-            return None
-        self._octets += len(octets)
-        if self._octets > self._most_octets:
-            self._is_too_big = True
-            self._inner.abort()
-            return None
-        return self._take(self._ends.feed(octets))
-
-    def finish(self) -> Deferred[Reply]:
-        if self._is_too_big:
-            reply = TABLE["message-too-big"]
-            self._ended(reply)
-            return succeed(reply)
-        waiting = self._take(self._ends.end())
-        if waiting is None:
-            return self._inner.finish()
-        return waiting.addCallback(lambda _: self._inner.finish())
-
-    def abort(self) -> None:
-        if not self._is_too_big:
-            self._inner.abort()
-
-    def _take(self, octets: bytes) -> Deferred[None] | None:
-        if self._ends.has_bare_cr:
-            octets = _BARE_CR.sub(b"\r\n", octets)
-        return self._inner.write(octets) if octets else None
-
-
 def _results(hostname: str, sender: Address, attested: Attested) -> bytes:
     """The field that mail readers look at; what the relay did not say is left out."""
     verdicts, reason = attested.verdicts, f"told by relay {attested.key_id}"
     about = (("smtp.mailfrom", domain_of(sender)),) if sender else ()
     said = (
-        Outcome("spf", verdicts.spf, reason, about),
-        Outcome("dkim", verdicts.dkim, reason),
-        Outcome("dmarc", verdicts.dmarc, reason),
+        ResInfo("spf", verdicts.spf, reason, about),
+        ResInfo("dkim", verdicts.dkim, reason),
+        ResInfo("dmarc", verdicts.dmarc, reason),
     )
     return field(hostname, [one for one in said if one.result])
-
-
-def _stranger(session: Session, session_id: str) -> Peer:
-    """The relay as a peer that may name our mailboxes, and relay nothing."""
-    return Peer(session.peer_address, 0, LISTENER, session_id)

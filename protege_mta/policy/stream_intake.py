@@ -14,6 +14,9 @@ from ..message.line_ends import LineEnds
 from ..model.ports import Intake
 from ..model.reply import TABLE, Reply
 
+LISTENER: Final = "tunnel"
+"""What stands for the listener's name where a tunnel's end is a :class:`~..model.ports.Peer`."""
+
 ANSWER_S: Final = 15.0
 """An original gateway takes 20 s without an answer for success, so that trouble of ours has to be
 told before."""
@@ -26,28 +29,42 @@ class StreamIntake:
 
     What is refused is read to its end, and nothing of it kept.
 
+    :param lines: what makes its line ends.
     :param clock: None where the sender waits for as long as it takes.
+    :param came: told once that the content is here, or is given up.
     :param ended: told once how it ended, and how many octets came: what the sender is told, or None
         where there is nobody to be told.
     """
 
     log = Logger()
 
-    __slots__ = ("_clock", "_ended", "_flaw", "_intake", "_lines", "_most_octets", "_size_octets")
+    __slots__ = (
+        "_came",
+        "_clock",
+        "_ended",
+        "_flaw",
+        "_intake",
+        "_lines",
+        "_most_octets",
+        "_size_octets",
+    )
 
     def __init__(
         self,
         intake: Intake,
+        lines: LineEnds,
         *,
         most_octets: int,
         clock: IReactorTime | None,
         ended: Callable[[Reply | None, int], None],
+        came: Callable[[], None] = lambda: None,
     ) -> None:
         self._intake = intake
         self._most_octets = most_octets
         self._clock = clock
+        self._came = came
         self._ended = ended
-        self._lines = LineEnds()
+        self._lines = lines
         self._size_octets = 0
         self._flaw: Reply | None = None
 
@@ -60,6 +77,7 @@ class StreamIntake:
         return self._in_time(waiting, None, self._stuck)
 
     def finish(self) -> Deferred[Reply]:
+        self._came()
         waiting = None if self._flaw is not None else self._pass_on(self._lines.end())
         if self._flaw is not None:
             answer = succeed(self._flaw)
@@ -72,6 +90,7 @@ class StreamIntake:
         return answer.addCallbacks(self._tell, self._fail)
 
     def abort(self) -> None:
+        self._came()
         if self._flaw is None:
             self._intake.abort()
         self._ended(None, self._size_octets)

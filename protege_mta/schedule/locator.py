@@ -230,9 +230,12 @@ class Locator:
         while budget and stuck < len(answered):
             hop = answered.popleft()
             entry, failure = hop.line.first, hop.failure
-            if entry is None:
+            if entry is None or (failure is None and hop.site is None):
+                # Nobody is left; or whoever was found has gone meanwhile, and they wait as before.
                 hop.is_emptying = False
                 hop.failure = None
+                if entry is not None and hop.may_look:
+                    self._look(hop)
                 continue
             answered.append(hop)
             if failure is not None and self.told >= self._most_told:
@@ -243,7 +246,7 @@ class Locator:
             if failure is not None:
                 self.told += 1
                 self._unlocated(entry, failure)
-            elif hop.site is not None:
+            elif hop.site is not None:  # which was looked at above
                 self._located(entry, hop.site)
         self._is_serving = False
         if not budget:

@@ -144,10 +144,11 @@ class Scheduler:
         """Take an entry found at start; nothing is called in here.
 
         What is due is spread over a ramp, and what grew too old while we were down gets one last
-        attempt.
+        attempt.  Mail for agents is not: whoever of them is there again wants it now, and for those
+        who are not it would only keep others' mail waiting.
         """
         now = self._now()
-        if entry.state != "held" and entry.due_at <= now:
+        if entry.state != "held" and entry.due_at <= now and entry.hop.kind != "agent":
             if not self._recovered:
                 self._recovering_since = now
             self._recovered += 1

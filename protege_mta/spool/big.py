@@ -9,10 +9,9 @@ goes at the next start.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final
 from zlib import crc32
 
 from twisted.internet import defer
@@ -21,21 +20,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..model.batch import BigFile
-from ..model.ports import Held, SpoolFailed, SpoolFull
+from ..model.ports import Held, InThread, SpoolFailed, SpoolFull
 from .content import BigOctets, MemoryOctets
 from .files import Files
 from .quota import Quota
 from .settings import SpoolSettings
 
-T = TypeVar("T")
-
 _CHUNK_OCTETS: Final = 256 * 1024
-
-
-class InThread(Protocol):
-    """Does blocking work in some thread; the Deferred fires in the reactor's."""
-
-    def __call__(self, work: Callable[[], T], /) -> Deferred[T]: ...
 
 
 class BigStore:

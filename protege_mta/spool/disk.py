@@ -31,6 +31,7 @@ from ..model.ports import (
     Content,
     Damaged,
     Incoming,
+    InThread,
     Journal,
     NoSuchMessage,
     Position,
@@ -40,7 +41,7 @@ from ..model.ports import (
     Stats,
 )
 from . import record as records
-from .big import BigStore, InThread
+from .big import BigStore
 from .content import Cache, MemoryContent
 from .corrupt import Corrupt
 from .fetch import Fetched, Fetcher, Mismatch

@@ -112,14 +112,20 @@ class OriginalRelay(WebSocketServerFactory):
         return session
 
     def deliver(
-        self, mail_from: str, rcpt_to: str, octets: bytes, connection: str = "769j4i23i7lump30"
+        self,
+        mail_from: str,
+        rcpt_to: str,
+        octets: bytes,
+        connection: str = "769j4i23i7lump30",
+        identity: str = "",
     ) -> str:
         """A message from the internet; whatever the domain, the local-part says whose it is.
 
         :param connection: the name of the SMTP connection, which streams are named after.
+        :param identity: whose it is instead, as no honest relay would have it.
         :return: what the SMTP client is told.
         """
-        session = self.sessions.get(rcpt_to.partition("@")[0].lower())
+        session = self.sessions.get(identity or rcpt_to.partition("@")[0].lower())
         if session is None:
             return "450 relay_rejected_recipient_not_connected"
         stream_id = f"{connection}:{rcpt_to}"

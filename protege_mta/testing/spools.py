@@ -11,7 +11,7 @@ import attrs
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 
-from ..spool.big import InThread
+from ..model.ports import InThread
 from ..spool.disk import DiskSpool, direct
 from ..spool.files import Files
 from ..spool.line import LineMaker

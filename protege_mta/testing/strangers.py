@@ -35,6 +35,7 @@ class Stranger:
     """The other side of a connection, played by the test.
 
     :ivar connection: ours.
+    :ivar watch: what our agent's gateway is told.
     """
 
     connection: Connection
@@ -42,6 +43,7 @@ class Stranger:
     def __init__(self, net: Net) -> None:
         self.net = net
         self.socket = StrangeSocket()
+        self.watch = Watch()
 
     def meet_relay(self) -> None:
         """Connect to our relay."""
@@ -51,7 +53,7 @@ class Stranger:
     def meet_agent(self) -> None:
         """Let our agent connect."""
         who = Agent(ME, KEY.sign)
-        self.connection = AgentConnection(self.socket, self.net.agents, who, Watch())
+        self.connection = AgentConnection(self.socket, self.net.agents, who, self.watch)
         self.connection.opened()
 
     @property

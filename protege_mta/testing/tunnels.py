@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final, Literal
 
@@ -28,7 +28,24 @@ from ..tunnel.limits import TunnelLimits
 from ..tunnel.session import TunnelSession
 from ..tunnel.socket_client import Agent, AgentConnection, TunnelClient
 from ..tunnel.socket_server import TunnelServer
+from ..wire.tunnel.frames import FramePart, FrameReader, Piece
 from ..wire.tunnel.messages import Role
+
+# --- frames --------------------------------------------------------------------------------------
+
+
+def frame_parts(pieces: Iterable[bytes], reader: FrameReader | None = None) -> list[FramePart]:
+    """What is read of one message that comes in pieces; content that follows content is one."""
+    reader = reader or FrameReader()
+    found = [part for piece in pieces for part in reader.feed(piece)]
+    joined: list[FramePart] = []
+    for part in (*found, *reader.finish()):
+        if isinstance(part, Piece) and joined and isinstance(joined[-1], Piece):
+            joined[-1] = Piece(part.stream_id, joined[-1].octets + part.octets)
+        else:
+            joined.append(part)
+    return joined
+
 
 # --- houses --------------------------------------------------------------------------------------
 

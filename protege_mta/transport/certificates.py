@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -19,9 +19,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..model.ports import InThread
 from .tls_server import ServerContexts, ShownCertificate, TlsFiles, server_contexts
-
-_T = TypeVar("_T")
 
 LOOK_S: Final = 10.0
 TICKETS_S: Final = 43_200.0
@@ -37,10 +36,6 @@ Source = Callable[[], TlsFiles]
 
 Marks = tuple[tuple[int, int, int] | None, ...]
 """What of each file tells that it is another one: inode, size, mtime in ns; None: not there."""
-
-
-class InThread(Protocol):
-    def __call__(self, work: Callable[[], _T], /) -> Deferred[_T]: ...
 
 
 @attrs.frozen(eq=False)

@@ -20,6 +20,7 @@ from ..model.reply import TABLE, Reply
 from ..model.stream import Stream
 from .passports import Passport, Passports
 from .patience import Loss, Pace, Patience
+from .socket_client import Watcher
 
 if TYPE_CHECKING:
     import random
@@ -42,16 +43,6 @@ def loss_of(code: int, reason: str, *, was_connected: bool) -> Loss:
     if reason == "rate_limited":  # our answer to its error may be the first close
         return "limited"
     return "refused" if code == UNAUTHENTICATED and not was_connected else "lost"
-
-
-class Watcher(Protocol):
-    """Who is told of one connection."""
-
-    def connected(self, session: Session) -> None:
-        """The relay has let us in."""
-
-    def lost(self, code: int, reason: str) -> None:
-        """It is over, or never was.  Once, for every call; maybe before the dialler returns."""
 
 
 class Call(Protocol):

@@ -19,9 +19,9 @@ from zope.interface import implementer
 from ..model.identity import Identity
 from ..model.outcome import TlsFacts
 from ..transport.tls_client import facts_of
-from .client import Call, Watcher
+from .client import Call
 from .passports import Passport
-from .socket_client import Agent, TunnelClient
+from .socket_client import Agent, TunnelClient, Watcher
 
 CONNECT_S: Final = 15.0
 """So long one address may take to answer."""

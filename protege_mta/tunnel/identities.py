@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 import attrs
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -17,8 +16,7 @@ from twisted.python.failure import Failure
 from ..model.address import Address, domain_of, local_part_of
 from ..model.domain import ascii_domain
 from ..model.identity import Agent, Identity, parse_identity
-
-_T = TypeVar("_T")
+from ..model.ports import InThread
 
 LOOK_S: Final = 0.3
 """How often the file is looked at.  It is read once two looks have found the same, for it may be
@@ -106,10 +104,6 @@ class Identities:
 
 Mark = tuple[int, int, int] | None
 """What tells one state of the file from another: inode, size, mtime in ns; None: not there."""
-
-
-class InThread(Protocol):
-    def __call__(self, work: Callable[[], _T], /) -> Deferred[_T]: ...
 
 
 class IdentitiesFile:

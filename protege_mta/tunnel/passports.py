@@ -145,6 +145,8 @@ class PassportFiles:
             return
         for folder in sorted(self._personas.iterdir()):
             path = folder / "passport.key"
+            if folder.name.startswith("."):
+                continue  # being made, or left by a set-up that was cut off
             if folder.is_dir() and path.exists():
                 yield from self._one(path, folder.name, folder / "persona.json")
 

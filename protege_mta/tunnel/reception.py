@@ -55,6 +55,23 @@ class Reception:
             or self._storing >= self._setting.limits.storing
         )
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether contents are on their way in, and :meth:`look` has something to look at."""
+        return bool(self._intakes)
+
+    def look(self, answer_s: float) -> None:
+        """Give up what has not got on for so long; what the house takes does not count."""
+        now = self._unfinished.sweep.now
+        for number in list(self._intakes):
+            receiving = self._in.receiving(number)
+            if receiving is None:
+                continue
+            if self.is_waiting:
+                receiving.since = now
+            elif receiving.since < now - answer_s:
+                self._obey(self._in.spoiled(number, TABLE["stream-stalled"]))
+
     def parts(self, parts: Iterable[FramePart]) -> None:
         for part in parts:
             self._obey(self._in.part(part))
@@ -105,6 +122,7 @@ class Reception:
         if self._is_over or receiving is None:
             self._obey(self._in.opened(number, TABLE["session-lost"]))
             return
+        receiving.since = self._unfinished.sweep.now
         if self._session.is_reliable:
             request = self._request(stream)
             if self._unfinished.when_stored(request, lambda: self._open_at_last(number, stream)):
@@ -142,6 +160,7 @@ class Reception:
         elif receiving is None:  # given up meanwhile
             self._abort(answer)
         else:
+            receiving.since = self._unfinished.sweep.now
             self._intakes[number] = answer
             self._obey(self._in.opened(number, None))
 
@@ -151,6 +170,9 @@ class Reception:
         self._opened(number, TABLE["local-error"])
 
     def _write(self, number: int, octets: bytes) -> None:
+        receiving = self._in.receiving(number)
+        if receiving is not None:
+            receiving.since = self._unfinished.sweep.now
         try:
             pause = self._intakes[number].write(octets)
         except Exception:

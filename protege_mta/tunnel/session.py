@@ -160,8 +160,8 @@ class TunnelSession:
 
     @property
     def is_busy(self) -> bool:
-        """Whether streams are on their way out, and :meth:`look` has something to look at."""
-        return not self._out.is_idle
+        """Whether streams are under way, and :meth:`look` has something to look at."""
+        return not self._out.is_idle or self._in.is_busy
 
     def parts(self, parts: Iterable[FramePart]) -> None:
         """What a binary message came to."""
@@ -223,6 +223,7 @@ class TunnelSession:
             is_result_due = is_told and sending.state is State.AWAITING
             if sending.since < now - (limits.result_s if is_result_due else limits.answer_s):
                 self._give_up(sending, Unanswered())
+        self._in.look(limits.answer_s)
         self._pump()
 
     def over(self) -> None:
@@ -345,13 +346,13 @@ class TunnelSession:
     def _outcome(self, result: Result) -> Outcome:
         match result:
             case Queued(code, text):
-                reply = Reply(250, _enhanced(code, "2"), (_readable(text),))
+                reply = Reply(250, _enhanced(code, "2"), (readable(text),))
                 return Delivered(self._contact, reply)
             case Refused(code, text, True):
-                reply = Reply(550, _enhanced(code, "5"), (_readable(text),))
+                reply = Reply(550, _enhanced(code, "5"), (readable(text),))
                 return PermanentFailure(Scope.RECIPIENT, reply, self._contact)
             case Refused(code, text):
-                reply = Reply(450, _enhanced(code, "4"), (_readable(text),))
+                reply = Reply(450, _enhanced(code, "4"), (readable(text),))
                 return TransientFailure(Scope.RECIPIENT, reply, self._contact)
             case Unanswered():
                 return TransientFailure(Scope.HOST, TABLE["no-answer"], self._contact)
@@ -360,13 +361,20 @@ class TunnelSession:
         return TransientFailure(Scope.HOST, TABLE["session-lost"], self._contact)
 
     def _told(self, state: DeliveryState) -> None:
+        state = attrs.evolve(
+            state,
+            request_id=readable(state.request_id),
+            code=readable(state.code),
+            text=readable(state.text),
+        )
         try:
             self._setting.told(self, state)
         except Exception:
             self.log.failure("{session}: a state of delivery was told in vain", session=self)
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
+    """What the other side said, as it may stand in a log and in a reply: ASCII, and not too long."""
     return _TEXT.sub(" ", text)[:500]
 
 

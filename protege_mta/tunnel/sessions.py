@@ -16,7 +16,7 @@ class Registry:
     """:class:`~..model.ports.Sessions` of a relay server.
 
     An agent has its mail sent to one session: the one that came last.  Whoever makes sessions
-    closes the one before.  Of those that take no mail an agent may have any number.
+    closes the one before.  Those that take no mail are beside it.
 
     :ivar arrived: told of an agent that mail can be sent to from now on, also where it could
         before, by another session.
@@ -28,7 +28,7 @@ class Registry:
         self.arrived: Callable[[Identity], None] = _nobody
         self.left: Callable[[Identity], None] = _nobody
         self._taking: dict[Identity, Session] = {}
-        self._all: dict[Identity, set[Session]] = {}
+        self._all: dict[Identity, dict[Session, None]] = {}  # the oldest first
         self.count = 0
 
     def __iter__(self) -> Iterator[Session]:
@@ -45,7 +45,7 @@ class Registry:
         return list(self._all)
 
     def of(self, identity: Identity) -> list[Session]:
-        """All sessions of an agent, the one that takes its mail first."""
+        """All sessions of an agent: the one that takes its mail, then the others, the oldest first."""
         taking = self._taking.get(identity)
         return sorted(self._all.get(identity, ()), key=lambda session: session is not taking)
 
@@ -55,7 +55,7 @@ class Registry:
     def opened(self, session: Session) -> None:
         """A session has authenticated; if it takes mail, no other one of its agent does any more."""
         identity = session.identity
-        self._all.setdefault(identity, set()).add(session)
+        self._all.setdefault(identity, {})[session] = None
         self.count += 1
         if session.takes_mail:
             self._taking[identity] = session
@@ -65,7 +65,7 @@ class Registry:
         """It is over."""
         identity = session.identity
         sessions = self._all[identity]
-        sessions.remove(session)
+        del sessions[session]
         self.count -= 1
         if not sessions:
             del self._all[identity]

@@ -32,10 +32,9 @@ from ..wire.tunnel.handshake import TOO_OFTEN, Admitted, AgentHandshake, Failed,
 from ..wire.tunnel.messages import Role
 from .connection import LOST, Connection, Socket
 from .limits import TunnelLimits
-from .session import BROKEN, TunnelSession
+from .session import BROKEN, TunnelSession, readable
 from .setting import Setting
 from .unfinished import Unfinished
-from .websocket import ClientSockets
 
 
 @attrs.frozen
@@ -54,7 +53,7 @@ class Watcher(Protocol):
         """The relay has let the agent in."""
 
     def lost(self, code: int, reason: str) -> None:
-        """It is over, or never was.
+        """It is over, or never was.  Once; maybe before :meth:`TunnelClient.connect` returns.
 
         :param code: of the close (RFC 6455, 7.4.1), 1006 where there was none.
         """
@@ -113,6 +112,9 @@ class Connecting:
         agent: Agent,
         watcher: Watcher,
     ) -> None:
+        # It brings autobahn along, which takes a tenth of a second and is for gateways alone.
+        from .websocket import ClientSockets
+
         self._watcher = watcher
         self._is_over = False
         self._connection: AgentConnection | None = None
@@ -179,7 +181,7 @@ class AgentConnection(Connection):
                 self.begin(session)
                 self._watcher.connected(session)
             case Failed(code):
-                self.close(BROKEN, code)
+                self.close(BROKEN, readable(code))
             case None:
                 return
 
@@ -187,7 +189,7 @@ class AgentConnection(Connection):
         self.close(TOO_OFTEN, "heartbeat_timeout")
 
     def ended(self, code: int, reason: str) -> None:
-        self._watcher.lost(code, reason)
+        self._watcher.lost(code, readable(reason))
 
     def left(self) -> None:
         """There is nothing to count."""

@@ -1,33 +1,17 @@
 """The relay's side of tunnels: agents' connections, and who of them is logged in.
 
-::
-
-    server = TunnelServer(
-        door, limits=TunnelLimits(), clock=reactor, now=time.time, new_id=lambda: str(uuid4()),
-        may_attempt=lambda address: True, may_log_in=lambda identity: True,
-    )
-    app.route("/ws")(lambda request: server.resource)   # or a child of a twisted.web tree
-    server.to(identity)                                  # a Sessions
-    server.close()                                       # a Deferred: everybody is gone
-
-``server.resource`` takes the request target ``/ws`` alone; other targets are for whoever mounts it.
-Who is at the other end of a request, behind a proxy for instance, is for ``address_of``.
-``server.sockets`` is the same without HTTP around it: a protocol factory.
+Whose address is the client's, and whether there is room for it, is for whoever takes the connection
+and gives it one of :attr:`TunnelServer.sockets`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, Final
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper
-from twisted.web.http import Request
-from twisted.web.resource import IResource
-from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from ..model.identity import Identity
 from ..model.ports import Session, StreamDoor
@@ -38,9 +22,12 @@ from .limits import TunnelLimits
 from .session import TunnelSession
 from .setting import Setting
 from .unfinished import Unfinished
-from .websocket import ServerSocket, ServerSockets
 
-TARGET: Final = b"/ws"
+if TYPE_CHECKING:
+    from .websocket import ServerSockets
+
+REPLACED: Final = (4400, "replaced_by_new_session")
+"""What a session is closed with whose agent has come again."""
 
 
 class TunnelServer:
@@ -52,7 +39,6 @@ class TunnelServer:
     :param may_attempt: whether one more message before authentication is allowed from an address;
         a login takes two.
     :param may_log_in: whether the holder of a key may come.
-    :param replaced: told of a session that had to go for another one.
     :param refused: told of each login that failed: from which address, and the code.
     :param now: POSIX seconds.
     :param new_id: gives a fresh UUID, version 4, that nobody can guess.
@@ -68,9 +54,7 @@ class TunnelServer:
         new_id: Callable[[], str],
         may_attempt: Callable[[str], bool],
         may_log_in: Callable[[Identity], bool],
-        replaced: Callable[[Session, Session], None] = lambda old, new: None,
         refused: Callable[[str, str], None] = lambda address, code: None,
-        address_of: Callable[[Request], str] | None = None,
     ) -> None:
         self.limits = limits
         self.sweep = Sweep(clock, period_s=1.0)
@@ -87,9 +71,7 @@ class TunnelServer:
             clock=clock,
             new_id=new_id,
         )
-        self.sockets = ServerSockets(clock, self.connection)
-        self.resource: IResource = _Resource(self, address_of or _address)
-        self._replaced = replaced
+        self._clock = clock
         self.refused = refused
         self._connections: set[RelayConnection] = set()
         self._inbound: dict[Identity, TunnelSession] = {}
@@ -98,10 +80,13 @@ class TunnelServer:
     def to(self, identity: Identity) -> Session | None:
         return self._inbound.get(identity)
 
-    @property
-    def inbound(self) -> Collection[Session]:
-        """Who has its mail sent here."""
-        return self._inbound.values()
+    @cached_property
+    def sockets(self) -> ServerSockets:
+        """Makes what serves a connection; to be asked for before there is one to serve."""
+        # It brings autobahn along, which takes a tenth of a second and is for relay servers alone.
+        from .websocket import ServerSockets
+
+        return ServerSockets(self._clock, self.connection)
 
     @property
     def connections(self) -> int:
@@ -135,12 +120,6 @@ class TunnelServer:
         old = self._inbound.get(session.identity)
         self._inbound[session.identity] = session
         return old
-
-    def displace(self, old: TunnelSession, new: TunnelSession) -> None:
-        try:
-            self._replaced(old, new)
-        finally:
-            old.close(4400, "replaced_by_new_session")
 
     def leave(self, session: TunnelSession) -> None:
         if self._inbound.get(session.identity) is session:
@@ -213,7 +192,7 @@ class RelayConnection(Connection):
         self.send_text(self._handshake.admit(proven, old.socket_id if old else None))
         self.begin(session)
         if old is not None:
-            server.displace(old, session)
+            old.close(*REPLACED)
 
     def ended(self, code: int, reason: str) -> None:
         if self.session is not None:
@@ -221,63 +200,3 @@ class RelayConnection(Connection):
 
     def left(self) -> None:
         self._server.left(self)
-
-
-def _address(request: Request) -> str:
-    return str(getattr(request.getClientAddress(), "host", ""))
-
-
-@implementer(IResource)
-class _Resource:
-    """Takes a request's connection away from twisted.web, and makes a WebSocket of it."""
-
-    isLeaf = True
-    log = Logger()
-
-    def __init__(self, server: TunnelServer, address_of: Callable[[Request], str]) -> None:
-        self._server = server
-        self._address_of = address_of
-
-    def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
-        return self
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        raise RuntimeError("a WebSocket has no children")
-
-    def render(self, request: Request) -> bytes | int:
-        upgrade = request.getHeader(b"upgrade") or b""
-        if request.uri != TARGET or request.method != b"GET" or upgrade.lower() != b"websocket":
-            return _answer(request, 404, b'{"error":"not_found"}')
-        if self._server.is_full:
-            return _answer(request, 503, b'{"error":"too_many_sessions"}')
-        _take_over(request, self._server.sockets.socket(self._address_of(request)))
-        return NOT_DONE_YET
-
-
-def _answer(request: Request, code: int, body: bytes) -> bytes:
-    request.setResponseCode(code)
-    request.setHeader(b"Content-Type", b"application/json")
-    return body
-
-
-def _take_over(request: Any, socket: ServerSocket) -> None:
-    """Put the socket where the request's HTTP channel was, and let it have the request again.
-
-    twisted.web has no way to do so but this one, which autobahn's resource goes, too.
-    """
-    channel = request.channel
-    transport, channel.transport = channel.transport, None
-    channel.setTimeout(None)
-    transport.unregisterProducer()
-    if isinstance(transport, ProtocolWrapper):
-        transport.wrappedProtocol = socket
-    elif isinstance(transport.protocol, ProtocolWrapper):
-        transport.protocol.wrappedProtocol = socket
-    else:
-        transport.protocol = socket
-    socket.makeConnection(transport)
-    transport.resumeProducing()
-    lines = [b"%b %b HTTP/1.1" % (request.method, request.uri)]
-    for name, values in request.requestHeaders.getAllRawHeaders():
-        lines += [b"%b: %b" % (name, value) for value in values]
-    socket.dataReceived(b"\r\n".join((*lines, b"", b"")))

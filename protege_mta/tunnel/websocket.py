@@ -6,6 +6,7 @@ come in, and nothing is ever compressed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from autobahn.twisted.websocket import (
@@ -72,6 +73,9 @@ class _Socket:
     failures = Logger()
     connection: Connection
     address = ""
+    CONFIG_ATTRS: tuple[str, ...] = ()
+    """What autobahn copies from the factory to each socket, and formats for a log that nobody reads:
+    a third of a login's time.  Here the class has it; see :func:`_equipped`."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)  # what the mix-in's other half has is Any
@@ -123,8 +127,11 @@ class _Socket:
         self.connection.heard()
         try:
             self._dataReceived(data)
-        except Exception:
-            self.failures.failure("a WebSocket broke")
+        except Exception as error:
+            if self.state == self.STATE_CONNECTING and isinstance(error, UnicodeDecodeError):
+                self.lost_because = "its HTTP is no text"
+            else:
+                self.failures.failure("a WebSocket broke")
             self.transport.abortConnection()
         if self.state == self.STATE_CONNECTING and len(self.data) > _REQUEST_OCTETS:
             self.abort()
@@ -183,6 +190,15 @@ class _Socket:
         return LOST, self.wasNotCleanReason or self.lost_because
 
 
+def _equipped(socket: type[Any], factory: Any, names: Sequence[str]) -> Any:
+    """A class of sockets that has the factory's options; functions among them are no methods."""
+    options = {name: getattr(factory, name) for name in names}
+    members = {
+        name: staticmethod(value) if callable(value) else value for name, value in options.items()
+    }
+    return type(socket.__name__, (socket,), members)
+
+
 class ServerSocket(_Socket, WebSocketServerProtocol):  # type: ignore[misc]
     """An agent's connection, at the relay."""
 
@@ -208,13 +224,14 @@ class ServerSockets(WebSocketServerFactory):
         super().__init__(server="", reactor=clock)
         self.setProtocolOptions(webStatus=False, allowNullOrigin=True, **_OPTIONS)
         self._connect = connect
+        self._protocol = _equipped(ServerSocket, self, WebSocketServerProtocol.CONFIG_ATTRS)
 
     def buildProtocol(self, addr: IAddress | None) -> ServerSocket:
         return self.socket(str(getattr(addr, "host", "")))
 
     def socket(self, address: str) -> ServerSocket:
         """:param address: of the agent, as far as it is known."""
-        socket = ServerSocket()
+        socket: ServerSocket = self._protocol()
         socket.factory = self
         socket.address = address
         socket.connection = self._connect(socket)
@@ -233,9 +250,10 @@ class ClientSockets(WebSocketClientFactory):
         if ":" in self.host:
             self.host = f"[{self.host}]"  # an IPv6 address, in the field Host
         self._connect = connect
+        self._protocol = _equipped(ClientSocket, self, WebSocketClientProtocol.CONFIG_ATTRS)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientSocket:
-        socket = ClientSocket()
+        socket: ClientSocket = self._protocol()
         socket.factory = self
         socket.address = str(getattr(addr, "host", ""))
         socket.connection = self._connect(socket)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Final
 
@@ -68,8 +69,11 @@ class Load:
                     content = (
                         f"From: {self._sender}\r\nMessage-ID: <{key}@load.test>\r\n\r\n"
                     ).encode() + line * (self._rng.choice(SIZES) // len(line))
-                    client.sendmail(self._sender, self._recipient, content)
-                    self.promised.add(key)
+                    try:
+                        client.sendmail(self._sender, self._recipient, content)
+                        self.promised.add(key)
+                    except smtplib.SMTPRecipientsRefused:
+                        pass  # an agent that has never been there, or not long enough to be known
                     time.sleep(0.02)
         except (smtplib.SMTPServerDisconnected, ConnectionError):
             return  # that is what being killed looks like
@@ -81,6 +85,13 @@ def taken(service: Service) -> Counter[str]:
         event["header_message_id"].strip("<>").removesuffix("@load.test")
         for event in service.events()
         if event["event"] == "received" and event["source"] == "tunnel"
+    )
+
+
+def keys(messages: Iterable[bytes]) -> Counter[str]:
+    """Which messages these are, and how often each is there."""
+    return Counter(
+        octets.partition(b"Message-ID: <")[2].partition(b"@")[0].decode() for octets in messages
     )
 
 
@@ -125,19 +136,15 @@ class TunnelTests(SynchronousTestCase):
             is_cutting.clear()
             self.settle(inward, gateway.service)
             self.settle(outward, relay.service)
-            arrived = Counter(
-                octets.partition(b"Message-ID: <")[2].partition(b"@")[0].decode()
-                for octets in gateway.mail()
-            )
+            # What was taken last is still on its way from the spool, and may wait for a retry.
+            until(lambda: inward.promised <= set(keys(gateway.mail())), "the Maildir", SETTLE_S)
+            until(lambda: outward.promised <= set(keys(relay.sink.captured())), "sink", SETTLE_S)
+            arrived = keys(gateway.mail())
             sys.stdout.write(
                 f"\nseed {SEED}: {len(inward.promised)} in, {len(outward.promised)} out, "
                 f"{proxy.cuts} cuts, {kills} kills\n"
             )
-            self.assertEqual(inward.promised - set(arrived), set(), f"seed {SEED}")
             self.assertEqual([key for key, n in arrived.items() if n > 1], [], f"seed {SEED}")
-            left = b"".join(relay.sink.captured())
-            gone = {key for key in outward.promised if f"<{key}@load.test>".encode() in left}
-            self.assertEqual(outward.promised - gone, set(), f"seed {SEED}")
 
     def settle(self, load: Load, service: Service) -> None:
         """Wait until all that was promised is there, and look that nothing is there twice."""

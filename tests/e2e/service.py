@@ -197,7 +197,7 @@ class Service:
             raise RuntimeError(f"{PROGRAM} is not there: install the project, pip install -e .")
         with (self.folder / "log").open("ab") as log:
             self._process = process = subprocess.Popen(
-                [*prefix, PROGRAM, "run", "--config", self.config],
+                [*prefix, *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -205,6 +205,15 @@ class Service:
                 env={**os.environ, **self._environment, "NOTIFY_SOCKET": notify},
             )
         return process
+
+    def command(self) -> list[str]:
+        """The program and its arguments."""
+        return [str(PROGRAM), "run", "--config", str(self.config)]
+
+    @property
+    def state(self) -> Path:
+        """Where its spool, its log of events and the like are."""
+        return self.folder / "state"
 
     def _notices(self) -> socket.socket:
         """Where the service says that it is ready, as it says it to systemd (sd_notify(3))."""
@@ -280,7 +289,7 @@ class Service:
 
     def port(self, name: str = "smtp") -> int:
         """The port of a listener; another one after each start."""
-        ports: dict[str, int] = json.loads((self.folder / "state" / "ports.json").read_bytes())
+        ports: dict[str, int] = json.loads((self.state / "ports.json").read_bytes())
         return ports[name]
 
     def log(self) -> str:
@@ -293,7 +302,7 @@ class Service:
 
     def events(self) -> list[Event]:
         """Every event so far, in order; a line that is still being written is not."""
-        path = self.folder / "state" / "events.jsonl"
+        path = self.state / "events.jsonl"
         if not path.exists():
             return []
         if path.stat().st_size < self._events_read:  # recovery cut it

@@ -1,6 +1,8 @@
 """Nobody relays who may not: the whole list of ways that people try, at the real program.
 
 stranger  -->  smtp, submission, submissions, a proxied listener  --x-->  elsewhere.test
+stranger, agent  -->  a relay server  --x-->  elsewhere.test, or as somebody else
+a relay  -->  a gateway  --x-->  elsewhere.test
 
 Each refused recipient must be refused at RCPT or earlier, or the message at the end of its data;
 in the end nothing at all may have been taken for elsewhere.test.
@@ -9,14 +11,22 @@ in the end nothing at all may have been taken for elsewhere.test.
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import smtplib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
+from uuid import uuid4
 
+from protege_mta.testing.agents import Closed, TunnelAgent
+from protege_mta.testing.original_relay import OriginalRelay
+from tests.integration.gateways import GatewayCase, reactor, until
+
+from .relay_server import RelayServer
 from .service import TOP, ServiceTestCase
 from .submission import PASSWORD, open_doors
 
@@ -266,3 +276,239 @@ class OpenRelayTests(ServiceTestCase):
         with self.client("submission", "domain") as client:
             sender = "anybody@local.test"
             self.assertEqual(self.content_code(client, f"From: {sender}\r\n", sender), 250)
+
+
+# --- tunnels -------------------------------------------------------------------------------------
+
+FORGED: Final = "forged"
+
+
+def letter(fields: str, subject: str) -> bytes:
+    return f"{fields}\r\nTo: {ELSEWHERE}\r\nSubject: {subject}\r\n\r\nhello\r\n".encode()
+
+
+class TunnelPeerTests(ServiceTestCase):
+    """Who has a session sends as itself, and opens no door to others."""
+
+    relay: ClassVar[RelayServer]
+
+    @classmethod
+    def begin(cls, stack: ExitStack) -> None:
+        cls.relay = RelayServer(stack)
+        cls.service = cls.relay.service
+        cls.service.start()
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.me = self.agent("--alias", f"me{TunnelAgent().identity[:8]}")
+        self.other = TunnelAgent()
+        self.alias = f"desk{self.other.identity[:8]}"
+        self.allow(self.other, "--alias", self.alias, "--alias", f"{self.alias}@shop.test")
+        self.own = f"{self.me.identity}@agents.test"
+
+    def tearDown(self) -> None:
+        """Whatever was tried: nothing of it was taken, and nothing left."""
+        taken = [one for one in self.service.events() if one["event"] != "rejected"]
+        self.assertEqual([one for one in taken if one.get("subject") == FORGED], [])
+        self.assertFalse(any(b"Subject: forged" in one for one in self.relay.sink.captured()))
+
+    def allow(self, agent: TunnelAgent, *options: str) -> None:
+        ran = self.service.cli("tunnel", "allow", agent.identity, *options)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+
+    def agent(self, *options: str) -> TunnelAgent:
+        agent = TunnelAgent()
+        self.addCleanup(agent.close)
+        self.allow(agent, *options)
+        return agent
+
+    def log_in(self, *, is_reliable: bool = False) -> None:
+        self.me.connect(self.service.port("http"))
+        self.assertEqual(self.me.log_in(is_reliable=is_reliable)["type"], "auth_ok")
+
+    def said(self, sender: str, recipient: str, content: bytes) -> str:
+        """Why the relay server has refused a message, or "taken"."""
+        stream_id = self.me.start(sender, recipient)
+        self.me.chunk(stream_id, content)
+        self.me.end(stream_id)
+        while True:
+            heard: dict[str, Any] = self.me.heard()
+            if heard.get("streamId") == stream_id and heard["type"] == "relay_delivery_result":
+                return "taken" if heard["status"] == "sent" else heard["error"]
+
+    def said_reliably(self, sender: str, recipient: str, content: bytes) -> str:
+        """Likewise in a session with acknowledgements."""
+        digest = hashlib.sha256(content).hexdigest()
+        stream_id = self.me.start(sender, recipient, requestId=str(uuid4()), size=len(content))
+        self.me.chunk(stream_id, content)
+        self.me.end(stream_id, json.dumps({"sha256": digest}).encode())
+        while True:
+            heard: dict[str, Any] = self.me.heard()
+            if heard.get("streamId") == stream_id and heard["type"] == "stream_result":
+                return "taken" if heard["status"] == "queued" else heard["code"]
+
+    def each_way(self) -> Iterator[Callable[[str, str, bytes], str]]:
+        """Both kinds of session, one after the other."""
+        for is_reliable, said in ((False, self.said), (True, self.said_reliably)):
+            self.log_in(is_reliable=is_reliable)
+            yield said
+
+    def senders(self) -> tuple[str, ...]:
+        """Envelopes of others, and what might be taken for its own."""
+        me, other = self.me.identity, self.other.identity
+        return (
+            ELSEWHERE,
+            "agent@local.test",
+            "postmaster@agents.test",
+            f"{other}@agents.test",
+            f"{self.alias}@agents.test",
+            f"{self.alias}@shop.test",
+            f"{me}@elsewhere.test",
+            f"{me}@local.test",
+            f"{me}@sub.agents.test",
+            f"{me}@agents.test.elsewhere.test",
+            f"{me}%elsewhere.test@agents.test",
+            f"elsewhere.test!{me}@agents.test",
+            f'"{self.own}"@elsewhere.test',
+            '"victim@elsewhere.test"@agents.test',
+            f"{me}+{other}@agents.test",
+            f"@agents.test:{ELSEWHERE}",
+            f"{self.own},{ELSEWHERE}",
+            f"{self.own}>\r\nRCPT TO:<{ELSEWHERE}",
+            "<>",
+        )
+
+    def fields(self) -> tuple[str, ...]:
+        """From and Sender of others, while the envelope is its own."""
+        other = f"{self.other.identity}@agents.test"
+        return (
+            f"From: {ELSEWHERE}",
+            f"From: {other}",
+            f"From: {self.alias}@agents.test",
+            f"From: {self.alias}@shop.test",
+            "From: victim%elsewhere.test@agents.test",
+            "From: elsewhere.test!victim@agents.test",
+            f'From: "{ELSEWHERE}"@agents.test',
+            f'From: "{self.own}"@elsewhere.test',
+            f"From: {self.own}, {ELSEWHERE}",
+            f"From: {ELSEWHERE}, {self.own}",
+            f"From: {self.own} <{ELSEWHERE}>",
+            f"From: <{self.own}> <{ELSEWHERE}>",
+            f"From: ({self.own}) {ELSEWHERE}",
+            f"From: <@agents.test:{ELSEWHERE}>",
+            f"From: us: {self.own}, {ELSEWHERE};",
+            f"From: {self.own}\r\nFrom: {ELSEWHERE}",
+            f"From: {ELSEWHERE}\r\nFrom: {self.own}",
+            f"From: {self.own}\r\nSender: {other}",
+            f"from :\r\n {ELSEWHERE}",
+            f"X: y\rFrom: {ELSEWHERE}\r\nFrom: {self.own}",
+        )
+
+    def test_senders_of_others(self) -> None:
+        for said in self.each_way():
+            for sender in self.senders():
+                answer = said(sender, ELSEWHERE, letter(f"From: {self.own}", FORGED))
+                self.assertRegex(answer, r"5\.[17]\.\d", sender)
+
+    def test_header_from_of_others(self) -> None:
+        """The null reverse-path, which everybody may use, included."""
+        for said in self.each_way():
+            for sender in (self.own, ""):
+                for fields in self.fields():
+                    answer = said(sender, ELSEWHERE, letter(fields, FORGED))
+                    self.assertRegex(answer, r"5\.[67]\.\d+", fields)
+
+    def test_recipients_in_disguise(self) -> None:
+        """Mailboxes of ours by their domain, and there are no such mailboxes."""
+        content = letter(f"From: {self.own}", FORGED)
+        for said in self.each_way():
+            for recipient in DISGUISED:
+                for domain in ("agents.test", "mx.local.test"):
+                    address = recipient.strip("<>").replace("@local.test", f"@{domain}")
+                    address = address.replace("@mx.local.test", f"@{domain}")
+                    self.assertRegex(said(self.own, address, content), r"5\.1\.\d", address)
+
+    def test_without_a_login(self) -> None:
+        """Streams before it, or in another's name, are the end of the connection."""
+        for agent in (TunnelAgent(), self.me):
+            self.addCleanup(agent.close)
+            agent.connect(self.service.port("http"))
+            stream_id = agent.start(self.own, ELSEWHERE)
+            with self.assertRaises((Closed, ConnectionError)):
+                agent.chunk(stream_id, letter(f"From: {self.own}", FORGED))
+                agent.end(stream_id)
+                while True:
+                    self.assertEqual(agent.heard()["type"], "auth_error")
+
+    def test_stranger_at_the_public_door(self) -> None:
+        """Reaches agents and nobody else, whomever he claims to be; their being here, or being on
+        this machine, makes no difference."""
+        self.log_in()
+        with smtplib.SMTP("127.0.0.1", self.service.port(), timeout=30) as client:
+            client.ehlo("stranger.test")
+            for sender in ("", self.own, f"{self.alias}@shop.test", ELSEWHERE):
+                for recipient in (*RECIPIENTS, f"{self.me.identity}@elsewhere.test"):
+                    path = recipient if recipient.startswith("<") else f"<{recipient}>"
+                    client.rset()
+                    self.assertEqual(client.mail(sender)[0], 250)
+                    code, _ = client.docmd("RCPT", f"TO:{path}")
+                    self.assertIn(code, (501, 550), (sender, recipient))
+            for recipient in (
+                "victim%elsewhere.test@agents.test",
+                f"elsewhere.test!{self.me.identity}@agents.test",
+                f"{self.me.identity}%elsewhere.test@agents.test",
+                f'"{ELSEWHERE}"@agents.test',
+            ):
+                client.rset()
+                client.mail("")
+                code, _ = client.docmd("RCPT", f"TO:<{recipient}>")
+                self.assertIn(code, (501, 550), recipient)
+
+    def test_what_it_may(self) -> None:
+        """So that the refusals above are known to say something."""
+        for said in self.each_way():
+            for sender, author in ((self.own, self.own), ("", f"Me <{self.own}>")):
+                answer = said(sender, "b@elsewhere.test", letter(f"From: {author}", "own"))
+                self.assertEqual(answer, "taken")
+
+
+class GatewayTests(GatewayCase):
+    """A relay that has been taken over gives a gateway mail for its own mailboxes, and no more."""
+
+    FEW: ClassVar = """
+[domains."few.test"]
+deliver = "maildir"
+maildir = "mail/{domain}/{local_part}"
+recipients = ["agent"]
+shared = true
+"""
+
+    async def test_mail_for_others(self) -> None:
+        """Refused, and neither sent back through the tunnel nor by any other way; those at a shared
+        domain who are not here included."""
+        relay = OriginalRelay(reactor)
+        house = self.open(self.url_of(self.listen_with(relay)), self.FEW)
+        await self.connected()
+        content = letter(f"From: {self.ann}@home.test", FORGED)
+        tried = [
+            *(one.strip("<>").replace("local.test", "few.test") for one in RECIPIENTS),
+            *(one.strip("<>").replace("local.test", "few.test") for one in DISGUISED),
+            "nobody@few.test",
+            f"{self.ben}@elsewhere.test",
+            f"{self.ann}@few.test",
+            f"agent@few.test>\r\nRCPT TO:<{ELSEWHERE}",
+        ]
+        for sender in (ELSEWHERE, f"{self.ann}@home.test", ""):
+            for recipient in tried:
+                relay.deliver(sender, recipient, content, identity=self.ann)
+        relay.deliver(
+            ELSEWHERE, "agent@few.test", letter("From: a@b.test", "own"), identity=self.ann
+        )
+        mailbox = self.folder / "mail" / "few.test" / "agent" / "new"
+        await until(lambda: mailbox.is_dir() and list(mailbox.iterdir()), "what may come")
+        self.assertEqual(len(list(mailbox.iterdir())), 1)
+        await self.empty()
+        self.assertEqual((relay.tries, relay.outbound), ([], []))
+        boxes = [path for path in self.folder.glob("mail/*/*/new/*") if FORGED in path.read_text()]
+        self.assertEqual(boxes, [])
+        self.assertEqual(house.spool.stats().messages, 0)

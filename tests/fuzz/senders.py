@@ -8,7 +8,7 @@ from typing import Final, get_args
 
 from protege_mta.dkim.sign import sign
 from protege_mta.dkim.verify import SIGNATURES, Claim, bodies, claims, judged
-from protege_mta.message.authres import Outcome, field, without_foreign
+from protege_mta.message.authres import ResInfo, field, without_foreign
 from protege_mta.message.headers import is_well_formed
 from protege_mta.message.repair import split
 from protege_mta.model.address import Address
@@ -50,7 +50,7 @@ def message(data: bytes) -> None:
         assert _NAME.fullmatch(one.domain) and _NAME.fullmatch(one.selector), one  # noqa: PT018
         assert (one.result == "pass") == (not one.reason), one
         names = (("header.d", one.domain), ("header.s", one.selector), ("header.b", one.prefix))
-        outcomes.append(Outcome("dkim", one.result, one.reason, names))
+        outcomes.append(ResInfo("dkim", one.result, one.reason, names))
     ours = field(OURS, outcomes)
     assert ours.isascii() and is_well_formed(ours), ours  # noqa: PT018
     assert all(_NAME.fullmatch(domain) for domain in dmarc.author_domains(fields))

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.stream import Stream
 from protege_mta.testing.strangers import ME, Stranger, agent, original_relay, reliable_relay
-from protege_mta.testing.tunnels import HouseIntake, Net, OctetsInMemory, TunnelHouse
+from protege_mta.testing.tunnels import HouseIntake, Net, OctetsInMemory, TunnelHouse, frame_parts
 from protege_mta.tunnel.connection import Stage
 from protege_mta.tunnel.limits import TunnelLimits
 from protege_mta.wire.tunnel.bodies import (
@@ -57,18 +57,16 @@ LIMITS: Final = TunnelLimits(window_octets=65_536, message_octets=1_000_000, sto
 # --- frames --------------------------------------------------------------------------------------
 
 
-def _parts(pieces: list[bytes]) -> list[FramePart]:
-    reader = FrameReader()
-    found: list[FramePart] = []
-    for piece in pieces:
-        for part in reader.feed(piece):
-            if isinstance(part, Piece) and found and isinstance(found[-1], Piece):
-                found[-1] = Piece(part.stream_id, found[-1].octets + part.octets)
-            else:
-                found.append(part)
-        kept = len(reader._kept) + len(reader._body)
+class _Watched(FrameReader):
+    def feed(self, octets: bytes) -> list[FramePart]:
+        found = super().feed(octets)
+        kept = len(self._kept) + len(self._body)
         assert kept <= 7 + 255 + BODY_OCTETS, "too much is kept"
-    return found + reader.finish()
+        return found
+
+
+def _parts(pieces: list[bytes]) -> list[FramePart]:
+    return frame_parts(pieces, _Watched())
 
 
 def frame(data: bytes) -> None:

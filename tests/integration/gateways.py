@@ -138,7 +138,7 @@ class GatewayCase(TestCase):
                 house.spool.close,
                 house.journal.close,
                 house.signers.stop,
-                house.checkers.stop,
+                house.strangers.stop,
                 house.register.stop,
             ):
                 await maybeDeferred(one)
@@ -152,7 +152,7 @@ class GatewayCase(TestCase):
         envelope = Envelope(
             Address(sender), tuple(Recipient(Address(recipient)) for recipient in recipients)
         )
-        opened = self.house.submission(Credentials(1, 1000, 1000), Submission(envelope, 0))
+        opened = self.house.entrance.submission(Credentials(1, 1000, 1000), Submission(envelope, 0))
         assert not isinstance(opened, Reply), opened
         opened.write(content)
         return await opened.finish()

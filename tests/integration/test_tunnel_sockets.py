@@ -32,7 +32,6 @@ from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
-from twisted.web.iweb import IRequest
 
 from protege_mta.http.listener import HttpLimits, new_app, site
 from protege_mta.model.identity import identity_of
@@ -202,13 +201,8 @@ class SocketTests(TestCase):
             may_attempt=lambda address: True,
             may_log_in=lambda identity: True,
         )
-        app = new_app()
-
-        @app.route("/ws")
-        def ws(request: IRequest) -> Any:
-            return server.resource
-
-        factory: Any = site(app, clock=clock, limits=HttpLimits())
+        factory: Any = site(new_app(), clock=clock, limits=HttpLimits())
+        factory.configure(trusted_proxies=(), upgrade=server.sockets.socket)
         if is_tls:
             factory = TLSMemoryBIOFactory(_certificate(), False, factory)
         endpoint = TCP4ServerEndpoint(clock, 0, interface="127.0.0.1")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.message.authres import Outcome, field, without_foreign
+from protege_mta.message.authres import ResInfo, field, without_foreign
 from protege_mta.message.headers import is_well_formed, simplified, values
 
 OURS: Final = "mx.local.test"
@@ -36,7 +36,7 @@ class AuthresTests(SynchronousTestCase):
     def test_no_injection(self, texts: list[tuple[str, str]]) -> None:
         """There are as many results as methods were tried, and they are ours."""
         outcomes = [
-            Outcome("dkim", "fail", "a reason; or two", (("header.d", one), ("header.s", two)))
+            ResInfo("dkim", "fail", "a reason; or two", (("header.d", one), ("header.s", two)))
             for one, two in texts
         ]
         made = field(OURS, outcomes)

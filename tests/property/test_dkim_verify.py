@@ -25,6 +25,7 @@ from protege_mta.message.repair import split
 from protege_mta.model.ports import Answer, Found, NoSuchName
 from protege_mta.spool.content import MemoryOctets
 from tests.property.test_dkim_sign import BODY, CUTS, FIELDS, WILD
+from tests.unit.test_dkim_sign import as_sent
 
 AT: Final = 1_700_000_000
 _PEM: Final = keys.generate_rsa()
@@ -84,14 +85,24 @@ class AgreementTests(SynchronousTestCase):
         more: bytes,
     ) -> None:
         """Whatever happens to a message, both find that its signature holds, or neither."""
-        octets = b"".join((*above, b"From: a@example.org\r\n", *below, b"\r\n", body))
+        octets = as_sent(b"".join((*above, b"From: a@example.org\r\n", *below, b"\r\n", body)))
         field = dkim.sign(octets, b"one", b"example.org", _TRADITIONAL, canonicalize=forms)
-        sent = field + (octets.replace(old, new, 1) if old else octets) + more
+        sent = as_sent(field + (octets.replace(old, new, 1) if old else octets) + more)
         fields, rest = split(sent)
         if sent != fields + b"\r\n" + rest:
             return  # where the blank line is lost there is more than one message to speak of
         found = findings(sent)
         self.assertEqual(any(one.result == "pass" for one in found), dkimpy_says(sent), found)
+
+    def test_last_line_without_its_end(self) -> None:
+        """White space there does not count (RFC 6376, 3.4.4); for dkimpy it does, so that it is only
+        asked about messages that end as SMTP has them."""
+        for body, ours in ((b" ", "fail"), (b"a\t", "fail"), (b" \r\n", "pass"), (b"a", "pass")):
+            octets = b"From: a@example.org\r\n\r\n" + body
+            forms = (b"simple", b"relaxed")
+            field = dkim.sign(octets, b"one", b"example.org", _TRADITIONAL, canonicalize=forms)
+            self.assertTrue(dkimpy_says(field + octets))
+            self.assertEqual([one.result for one in findings(field + octets)], [ours], body)
 
     @settings(max_examples=300, deadline=None)
     @given(body=st.one_of(BODY, WILD), cuts=CUTS)

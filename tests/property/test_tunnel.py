@@ -17,14 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.model.outcome import Delivered, Outcome
 from protege_mta.model.reply import Reply
 from protege_mta.model.stream import REQUEST_ID_CHARACTERS, Attestation, DeliveryState, Stream
-from protege_mta.testing.tunnels import HouseIntake, Net, OctetsInMemory, Pair
+from protege_mta.testing.tunnels import HouseIntake, Net, OctetsInMemory, Pair, frame_parts
 from protege_mta.tunnel.limits import TunnelLimits
 from protege_mta.wire.tunnel.bodies import StartBody, format_start, parse_start
 from protege_mta.wire.tunnel.frames import (
     BadFrame,
     End,
     FramePart,
-    FrameReader,
     Kind,
     Piece,
     Start,
@@ -56,20 +55,9 @@ CUTS: Final = st.lists(st.integers(0, 400), max_size=8)
 
 
 def parts(octets: bytes, cuts: list[int]) -> list[FramePart]:
-    """What is read of one message that comes in pieces; content that follows content is one."""
-    reader = FrameReader()
-    found: list[FramePart] = []
+    """What is read of one message that is cut there."""
     edges = [0, *sorted(min(cut, len(octets)) for cut in cuts), len(octets)]
-    for at, to in pairwise(edges):
-        found += reader.feed(octets[at:to])
-    found += reader.finish()
-    joined: list[FramePart] = []
-    for part in found:
-        if isinstance(part, Piece) and joined and isinstance(joined[-1], Piece):
-            joined[-1] = Piece(part.stream_id, joined[-1].octets + part.octets)
-        else:
-            joined.append(part)
-    return joined
+    return frame_parts(octets[at:to] for at, to in pairwise(edges))
 
 
 class FrameTests(SynchronousTestCase):

@@ -27,7 +27,7 @@ from protege_mta.testing.sessions import FakeSession, FakeSessions
 from protege_mta.transport.agent import AgentTransport
 from protege_mta.transport.prepared import PreparedOctets
 
-ANNA: Final = identity_of(bytes(32))
+ANNA: Final = identity_of(b"\1" * 32)
 AGENT: Final[HopKind] = "agent"
 TAKEN: Final = Delivered(Contact("agent", "192.0.2.1"), Reply(250, "2.0.0", ("queued",)))
 ID: Final = "01hzzzzzzz0000000000000001"

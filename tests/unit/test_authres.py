@@ -7,9 +7,8 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.message.authres import Outcome, field, from_verdicts, without_foreign
+from protege_mta.message.authres import ResInfo, field, without_foreign
 from protege_mta.message.headers import is_well_formed
-from protege_mta.model.verdicts import UNCHECKED, Verdicts
 
 OURS: Final = "mx.local.test"
 
@@ -19,10 +18,10 @@ class FieldTests(SynchronousTestCase):
         made = field(
             OURS,
             [
-                Outcome("spf", "pass", "", (("smtp.mailfrom", "a@example.org"),)),
-                Outcome("dkim", "pass", "", (("header.d", "example.org"), ("header.s", "s1"), ("header.b", "abcdefgh"))),
-                Outcome("dkim", "fail", "body hash did not verify", (("header.d", "list.example"), ("header.s", "x"), ("header.b", "ab/c+d=="))),
-                Outcome("dmarc", "pass", "", (("policy.dmarc", ""), ("header.from", "example.org"))),
+                ResInfo("spf", "pass", "", (("smtp.mailfrom", "a@example.org"),)),
+                ResInfo("dkim", "pass", "", (("header.d", "example.org"), ("header.s", "s1"), ("header.b", "abcdefgh"))),
+                ResInfo("dkim", "fail", "body hash did not verify", (("header.d", "list.example"), ("header.s", "x"), ("header.b", "ab/c+d=="))),
+                ResInfo("dmarc", "pass", "", (("policy.dmarc", ""), ("header.from", "example.org"))),
             ],
         )  # fmt: skip
         self.assertEqual(
@@ -40,10 +39,9 @@ class FieldTests(SynchronousTestCase):
 
     def test_verdicts_alone(self) -> None:
         self.assertEqual(
-            from_verdicts(OURS, Verdicts("pass", "", "fail")),
+            field(OURS, [ResInfo("spf", "pass"), ResInfo("dmarc", "fail")]),
             b"Authentication-Results: mx.local.test;\r\n\tspf=pass;\r\n\tdmarc=fail\r\n",
         )
-        self.assertEqual(from_verdicts(OURS, UNCHECKED), field(OURS, []))
 
     def test_injection(self) -> None:
         """What is not safe to repeat is left out."""
@@ -57,12 +55,12 @@ class FieldTests(SynchronousTestCase):
             "x" * 300,
             "",
         ):
-            made = field(OURS, [Outcome("spf", "fail", "", (("smtp.mailfrom", hostile),))])
+            made = field(OURS, [ResInfo("spf", "fail", "", (("smtp.mailfrom", hostile),))])
             self.assertEqual(made, b"Authentication-Results: mx.local.test;\r\n\tspf=fail\r\n")
 
     def test_the_longest_names(self) -> None:
         long = ".".join(["x" * 50] * 5)
-        made = field(OURS, [Outcome("dkim", "fail", "", (("header.d", long), ("header.s", long)))])
+        made = field(OURS, [ResInfo("dkim", "fail", "", (("header.d", long), ("header.s", long)))])
         self.assertTrue(is_well_formed(made))
         self.assertLess(max(map(len, made.split(b"\r\n"))), 300)
 

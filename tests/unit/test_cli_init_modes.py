@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.config import credentials
 from protege_mta.config.domains import MaildirDomain, TunnelDomain
 from protege_mta.config.kinds import InlineText
+from protege_mta.config.listeners import HttpListener
 from protege_mta.config.toml import load
 from protege_mta.transport import addresses
 
@@ -65,6 +66,18 @@ class RelayTests(InitCase):
             [(each.kind, each.address, each.port) for each in settings.listeners],
             [("submission", "127.0.0.1", 2587), ("http", "127.0.0.1", 8026)],
         )
+
+    def test_address_in_a_file(self) -> None:
+        """For whom it is to be told to, and for scripts."""
+        said = self.init("relay", "--relay-url", self.URL, "--json").json()
+        self.assertEqual((self.folder / "address").read_text(), f"{said['address']}\n")
+
+    def test_on_an_address_of_its_own(self) -> None:
+        """Several on one machine need no ports of their own then."""
+        self.init("relay", "--relay-url", self.URL, "--address", "127.0.0.3")
+        self.check()
+        addresses = {each.address for each in load(self.config).listeners}
+        self.assertEqual(addresses, {"127.0.0.3"})
 
     def test_told(self) -> None:
         ran = self.init("relay", "--relay-url", self.URL)
@@ -209,6 +222,52 @@ class RelayServerTests(InitCase):
         self.assertIn("protege-mta tunnel allow KEY\n", ran.out)
         self.assertNotIn("PRIVATE KEY", ran.out)
 
+    def test_plain_tunnel(self) -> None:
+        """On loopback alone; the URL is one that leads there, or to the proxy."""
+        for number, (address, here, url, proxies) in enumerate(
+            (
+                ("127.0.0.2", "127.0.0.2", "ws://127.0.0.2:2443/ws", 0),
+                ("::1", "::1", "ws://[::1]:2443/ws", 0),
+                ("0.0.0.0", "127.0.0.1", "wss://relay.local.test/ws", 2),
+            )
+        ):
+            self.folder = Path(self.mktemp()).absolute() / str(number)
+            self.config = self.folder / "protege-mta.toml"
+            arguments = ("--address", address, "--plain-tunnel", "--json")
+            said = self.init("relay-server", *arguments).json()
+            self.check()
+            self.assertEqual(said["relay_url"], url)
+            tunnel = next(each for each in load(self.config).listeners if each.name == "tunnel")
+            assert isinstance(tunnel, HttpListener)
+            self.assertEqual(
+                (tunnel.tls, tunnel.address, tunnel.port, len(tunnel.trusted_proxies)),
+                (False, here, 2443, proxies),
+            )
+        ran = self.init("relay-server", "--plain-tunnel", "--force")
+        told = "wss://relay.local.test/ws, by a proxy in front of http://127.0.0.1:2443\n"
+        self.assertIn(f"\nAgents come to: {told}", ran.out)
+
+    def test_smarthost(self) -> None:
+        """In plain text where it is this machine, else never."""
+        for number, (text, expected) in enumerate(
+            (
+                ("127.0.0.1:2525", ("127.0.0.1", 2525, "none")),
+                ("[::1]:2525", ("::1", 2525, "none")),
+                ("[2001:db8::25]", ("2001:db8::25", 587, "starttls")),
+                ("Smtp.a.test", ("smtp.a.test", 587, "starttls")),
+            )
+        ):
+            self.folder = Path(self.mktemp()).absolute() / str(number)
+            self.config = self.folder / "protege-mta.toml"
+            for mode in ("local", "relay-server"):
+                self.init(mode, "--smarthost", text, "--force")
+                self.check()
+                settings = load(self.config)
+                host = settings.outbound.smarthost
+                assert host is not None
+                self.assertEqual(settings.route, "smarthost")
+                self.assertEqual((host.host, host.port, host.tls), expected)
+
     def test_never_overwrites(self) -> None:
         self.init("relay-server")
         before = {path: path.read_bytes() for path in self.folder.rglob("*.p*")}
@@ -227,4 +286,8 @@ class RelayServerTests(InitCase):
         ):
             self.init("relay-server", *arguments, code=64)
             self.assertFalse(self.folder.exists())
+        for text in ("", ":25", "a.test:", "a.test:0", "a.test:x", "a b", "[::1", "::1:99999"):
+            ran = self.init("local", "--smarthost", text, code=64)
+            self.assertIn("--smarthost: wanted HOST or HOST:PORT, got", ran.err)
+        self.init("local", "--plain-tunnel", code=64)
         self.init("local", "--tunnel-port", "1", code=64)

@@ -225,12 +225,27 @@ class RelayTests(ProjectCase):
         self.setup("--relay-ws-url", URL, "--force")
         self.assertEqual(self.project.json()["mailDomain"], "mail.example.test")
 
+    def test_given_domain(self) -> None:
+        """Where none follows from the URL, or another; every persona has it."""
+        for command in (("setup", "--outbound", "relay"), ("relay", "bootstrap")):
+            project = self.made()
+            project.persona()
+            self.ran(
+                *(*command, "--relay-ws-url", "ws://localhost:1/ws", "--mail-domain", "Agents.test")
+            )
+            self.assertEqual(project.json()["mailDomain"], "agents.test")
+            address = project.json(f"personas/{keys()[0].id}/persona.json")["emailAddress"]
+            self.assertEqual(address, f"{keys()[0].text}@agents.test")
+        for wrong in ("localhost", "a b"):
+            said = self.refused("setup", "--relay-ws-url", URL, "--mail-domain", wrong, code=64)
+            self.assertIn("--mail-domain: wanted ", said)
+
     def test_no_domain_follows(self) -> None:
         self.made()
         for url in ("ws://localhost:8080/ws", "ws://[::1]:8080/ws"):
             said = self.refused("relay", "bootstrap", "--relay-ws-url", url, code=64)
             self.assertIn(f"--relay-ws-url: no domain of mail follows from {url}\n", said)
-            self.assertIn("Set mailDomain in configs/gateway.json first.", said)
+            self.assertIn("--mail-domain says it.", said)
 
     # --- the rest of the block -------------------------------------------------------------------
 

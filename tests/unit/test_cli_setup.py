@@ -17,7 +17,7 @@ import dns.zone
 from twisted.python.procutils import which
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from protege_mta.cli.run import facts_of, first_account, first_message
+from protege_mta.cli.run import facts_of, first_account, first_agent, first_message
 from protege_mta.cli.terminal import duration, harmless, size, until
 from protege_mta.cli.unit import PACKAGED, in_folder
 from protege_mta.config.embedded import embedded
@@ -97,7 +97,7 @@ class InitTests(SynchronousTestCase):
                 ("smtp", "::1", 2525),
                 ("submission", "::1", 2587),
                 ("submissions", "::1", 2465),
-                ("http", "127.0.0.1", 8026),
+                ("http", "::1", 8026),
             ],
         )
 
@@ -275,6 +275,15 @@ class DnsTests(SynchronousTestCase):
             )
             self.assertIn(f'a.test. IN TXT "v=spf1 mx {mechanism} -all"\n', text)
 
+    def test_smarthost_on_this_machine(self) -> None:
+        """Its address says nothing to others."""
+        text = self.records(
+            'hostname = "a.test"\n[domains."a.test"]\ndeliver = "lmtp"\nlmtp = "unix:/x"\n'
+            '[outbound]\nroute = "smarthost"\nsmarthost = {host = "127.0.0.1", tls = "none"}\n',
+            "--zone",
+        )
+        self.assertIn('a.test. IN TXT "v=spf1 mx -all"\n', text)
+
     def test_nothing_is_cut(self) -> None:
         """A key can be copied from a narrow terminal, in pieces."""
         folder = Path(self.mktemp()).absolute()
@@ -312,6 +321,14 @@ class RunTests(SynchronousTestCase):
             ],
         )
 
+    def test_listeners_under_tls(self) -> None:
+        folder = Path(self.mktemp()).absolute()
+        run("init", str(folder), "--mode", "relay-server")
+        settings = load_any(folder / "protege-mta.toml")
+        facts = dict(facts_of(settings, {each.name: 5 for each in settings.listeners}))
+        self.assertEqual(facts["tunnel"], "https://0.0.0.0:5")
+        self.assertEqual(facts["http"], "http://127.0.0.1:5")
+
     def test_no_first_message(self) -> None:
         self.assertEqual(first_message(Settings(), {}), "")
 
@@ -326,6 +343,33 @@ class RunTests(SynchronousTestCase):
         with closing(connect(folder)) as connection, transaction(connection):
             put(connection, Account(name="agent", password_hash="x"))
         self.assertEqual(first_account(embedded(folder)), "")
+
+    def test_first_account_of_an_agent(self) -> None:
+        """It sends as the agent, since a relay takes nothing else from it."""
+        folder = Path(self.mktemp()).absolute()
+        said = run(
+            *("init", str(folder), "--mode", "relay", "--json"),
+            *("--relay-url", "wss://relay.a.test/ws"),
+        ).json()
+        config = folder / "protege-mta.toml"
+        self.assertEqual(
+            first_account(load_any(config)),
+            f"protege-mta --config {config} user add agent --allowed-from {said['address']}",
+        )
+
+    def test_first_agent(self) -> None:
+        """Of a relay server, until there is one; accounts are not what it is for."""
+        folder = Path(self.mktemp()).absolute()
+        run("init", str(folder), "--mode", "relay-server")
+        config = folder / "protege-mta.toml"
+        settings = load_any(config)
+        command = f"protege-mta --config {config} tunnel allow KEY"
+        self.assertEqual((first_account(settings), first_agent(settings)), ("", command))
+        run("tunnel", "allow", keys()[0].text, "--config", str(config))
+        self.assertEqual(first_agent(settings), "")
+        config.write_text(config.read_text().replace('"listed"', '"any"'))
+        self.assertEqual(first_agent(load_any(config)), "")
+        self.assertEqual(first_agent(Settings()), "")
 
     def test_project(self) -> None:
         """A persona is who a first message goes to, and who a first account sends as."""
@@ -440,6 +484,25 @@ class RootTests(SynchronousTestCase):
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
         )
         self.assertEqual(ran.stdout.splitlines()[-1], "[]")
+
+    def test_what_is_asked_for_often_is_quick(self) -> None:
+        """It imports nothing that only a service needs."""
+        path = Path(self.mktemp()).absolute()
+        path.write_text('hostname = "mx.example.org"\n')
+        for arguments in (["status"], ["sendmail", "bo@example.org"]):
+            program = (
+                "import sys\n"
+                "from protege_mta.cli import main\n"
+                "try:\n"
+                f"    main({[*arguments[:1], '--config', str(path), *arguments[1:]]!r})\n"
+                "finally:\n"
+                "    heavy = ('autobahn', 'twisted.web', 'klein', 'spf', 'dkim')\n"
+                "    print([name for name in heavy if name in sys.modules])\n"
+            )
+            ran = subprocess.run(
+                [sys.executable, "-c", program], input=b"\n", capture_output=True, check=False
+            )
+            self.assertEqual(ran.stdout.splitlines()[-1], b"[]", (arguments, ran.stderr))
 
     def test_mistakes(self) -> None:
         for arguments in (["nonsense"], ["run", "--nonsense"], ["queue", "list", "--state", "x"]):

@@ -10,11 +10,13 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.compose import _mailboxes, _relaying, _routes, _shared
+from protege_mta import from_settings
 from protege_mta.config.domains import MaildirDomain
-from protege_mta.config.gateway_json import inferred_domain, load
+from protege_mta.config.gateway_json import inferred_domain, load, with_personas
 from protege_mta.config.kinds import InlineText
-from protege_mta.config.model import Settings, Smarthost, SmtpListener, SubmissionListener
+from protege_mta.config.listeners import SmtpListener, SubmissionListener
+from protege_mta.config.model import Settings
+from protege_mta.config.outbound import Smarthost
 from protege_mta.config.source import glimpse
 from protege_mta.config.source import load as load_any
 from protege_mta.config.toml import ConfigError
@@ -138,7 +140,9 @@ class LoadTests(SynchronousTestCase):
         project.persona(1)
         settings = self.load(project)
         first, second = keys()[:2]
-        where = resolver({"mail.example.test": "/x/{local_part}"}, _mailboxes(settings))
+        where = resolver(
+            {"mail.example.test": "/x/{local_part}"}, from_settings.mailboxes(settings)
+        )
         for local_part, id in (
             (first.text.upper(), first.id),
             ("sales", first.id),
@@ -149,7 +153,7 @@ class LoadTests(SynchronousTestCase):
                 where("mail.example.test", local_part), project.path / f"memory/{id}/maildir"
             )
         self.assertEqual(where("mail.example.test", "me"), Path("/x/me"))
-        relaying = _relaying(settings, FakeAgents(), FakeSessions())
+        relaying = from_settings.relaying(settings, FakeAgents(), FakeSessions())
         stranger = Peer("192.0.2.1", 5, "smtp", "s")
         for local_part, code in (("SALES", 250), (first.text, 250), ("me", 550)):
             address = Address(f"{local_part}@mail.example.test")
@@ -159,11 +163,11 @@ class LoadTests(SynchronousTestCase):
         """They are elsewhere: our own agents' mail for them goes through the relay."""
         project = self.relay()
         settings = self.load(project)
-        relaying = _relaying(settings, FakeAgents(), FakeSessions())
+        relaying = from_settings.relaying(settings, FakeAgents(), FakeSessions())
         other = Address(f"{keys()[1].text}@mail.example.test")
         self.assertEqual(relaying.judge(Peer("127.0.0.1", 5, "smtp", "s"), other).code, 250)
         self.assertEqual(relaying.judge(Peer("192.0.2.1", 5, "smtp", "s"), other).code, 550)
-        table = RoutingTable(*_routes(settings), shared=_shared(settings))
+        table = RoutingTable(*from_settings.routes(settings), shared=from_settings.shared(settings))
         self.assertEqual(table.hop(other), NextHop("tunnel", ""))
         for local_part in (keys()[0].text, "postmaster"):
             hop = table.hop(Address(f"{local_part}@mail.example.test"))
@@ -421,3 +425,73 @@ class InlineTextTests(SynchronousTestCase):
         text = InlineText("secret\r\nmore")
         self.assertNotIn("secret", f"{text} {text!r}")
         self.assertEqual(text.read_bytes(), b"secret\r\nmore")
+
+
+class ChangedPersonasTests(SynchronousTestCase):
+    """What a running service sees of personas that come, go and change."""
+
+    def setUp(self) -> None:
+        self.complaints: list[str] = []
+        self.project = ProjectFolder.made(
+            Path(self.mktemp()), {"mailDomain": "mail.example.test", "relay": RELAY}
+        )
+        self.project.persona(0, aliases=["sales"])
+        self.settings = load(self.project.path)
+
+    def look(self) -> list[str]:
+        """The mailboxes that there are now."""
+        self.complaints.clear()
+        self.settings = with_personas(
+            self.settings, lambda path, place, text: self.complaints.append(f"{path.name} {place}")
+        )
+        domain = self.settings.domains["mail.example.test"]
+        assert isinstance(domain, MaildirDomain)
+        self.assertEqual(set(domain.recipients), set(domain.mailboxes))
+        return sorted(domain.mailboxes)
+
+    def test_nothing_new(self) -> None:
+        before = self.settings
+        self.look()
+        self.assertIs(self.settings, before)
+
+    def test_come_and_gone(self) -> None:
+        """As a start would read them."""
+        folder = self.project.persona(1)
+        self.assertEqual(self.look(), sorted([keys()[0].text, keys()[1].text, "sales"]))
+        self.assertEqual(self.settings, load(self.project.path))
+        (folder / "passport.key").unlink()
+        (folder / "persona.json").unlink()
+        self.assertEqual(self.look(), sorted([keys()[0].text, "sales"]))
+
+    def test_other_files_wait_for_a_reload(self) -> None:
+        """Half of a gateway.json is nobody's wish."""
+        self.project.write("configs/gateway.json", '{"mailDomain": ')
+        self.project.persona(0, aliases=["help"])
+        self.assertEqual(self.look(), sorted([keys()[0].text, "help"]))
+
+    def test_one_that_cannot_be_read_stays_as_it_was(self) -> None:
+        """It may be half written; the others' changes count."""
+        self.project.write(f"personas/{keys()[0].id}/persona.json", '{"aliases": [')
+        self.project.persona(1)
+        self.assertEqual(self.look(), sorted([keys()[0].text, keys()[1].text, "sales"]))
+        self.assertEqual(self.complaints, ["persona.json "])
+
+    def test_name_that_another_has(self) -> None:
+        """Stays with whose folder comes first, as the complaint says."""
+        self.project.persona(1, aliases=["sales"])
+        self.look()
+        self.assertEqual(self.complaints, ["persona.json aliases"])
+        domain = self.settings.domains["mail.example.test"]
+        assert isinstance(domain, MaildirDomain)
+        first = min(keys()[0].id, keys()[1].id)
+        box = self.project.path / "memory" / first / "maildir"
+        self.assertEqual(domain.mailboxes["sales"], str(box))
+
+    def test_folder_that_is_gone_changes_nothing(self) -> None:
+        (self.project.path / "personas").rename(self.project.path / "elsewhere")
+        self.assertEqual(self.look(), sorted([keys()[0].text, "sales"]))
+
+    def test_no_project(self) -> None:
+        plain = Settings(source=self.project.write("protege-mta.toml", ""))
+        self.assertIs(with_personas(plain, lambda *what: self.fail(str(what))), plain)
+        self.assertEqual(with_personas(Settings(), lambda *what: None), Settings())

@@ -12,25 +12,18 @@ from protege_mta.config.credentials import secret
 from protege_mta.config.domains import LmtpDomain, MaildirDomain
 from protege_mta.config.embedded import embedded
 from protege_mta.config.kinds import HostPort, UnixPath
-from protege_mta.config.model import (
-    Dkim,
-    DkimSelector,
-    Dns,
-    Events,
+from protege_mta.config.listeners import (
     HttpListener,
-    Limits,
-    Outbound,
-    Retry,
-    Settings,
-    Smarthost,
     SmtpListener,
     SubmissionListener,
     SubmissionsListener,
     Tls,
     TlsCertificate,
-    Workers,
 )
+from protege_mta.config.model import Events, Settings, Workers
 from protege_mta.config.networks import PROHIBITED_NETWORKS
+from protege_mta.config.outbound import Dkim, DkimSelector, Dns, Outbound, Retry, Smarthost
+from protege_mta.config.policy import Limits
 from protege_mta.config.sockets import address_of
 from protege_mta.config.toml import ConfigError, glimpse, load
 

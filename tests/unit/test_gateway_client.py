@@ -14,8 +14,9 @@ from protege_mta.model.identity import Identity, identity_of
 from protege_mta.model.ports import Session
 from protege_mta.model.reply import TABLE
 from protege_mta.testing.sessions import FakeSession
-from protege_mta.tunnel.client import Lines, LineStatus, Watcher
+from protege_mta.tunnel.client import Lines, LineStatus
 from protege_mta.tunnel.passports import Passport, Passports
+from protege_mta.tunnel.socket_client import Watcher
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32) for seed in range(1, 4)]
 PASSPORTS = [

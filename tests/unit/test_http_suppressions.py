@@ -46,7 +46,7 @@ class ListCase(Case):
             self.list,
             authenticate=self.authenticate,
             now=lambda: NOW,
-            limits=ReadLimits(),
+            limits=ReadLimits,
         )
 
     async def authenticate(self, request: IRequest, scope: Scope) -> Caller | Flaw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any, cast
 
 import attrs
@@ -18,6 +19,7 @@ from protege_mta.model.stream import Stream
 from protege_mta.model.verdicts import UNCHECKED, Verdicts
 from protege_mta.policy.inbound_stream import Attested, InboundStreams, StreamRules
 from protege_mta.policy.relaying import Mailboxes, Relaying
+from protege_mta.policy.stream_intake import LISTENER
 from protege_mta.testing.sessions import FakeSession
 
 KEY = Identity("a" * 51 + "q")
@@ -155,6 +157,14 @@ class WhoTests(DoorCase):
         )
         self.assertEqual(self.begun, [])
 
+    def test_relay_may_relay_nothing_whatever_listeners_are_called(self) -> None:
+        """Nor where it comes from an address that may relay by a listener of that name."""
+        self.door.rules = attrs.evolve(
+            self.rules,
+            relaying=Relaying({}, {LISTENER: (ip_network("0.0.0.0/0"),)}, Address("")),
+        )
+        self.assertEqual(self.receive(recipient="x@elsewhere.test"), TABLE["no-such-user"])
+
     def test_an_agent_without_a_domain_is_for_the_operator_to_mend(self) -> None:
         with capturedLogs() as logged:
             for _ in range(3):
@@ -163,6 +173,14 @@ class WhoTests(DoorCase):
         errors = [each for each in logged if each["log_level"].name == "error"]
         self.assertEqual(len(errors), 1)
         self.assertEqual(errors[0]["domain"], "new.test")
+
+    def test_an_agent_without_a_mailbox_is_for_the_operator_to_mend(self) -> None:
+        """Its mail is not returned for that."""
+        with capturedLogs() as logged:
+            answer = self.receive(recipient=f"{KEY}@few.test")
+        self.assertEqual(answer, TABLE["no-local-delivery"])
+        [error] = [each for each in logged if each["log_level"].name == "error"]
+        self.assertEqual(error["domain"], "few.test")
 
     def test_null_sender(self) -> None:
         self.intake(sender="")

@@ -105,6 +105,12 @@ class FolderTests(PassportsCase):
             self.read(files)
         self.assertEqual(len(logged), 2)
 
+    def test_what_is_being_made_is_no_persona_yet(self) -> None:
+        """A set-up that was cut off leaves such a folder, with a key that nobody will ever use."""
+        one = self.persona("a", 1)
+        self.persona(".new-persona", 2)
+        self.assertEqual(list(self.read(PassportFiles({}, self.folder)).by_identity), [one])
+
     def test_a_folder_that_cannot_be_looked_at_changes_nothing(self) -> None:
         files = PassportFiles({}, self.folder / "nowhere")
         self.assertIsNone(files.read())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -19,7 +19,7 @@ from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.stream import DeliveryState, Stream
 from protege_mta.observe.events import EventLines
 from protege_mta.observe.metrics import Counts
-from protege_mta.policy.agents import AgentsDoor
+from protege_mta.policy.agents import COMING, COMING_OF_ALL, AgentsDoor
 from protege_mta.policy.relaying import Mailboxes, Relaying
 from protege_mta.policy.stream_intake import ANSWER_S
 from protege_mta.policy.usage import Usage
@@ -119,6 +119,48 @@ class Case(SynchronousTestCase):
         for at in range(len(content)):
             self.assertIsNone(intake.write(content[at : at + 1]))
         return NAMES[self.successResultOf(intake.finish())]
+
+
+class RoomTests(Case):
+    """What has begun and not come holds memory and files: an agent has so much of it, in however
+    many sessions."""
+
+    def begun(self, session: FakeSession | None = None) -> Any:
+        return self.receive(ANN_AT, session=session)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.agents.use([Agent(ANN, send_per_hour=0), Agent(BOB, send_per_hour=0)])
+
+    def test_of_one_agent(self) -> None:
+        sessions = [self.session, self.open(ANN)]
+        begun = [self.begun(sessions[n % 2]) for n in range(COMING)]
+        for session in sessions:
+            self.assertIs(self.begun(session), TABLE["too-many-streams"])
+        bob = self.open(BOB)
+        self.assertNotIsInstance(self.receive(f"{BOB}@agents.test", session=bob), Reply)
+        begun[0].abort()
+        again = self.begun()
+        self.assertNotIsInstance(again, Reply)
+        self.assertIs(self.begun(), TABLE["too-many-streams"])
+
+    def test_what_is_being_stored_has_come(self) -> None:
+        begun = [self.begun() for _ in range(COMING)]
+        begun[0].write(MESSAGE)
+        self.intakes[0].fate = Deferred()
+        self.assertNoResult(begun[0].finish())
+        self.assertNotIsInstance(self.begun(), Reply)
+
+    def test_of_all(self) -> None:
+        agents = [Agent(identity_of(bytes([n]) * 32), send_per_hour=0) for n in range(4, 30)]
+        self.agents.use(agents)
+        answers = []
+        for agent in agents:
+            session = self.open(agent.identity)
+            address = f"{agent.identity}@agents.test"
+            answers += [self.receive(address, session=session) for _ in range(COMING)]
+        taken = [not isinstance(answer, Reply) for answer in answers]
+        self.assertEqual(taken, [n < COMING_OF_ALL for n in range(len(answers))])
 
 
 class SendingTests(Case):

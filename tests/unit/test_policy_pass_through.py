@@ -37,7 +37,7 @@ from protege_mta.spool.memory import MemorySpool
 from protege_mta.testing.sessions import FakeAgents, FakeSession, FakeSessions
 from protege_mta.transport.agent import stream_to_agent
 
-ANNA: Final = identity_of(bytes(32))
+ANNA: Final = identity_of(b"\1" * 32)
 BERT: Final = identity_of(bytes([7]) * 32)
 TO_ANNA: Final = f"{ANNA}@pass.test"
 TO_BERT: Final = f"{BERT}@pass.test"

@@ -33,7 +33,7 @@ from protege_mta.testing.smtp_dialog import Client
 from protege_mta.testing.zones import ZoneResolver
 from protege_mta.transport.agent import stream_to_agent
 
-ANNA: Final = identity_of(bytes(32))
+ANNA: Final = identity_of(b"\1" * 32)
 TO_ANNA: Final = f"{ANNA}@pass.test"
 NOTHING: Final = cast(Any, None)
 

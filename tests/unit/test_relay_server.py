@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
-from twisted.internet.defer import Deferred, ensureDeferred, execute
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,22 +24,19 @@ from protege_mta.model.verdicts import Verdicts
 from protege_mta.observe.events import EventLines
 from protege_mta.observe.metrics import Counts
 from protege_mta.policy.usage import Usage
-from protege_mta.relay_server import GRACE_S, RelayServer, attester
+from protege_mta.relay_server import GRACE_S, REPLACED, SENDING, RelayServer, attester
 from protege_mta.state.database import Database
 from protege_mta.testing.doors import FakeIntake
 from protege_mta.testing.sessions import FakeSession
+from protege_mta.testing.spools import at_once
 from protege_mta.tunnel.doorstep import PER_CLIENT
 from protege_mta.wire.tunnel.attestation import Check, Signals, verify
+
+from .test_state import WAIT_S
 
 ANN: Final = identity_of(b"\1" * 32)
 BOB: Final = identity_of(b"\2" * 32)
 EVE: Final = identity_of(b"\3" * 32)
-
-_T = TypeVar("_T")
-
-
-def _in_thread(work: Callable[[], _T]) -> Deferred[_T]:
-    return execute(work)
 
 
 class Wire(StringTransport):
@@ -76,7 +73,7 @@ class Case(SynchronousTestCase):
             begin=self.begin,
             usage=Usage(self.clock.seconds),
             tally=self.tally,
-            in_thread=_in_thread,
+            in_thread=at_once,
             new_message_id=lambda: "<x@mx.test>",
             new_session_id=lambda: "s-1",
         )
@@ -86,9 +83,9 @@ class Case(SynchronousTestCase):
 
     def end(self, database: Database) -> None:
         self.server.stop()
-        closing = database.close()
-        while not closing.called:
-            pass  # its thread calls back by itself
+        closed = threading.Event()  # its thread calls back by itself
+        database.close().addCallback(lambda _: closed.set())
+        self.assertTrue(closed.wait(WAIT_S))
 
     def list(self, *identities: Identity) -> None:
         entries = "".join(f'[[identity]]\nkey = "{one}"\n' for one in identities)
@@ -112,8 +109,15 @@ class Case(SynchronousTestCase):
         self.intakes.append(FakeIntake(envelope))
         return self.intakes[-1]
 
-    def open(self, identity: Identity = ANN) -> FakeSession:
-        session = FakeSession(identity)
+    def open(self, identity: Identity = ANN, *, takes_mail: bool = True) -> FakeSession:
+        server = self.server
+
+        class Session(FakeSession):
+            def close(self, code: int, reason: str) -> None:
+                super().close(code, reason)
+                server.closed(self)
+
+        session = Session(identity, takes_mail=takes_mail)
         self.server.opened(session)
         return session
 
@@ -214,6 +218,16 @@ class RoomTests(Case):
         self.server.configure(self.settings("enabled = true\nsessions = 2"))
         came = [self.socket(f"192.0.2.{number}") is not None for number in range(3)]
         self.assertEqual(came, [True, True, False])
+
+    def test_sessions_of_one_agent(self) -> None:
+        """Beside the one that takes its mail a few; the oldest go for newer ones, so that nobody has
+        all the room."""
+        taking = self.open()
+        beside = [self.open(takes_mail=False) for _ in range(SENDING + 2)]
+        self.assertEqual([one.closed_with for one in beside[:3]], [REPLACED, REPLACED, None])
+        self.assertEqual([one.closed_with for one in (taking, *beside[3:])], [None] * SENDING)
+        others = [self.open(BOB, takes_mail=False) for _ in range(SENDING)]
+        self.assertEqual([one.closed_with for one in others], [None] * SENDING)
 
 
 class FiguresTests(Case):

@@ -16,7 +16,7 @@ from protege_mta.routing.site import Locator
 from protege_mta.routing.table import NOBODY, RoutingTable
 from protege_mta.testing.sessions import FakeAgents, FakeSession, FakeSessions
 
-ANNA: Final = identity_of(bytes(32))
+ANNA: Final = identity_of(b"\1" * 32)
 BERT: Final = identity_of(bytes([7]) * 32)
 
 

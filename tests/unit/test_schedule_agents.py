@@ -27,12 +27,13 @@ from protege_mta.model.stream import Stream
 from protege_mta.routing.agents import AgentRouter
 from protege_mta.routing.table import RoutingTable, agent_hop
 from protege_mta.schedule.desk import Chosen
+from protege_mta.schedule.locator import SLICE
 from protege_mta.testing.sessions import FakeAgents, FakeSession, FakeSessions, Sent
 from protege_mta.transport.agent import AgentTransport
 
 from .test_schedule_dispatch import FlowCase
 
-ANNA: Final = identity_of(bytes(32))
+ANNA: Final = identity_of(b"\1" * 32)
 BERT: Final = identity_of(bytes([7]) * 32)
 TO_ANNA: Final = f"{ANNA}@agents.test"
 CONTACT: Final = Contact("agent", "192.0.2.1")
@@ -115,6 +116,39 @@ class AgentCase(FlowCase):
 
     def dsns(self) -> list[Any]:
         return [email.message_from_bytes(octets) for octets in self.transport.sent]
+
+
+class ManyTests(AgentCase):
+    """More than move from the line of a hop to its site in one go."""
+
+    def test_agent_that_goes_while_they_are_on_their_way(self) -> None:
+        """All are there for it when it comes again, whatever happens in which order."""
+        ids = {self.send(TO_ANNA) for _ in range(3 * SLICE)}
+        self.sessions.there[ANNA] = FakeSession(ANNA)
+        self.scheduler.changed(agent_hop(ANNA))
+        self.go()
+        self.clock.pump([0.0] * 10)
+        anna = self.come()
+        for _ in range(20):
+            for sent in anna.sent:
+                if not sent.outcome.called:
+                    self.answer(sent)
+            self.clock.advance(1)
+        self.assertEqual({QueueId(sent.stream.request_id[:-2]) for sent in anna.sent}, ids)
+        self.assertEqual(list(self.spool.ids()), [])
+
+    def test_agent_that_is_back_before_all_have_moved(self) -> None:
+        ids = {self.send(TO_ANNA) for _ in range(3 * SLICE)}
+        self.sessions.there[ANNA] = FakeSession(ANNA)
+        self.scheduler.changed(agent_hop(ANNA))
+        self.go()
+        anna = self.come()
+        for _ in range(20):
+            for sent in anna.sent:
+                if not sent.outcome.called:
+                    self.answer(sent)
+            self.clock.advance(1)
+        self.assertEqual({QueueId(sent.stream.request_id[:-2]) for sent in anna.sent}, ids)
 
 
 class DeliveryTests(AgentCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.model.hop import Site
+from protege_mta.model.hop import NextHop, Site
 from protege_mta.model.ids import QueueId
 from protege_mta.model.outcome import PermanentFailure, Scope, TransientFailure
 from protege_mta.model.reply import Reply
@@ -775,6 +775,18 @@ class RestartTests(SynchronousTestCase):
             shop.scheduler.finished(entry, DONE)
         shop.pass_s(1.0, 0.125)
         self.assertEqual(len(shop.started), 1000)
+
+    def test_mail_for_agents_is_due_at_once(self) -> None:
+        """It waits for none of others', and others' for none of it."""
+        shop = Workshop(settings())
+        for number in range(490):
+            entry = shop.entry(f"m{number}", f"{number}.test", due_in_s=-50.0)
+            entry.hop = NextHop("agent", f"{number}")
+            shop.scheduler.add_recovered(entry)
+        shop.scheduler.add_recovered(shop.entry("other", due_in_s=-50.0))
+        self.assertEqual(shop.started, [])
+        shop.pass_s(1.0, 0.125)
+        self.assertEqual(sorted(shop.names()), sorted([*numbered(490), "other"]))
 
     def test_what_is_not_due_keeps_its_time(self) -> None:
         shop = Workshop(settings())

@@ -61,7 +61,57 @@ def answer(
     return format_message(ChallengeResponse(key, given.challenge_id, signature, role))
 
 
+SMALL_ORDER = [
+    bytes.fromhex(octets)
+    for octets in (
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000080",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    )
+]
+"""All encodings of the eight points whose order divides 8."""
+GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
+
+
 class RelayHandshakeTests(SynchronousTestCase):
+    def test_keys_that_anybody_could_sign_for(self) -> None:
+        """Whoever knows no secret logs in as nobody: for a key of a small order, some signature out
+        of fourteen that anybody can write down holds for every second text."""
+        for octets in SMALL_ORDER:
+            machine = relay()
+            said = machine.received(format_message(ChallengeRequest(identity_of(octets))), 0.0)
+            self.assertEqual(said, Refuse("invalid_public_key"), octets.hex())
+
+    def test_second_name_of_a_key(self) -> None:
+        """A number that is written with the field's prime on top of it (RFC 8032, 5.1.3)."""
+        for more in range(19):
+            for sign in (0, 2**255):
+                octets = (2**255 - 19 + more | sign).to_bytes(32, "little")
+                machine = relay()
+                said = machine.received(format_message(ChallengeRequest(identity_of(octets))), 0.0)
+                self.assertEqual(said, Refuse("invalid_public_key"), more)
+
+    def test_second_signature(self) -> None:
+        """One that is not the signer's own, though the equation holds (RFC 8032, 8.4)."""
+        machine = relay()
+        given = challenge(machine)
+        octets = KEY.sign(given.text.encode())
+        scalar = int.from_bytes(octets[32:], "little") + GROUP_ORDER
+        forged = base64.b64encode(octets[:32] + scalar.to_bytes(32, "little")).decode()
+        said = machine.received(answer(given, signature=forged), 0.0)
+        self.assertEqual(said, Refuse("invalid_signature"))
+
     def test_a_login(self) -> None:
         machine = relay()
         given = challenge(machine, now=100.5)
@@ -135,7 +185,7 @@ class RelayHandshakeTests(SynchronousTestCase):
 
     def test_keys_that_are_no_points(self) -> None:
         """32 octets that no signature can be checked with are refused, and break nothing."""
-        key = "7" * 51 + "q"
+        key = "ai" + "a" * 50  # 2, which no point of the curve has
         machine = relay()
         given = challenge(machine, key=key)
         said = machine.received(answer(given, key=key), 0)

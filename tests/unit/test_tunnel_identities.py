@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,20 +15,16 @@ from protege_mta.model.address import Address
 from protege_mta.model.identity import Agent, Identity, identity_of
 from protege_mta.model.ports import Agents, Sessions
 from protege_mta.state.agents import StoredAgents, every
-from protege_mta.state.database import Database, connect
 from protege_mta.testing.sessions import FakeSession
+from protege_mta.testing.spools import at_once
 from protege_mta.tunnel.identities import LOOK_S, Identities, IdentitiesFile, IdentitySettings
 from protege_mta.tunnel.sessions import Registry
+
+from .test_state import StateTestCase
 
 ANN: Final = identity_of(b"\1" * 32)
 BOB: Final = identity_of(b"\2" * 32)
 EVE: Final = identity_of(b"\3" * 32)
-
-_T = TypeVar("_T")
-
-
-def _in_thread(work: Callable[[], _T]) -> Deferred[_T]:
-    return execute(work)
 
 
 class IdentitiesTests(SynchronousTestCase):
@@ -139,7 +134,7 @@ class FileTests(SynchronousTestCase):
         self.path = Path(self.mktemp())
         self.put: list[Sequence[Agent]] = []
         self.file = IdentitiesFile(
-            load_identities, self.put.append, clock=self.clock, in_thread=_in_thread
+            load_identities, self.put.append, clock=self.clock, in_thread=at_once
         )
         self.addCleanup(self.file.stop)
 
@@ -259,7 +254,7 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual((self.registry.count, list(self.registry)), (0, []))
 
     def test_sessions_that_take_no_mail(self) -> None:
-        """Any number of them, and nobody is displaced, nor told."""
+        """There may be several, and nobody is displaced, nor told."""
         senders = [self.open(takes_mail=False) for _ in range(3)]
         self.assertIsNone(self.registry.to(ANN))
         self.assertEqual(self.told, [])
@@ -273,31 +268,18 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(self.registry.identities(), [ANN])
 
 
-class StoredAgentsTests(SynchronousTestCase):
+class StoredAgentsTests(StateTestCase):
     def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.database = self.opened()
-
-    def opened(self) -> Database:
-        database = Database(
-            self.folder,
-            in_reactor=lambda call, *arguments: call(*arguments),
-            monotonic=lambda: 0.0,
-        )
-        database.open()
-        return database
+        super().setUp()
+        self.open_now = self.database()
 
     def kept(self) -> list[tuple[Identity, float]]:
         """Once all is written."""
-        closing = self.database.close()
-        while not closing.called:
-            pass  # its thread calls back by itself
-        connection = connect(self.folder)
-        self.addCleanup(connection.close)
-        return list(every(connection))
+        self.wait_for(self.open_now.close())
+        return list(every(self.other()))
 
     def test_outlives_the_service(self) -> None:
-        agents = StoredAgents(self.database)
+        agents = StoredAgents(self.open_now)
         agents.load()
         self.assertNotIn(ANN, agents)
         agents.seen(ANN, 10.0)
@@ -305,20 +287,20 @@ class StoredAgentsTests(SynchronousTestCase):
         agents.seen(ANN, 30.0)
         self.assertIn(ANN, agents)
         self.assertEqual(self.kept(), [(BOB, 20.0), (ANN, 30.0)])
-        again = StoredAgents(self.opened())
+        again = StoredAgents(self.database())
         again.load()
         self.assertEqual([again.last_at(one) for one in (ANN, BOB, EVE)], [30.0, 20.0, None])
 
     def test_bounded(self) -> None:
         """The longest absent is forgotten."""
-        agents = StoredAgents(self.database, most=2)
+        agents = StoredAgents(self.open_now, most=2)
         for at, identity in enumerate((ANN, BOB, ANN, EVE)):
             agents.seen(identity, float(at))
         self.assertEqual([one in agents for one in (ANN, BOB, EVE)], [True, False, True])
         self.assertEqual(self.kept(), [(ANN, 2.0), (EVE, 3.0)])
 
     def test_nothing_is_written_behind_the_end(self) -> None:
-        agents = StoredAgents(self.database)
+        agents = StoredAgents(self.open_now)
         agents.stop()
         agents.seen(ANN, 10.0)
         self.assertEqual(self.kept(), [])

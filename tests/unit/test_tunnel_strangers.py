@@ -24,6 +24,7 @@ from protege_mta.testing.strangers import (
     chunk,
     end,
     original_relay,
+    reliable_relay,
     start,
 )
 from protege_mta.testing.tunnels import Net, OctetsInMemory
@@ -98,6 +99,21 @@ class OriginalAgentTests(SynchronousTestCase):
         self.agent.binary(start("s"), *[chunk("s", bytes(65_536))] * 20, end("s"))
         self.assertEqual(self.agent.heard(), [DeliveryResult("s", str(TABLE["message-too-big"]))])
         self.assertEqual((self.house.open, self.house.taken), ([], []))
+
+    def test_a_stream_of_which_nothing_more_comes(self) -> None:
+        """Is given up, and so gives back what it holds; what the house waits for does not count."""
+        self.agent.binary(start("s"), chunk("s", b"x"), start("t"))
+        for _ in range(30):
+            self.net.clock.pump([1.0] * 20)
+            self.agent.binary(chunk("t", b"y"))
+        self.net.clock.pump([1.0] * 3)
+        self.assertEqual([one.stream.stream_id for one in self.house.open], ["t"])
+        self.agent.heard()
+        self.agent.binary(end("s"), end("t"))
+        self.assertEqual(
+            self.agent.heard(),
+            [DeliveryResult("s", str(TABLE["stream-stalled"])), DeliveryResult("t")],
+        )
 
     def test_mail_to_it(self) -> None:
         """Counts as delivered once it has answered a ping after the end."""
@@ -190,6 +206,33 @@ class OriginalAgentTests(SynchronousTestCase):
         [intake] = self.house.open
         self.agent.connection.gone(1006, "")
         self.assertEqual(intake.ended, "aborted")
+
+
+class WordsTests(SynchronousTestCase):
+    """What a relay says goes into logs, where it has one line, and nothing that a terminal obeys."""
+
+    EVIL = "no\r\n2026 all is well\x1b[31m\x00\u2028" + "A" * 4000
+    PLAIN = "no 2026 all is well [31m " + "A" * 475
+
+    def test_reason_of_a_close(self) -> None:
+        relay = reliable_relay(Net())
+        relay.connection.closing(4000, self.EVIL)
+        self.assertEqual(relay.watch.ends, [(4000, self.PLAIN)])
+
+    def test_why_it_refuses_us(self) -> None:
+        relay = Stranger(Net())
+        relay.meet_agent()
+        relay.text(format_message(AuthError(self.EVIL)))
+        self.assertEqual(relay.watch.ends, [(4401, self.PLAIN)])
+        self.assertEqual(relay.heard()[-1], (4401, self.PLAIN))
+
+    def test_what_becomes_of_mail(self) -> None:
+        net = Net()
+        relay = reliable_relay(net)
+        relay.text(format_message(DeliveryState(self.EVIL, "failed", self.EVIL, self.EVIL)))
+        self.assertEqual(
+            net.told, [DeliveryState(self.PLAIN, "failed", self.PLAIN, self.PLAIN, None)]
+        )
 
 
 class OriginalRelayTests(SynchronousTestCase):

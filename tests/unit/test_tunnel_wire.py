@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.identity import identity_of, parse_identity
 from protege_mta.model.stream import Attestation, DeliveryState, Stream
+from protege_mta.testing.tunnels import frame_parts
 from protege_mta.wire.tunnel.attestation import UNKNOWN, Check, Signals, payload, sign, verify
 from protege_mta.wire.tunnel.bodies import (
     StartBody,
@@ -68,8 +69,7 @@ CAPTURED: Final = [
 
 
 def read(octets: bytes) -> list[FramePart]:
-    reader = FrameReader()
-    return [*reader.feed(octets), *reader.finish()]
+    return frame_parts([octets])
 
 
 class FrameTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -17,13 +17,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...dkim import verify as dkim
-from ...message.authres import Outcome, field
+from ...message.authres import ResInfo, field
 from ...message.repair import HeaderReader
 from ...model.address import Address
 from ...model.ports import (
     Answer,
     Authentication,
     Found,
+    InThread,
     NoSuchName,
     NoSuchRecord,
     Octets,
@@ -36,8 +37,6 @@ from ..header_first import HEADER_OCTETS
 from . import dmarc, spf
 from .names import Lane, Names
 
-T = TypeVar("T")
-
 DEADLINE_S: Final = 10.0
 """What the DNS has not said by then counts as not to be found out for now.  Clients wait ten
 minutes for the answer to their data (RFC 5321, 4.5.3.2.6), and impatient ones half of one."""
@@ -47,12 +46,6 @@ MOST: Final = 500
 
 LOOKUPS: Final = 100
 """Lookups at a time: strangers choose what they are about, and routing needs some as well."""
-
-
-class InThread(Protocol):
-    """Does work in some thread; the Deferred fires in the reactor's."""
-
-    def __call__(self, work: Callable[[], T], /) -> Deferred[T]: ...
 
 
 @attrs.frozen
@@ -127,9 +120,9 @@ class SenderChecks:
         return found
 
     def _unknown(self) -> Authentication:
-        outcomes = [Outcome(method, "temperror") for method in ("spf", "dkim", "dmarc")]
+        results = [ResInfo(method, "temperror") for method in ("spf", "dkim", "dmarc")]
         verdicts = Verdicts("temperror", "temperror", "temperror")
-        return Authentication(verdicts, field(self.hostname, outcomes))
+        return Authentication(verdicts, field(self.hostname, results))
 
     async def _check(self, peer: Peer, sender: Address, octets: Octets) -> Authentication:
         names = Names(self._lane, self._clock, DEADLINE_S)
@@ -157,11 +150,11 @@ class SenderChecks:
             ruling = await self._ruling(read, evidence, names)
         finally:
             names.close()
-        outcomes = [_spf_outcome(spf_result, sender, who)]
-        outcomes += [_dkim_outcome(one) for one in findings] or [Outcome("dkim", "none")]
-        outcomes.append(_dmarc_outcome(ruling))
+        results = [_spf_info(spf_result, sender, who)]
+        results += [_dkim_info(one) for one in findings] or [ResInfo("dkim", "none")]
+        results.append(_dmarc_info(ruling))
         verdicts = Verdicts(spf_result, dkim.best(findings), ruling.result)
-        return Authentication(verdicts, field(self.hostname, outcomes), ruling.wish)
+        return Authentication(verdicts, field(self.hostname, results), ruling.wish)
 
     async def _spf(self, peer_address: str, who: spf.SpfIdentity, names: Names) -> Result:
         if who.domain:
@@ -255,20 +248,20 @@ def _judged(read: _Read, answers: Sequence[Answer | None]) -> list[dkim.Finding]
 # --- words ---------------------------------------------------------------------------------------
 
 
-def _spf_outcome(result: Result, sender: Address, who: spf.SpfIdentity) -> Outcome:
+def _spf_info(result: Result, sender: Address, who: spf.SpfIdentity) -> ResInfo:
     if who.is_helo:
-        return Outcome("spf", result, "", (("smtp.helo", who.helo),))
+        return ResInfo("spf", result, "", (("smtp.helo", who.helo),))
     # The field is US-ASCII, and a local-part that wants quotes tells little.
     shown = sender if sender.isascii() and '"' not in sender else who.domain
-    return Outcome("spf", result, "", (("smtp.mailfrom", shown),))
+    return ResInfo("spf", result, "", (("smtp.mailfrom", shown),))
 
 
-def _dkim_outcome(one: dkim.Finding) -> Outcome:
+def _dkim_info(one: dkim.Finding) -> ResInfo:
     properties = (("header.d", one.domain), ("header.s", one.selector), ("header.b", one.prefix))
-    return Outcome("dkim", one.result, one.reason, properties)
+    return ResInfo("dkim", one.result, one.reason, properties)
 
 
-def _dmarc_outcome(ruling: dmarc.Ruling) -> Outcome:
+def _dmarc_info(ruling: dmarc.Ruling) -> ResInfo:
     wish = ruling.wish if ruling.result == "fail" else ""
     properties = (("policy.dmarc", wish), ("header.from", ruling.domain))
-    return Outcome("dmarc", ruling.result, ruling.reason, properties)
+    return ResInfo("dmarc", ruling.result, ruling.reason, properties)

@@ -92,6 +92,7 @@ Command = Open | Write | Finish | Abort | Say | Close
 class Receiving:
     """One stream.
 
+    :ivar since: when it last got on, by the clock that the caller goes by.
     :ivar taken: octets of its content so far, those of an earlier session included.
     :ivar refusal: why its content is passed over; the session is not reliable, or it would know.
     :ivar is_open: whether the house takes the content.
@@ -100,6 +101,7 @@ class Receiving:
 
     number: int
     stream: Stream
+    since: float = 0.0
     taken: int = 0
     refusal: Reply | None = None
     is_open: bool = False

@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
-from collections import deque
 from typing import Final
 
 import attrs
@@ -91,6 +90,7 @@ class Sending:
 
     :ivar offset: octets of the content that are sent, or that the other side has.
     :ivar hashed: octets that are in the digest.
+    :ivar start: the message that begins it; empty once it has begun.
     :ivar since: when it last got on, by the clock that the caller goes by.
     :ivar ping: the number of the ping after its end; 0 before.
     """
@@ -99,6 +99,7 @@ class Sending:
     size: int
     is_resume: bool
     since: float
+    start: bytes
     state: State = State.WAITING
     offset: int = 0
     hashed: int = 0
@@ -116,8 +117,9 @@ class StreamsOut:
         self._acknowledgement = acknowledgement
         self._terms = terms
         self._streams: dict[str, Sending] = {}
-        self._waiting: deque[Sending] = deque()
-        self._active: deque[Sending] = deque()  # asking or sending
+        # Lists, for they are short, and an empty deque takes 700 octets of every session.
+        self._waiting: list[Sending] = []
+        self._active: list[Sending] = []  # asking or sending
         self._unacknowledged = 0  # octets of chunks' bodies
         self.ended: list[tuple[Sending, Result]] = []
 
@@ -135,14 +137,12 @@ class StreamsOut:
         """
         if stream.stream_id in self._streams:
             raise ValueError("the stream's id is in use")
-        encode(Kind.START, stream.stream_id, self._start(stream, is_resume))
-        sending = Sending(stream, size, is_resume, now)
+        body = format_start(stream, is_reliable=self.is_reliable, is_resume=is_resume)
+        start = encode(Kind.START, stream.stream_id, body)
+        sending = Sending(stream, size, is_resume, now, start)
         self._streams[stream.stream_id] = sending
         self._waiting.append(sending)
         return sending
-
-    def _start(self, stream: Stream, is_resume: bool) -> bytes:
-        return format_start(stream, is_reliable=self.is_reliable, is_resume=is_resume)
 
     def turn(self) -> tuple[Sending, int, int] | None:
         """The stream that can get on, and the octets that :meth:`advance` wants for it: from where,
@@ -150,8 +150,8 @@ class StreamsOut:
         if self._waiting and len(self._active) < STREAMS_AT_A_TIME:
             return self._waiting[0], 0, 0
         for _ in range(len(self._active)):
-            sending = self._active[0]
-            self._active.rotate(-1)
+            sending = self._active.pop(0)
+            self._active.append(sending)
             if sending.state is not State.SENDING:
                 continue
             if sending.hashed < sending.offset:  # what the other side has counts for the digest
@@ -175,7 +175,7 @@ class StreamsOut:
         stream_id = sending.stream.stream_id
         sending.since = now
         if sending.state is State.WAITING:
-            start = encode(Kind.START, stream_id, self._start(sending.stream, sending.is_resume))
+            start, sending.start = sending.start, b""
             sending.state = State.ASKING if sending.is_resume else State.SENDING
             self._waiting.remove(sending)
             self._active.append(sending)
