@@ -72,7 +72,7 @@ def posting(webhook: Webhook, poster: Poster, now: Callable[[], float]) -> Post:
     keys = read_secrets(webhook.secret_file)
 
     def post(id: str, body: bytes) -> Deferred[Answered | Unanswered]:
-        return poster.post(body, signed(keys, id, int(now()), body))
+        return poster.post(body, signed(keys, id, int(now()), (body,)))
 
     return post
 

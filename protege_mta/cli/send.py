@@ -28,8 +28,8 @@ TIMEOUT_S: Final = 60.0
     metavar="ADDRESS",
     help="May be repeated; likewise --cc and --bcc.",
 )
-@click.option("--cc", multiple=True, metavar="ADDRESS", hidden=True)
-@click.option("--bcc", multiple=True, metavar="ADDRESS", hidden=True)
+@click.option("--cc", multiple=True, metavar="ADDRESS", help="Who has a copy.")
+@click.option("--bcc", multiple=True, metavar="ADDRESS", help="Likewise, unseen by the others.")
 @click.option("--subject", default="", help="Its subject.")
 @click.option("--text", help='The text; "-" reads it from standard input.')
 @click.option("--html", help='The text as HTML; "-" likewise.')

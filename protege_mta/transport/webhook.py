@@ -8,9 +8,6 @@ Redirects are answers like any other: where mail goes, the configuration says.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +39,7 @@ from ..model.envelope import Message
 from ..model.outcome import Contact, Delivered, Outcome, PermanentFailure, Scope, TransientFailure
 from ..model.ports import Attempt, Octets
 from ..model.reply import TABLE, Reply
+from ..wire.webhook import signed
 from .poster import CONNECT_S, KEPT_S, certificates_in
 
 ANSWER_OCTETS: Final = 65_536
@@ -262,23 +260,11 @@ class _Client:
         return fields
 
     async def _signature(self, id: str, timestamp: int, body: Octets) -> dict[str, str]:
-        fields = {"webhook-id": id, "webhook-timestamp": str(timestamp)}
-        secrets = self._endpoint.secrets
-        if not secrets:
-            return fields
-
-        def sign() -> str:
-            start = f"{id}.{timestamp}.".encode()
-            digests = [hmac.new(secret, start, hashlib.sha256) for secret in secrets]
-            for piece in _pieces(body):
-                for digest in digests:
-                    digest.update(piece)
-            made = [base64.b64encode(one.digest()).decode("ascii") for one in digests]
-            return " ".join(f"v1,{one}" for one in made)
+        def sign() -> dict[str, str]:
+            return signed(self._endpoint.secrets, id, timestamp, _pieces(body))
 
         is_big = body.size_octets > PIECE_OCTETS
-        fields["webhook-signature"] = await self._in_thread(sign) if is_big else sign()
-        return fields
+        return await self._in_thread(sign) if is_big else sign()
 
     async def _ask(self, headers: Headers, body: Octets) -> _Answer | _Lost | TransientFailure:
         patience = _Patience()

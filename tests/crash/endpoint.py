@@ -50,7 +50,7 @@ class Endpoint:
         with self._lock:
             if (
                 headers["webhook-signature"]
-                != signed(self._secrets, id, at, body)["webhook-signature"]
+                != signed(self._secrets, id, at, [body])["webhook-signature"]
                 or abs(at - time.time()) > 300
             ):
                 self.forged.append(id)

@@ -86,7 +86,7 @@ class ShippedRulesTests(SynchronousTestCase):
         }
         self.assertEqual(
             {name for name in suppressing if TABLE[name].code >= 500},
-            {"bad-recipient", "no-such-user", "no-such-domain", "null-mx"},
+            {"bad-recipient", "no-such-user", "no-such-domain", "null-mx", "webhook-gone"},
         )
 
     def test_who_may_come_back_is_not_suppressed(self) -> None:

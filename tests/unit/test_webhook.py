@@ -341,7 +341,7 @@ class SignatureTests(SynchronousTestCase):
     def test_by_the_library(self) -> None:
         """standardwebhooks takes what either secret has signed, and nothing that was changed."""
         secrets = secrets_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\nwhsec_AAAAAAAA\n")
-        fields = signed(secrets, "m1.0.1+2", int(time.time()), b'[{"id":"m1.0.1"}]')
+        fields = signed(secrets, "m1.0.1+2", int(time.time()), [b'[{"id":"m1.0.1"}]'])
         for secret in ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAAAAAA"):
             webhook = standardwebhooks.Webhook(secret)
             self.assertEqual(webhook.verify(b'[{"id":"m1.0.1"}]', fields), [{"id": "m1.0.1"}])
@@ -352,7 +352,7 @@ class SignatureTests(SynchronousTestCase):
         """The example of Standard Webhooks 1.0."""
         secrets = secrets_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
         body = b'{"test": 2432232314}'
-        fields = signed(secrets, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+        fields = signed(secrets, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, [body])
         self.assertEqual(
             fields,
             {
@@ -365,7 +365,7 @@ class SignatureTests(SynchronousTestCase):
     def test_two_secrets(self) -> None:
         """While one is replaced, both sign."""
         secrets = secrets_of("# new\nwhsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n\nwhsec_AAAA\n")
-        signature = signed(secrets, "a", 1, b"")["webhook-signature"]
+        signature = signed(secrets, "a", 1, [b""])["webhook-signature"]
         self.assertEqual([one[:3] for one in signature.split(" ")], ["v1,", "v1,"])
 
     def test_no_secret(self) -> None:
