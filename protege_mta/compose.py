@@ -43,6 +43,7 @@ from .http import listener as http_listener
 from .http import metrics as http_metrics
 from .injection import Injection, MailroomDesk
 from .message import trace
+from .message_log import MessageLog
 from .model.address import NULL, Address, domain_of
 from .model.domain import ascii_domain
 from .model.envelope import Envelope, Message, Origin
@@ -345,6 +346,9 @@ class House:
             self.scheduler,
             arriving=lambda: self.acceptance.arriving,
         )
+        self.message_log = MessageLog(
+            settings.state_dir, self.feed.journal, self.desk, self._in_thread, reactor
+        )
         self.configure(settings)
         self.metrics.watch(
             depth=self._depth,
@@ -600,6 +604,7 @@ class House:
         http_metrics.add(app, self.metrics)
         http_health.add(app, self.health)
         self.injection.add(app)
+        self.message_log.add(app, self.register.credentials)
         limits = http_listener.HttpLimits(body_octets=self.settings.api.body_octets)
         factory = http_listener.site(app, clock=self.reactor, limits=limits)
         self.http[listener.name] = factory

@@ -205,6 +205,7 @@ class MailService(Service):
         house.requests.start()
         house.relay_server.start()
         house.feed.start(settings)
+        house.message_log.start()
         house.lag.start()
         house.certificates.start()
         self._listen(house)
@@ -344,6 +345,7 @@ class MailService(Service):
         last: tuple[Callable[[], object], ...] = (
             house.resolver.close,
             house.lag.stop,
+            house.message_log.close,
             house.certificates.stop,
             house.relay_server.stop,
             house.register.stop,
