@@ -30,6 +30,7 @@ from .event_feed import EventFeed, journal_of
 from .gateway import Gateway
 from .injection import Injection, MailroomDesk
 from .listeners import Listeners
+from .message_log import MessageLog
 from .model.address import Address
 from .model.envelope import Message
 from .model.hop import HopKind, NextHop
@@ -329,6 +330,9 @@ class House:
             self.scheduler,
             arriving=lambda: self.acceptance.arriving,
         )
+        self.message_log = MessageLog(
+            settings.state_dir, self.feed.journal, self.desk, self._in_thread, reactor
+        )
         self.configure(settings)
         self.metrics.watch(
             depth=self._depth,
@@ -510,6 +514,7 @@ class House:
         """Put on an app what programs ask for."""
         authenticate = self.register.credentials
         self.injection.add(app)
+        self.message_log.add(app, authenticate)
         self.feed.add(app, authenticate)
         self.returns.serve_links(app)
         self.returns.serve_list(app, authenticate, self.injection.desk.read_limits)

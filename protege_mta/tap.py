@@ -206,6 +206,7 @@ class MailService(Service):
         house.requests.start()
         house.relay_server.start()
         house.feed.start(settings)
+        house.message_log.start()
         house.lag.start()
         house.listeners.certificates.start()
         self._listen(house)
@@ -346,6 +347,7 @@ class MailService(Service):
         last: tuple[Callable[[], object], ...] = (
             house.resolver.close,
             house.lag.stop,
+            house.message_log.close,
             house.listeners.certificates.stop,
             house.relay_server.stop,
             house.register.stop,

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import events, health, kumo, messages, metrics, openapi, portal, suppressions
+from . import (
+    events,
+    health,
+    kumo,
+    messages,
+    metrics,
+    openapi,
+    portal,
+    suppressions,
+    timeline,
+)
 from .endpoint import Endpoint
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *messages.ENDPOINTS,
+    *timeline.ENDPOINTS,
     *events.ENDPOINTS,
     *suppressions.ENDPOINTS,
     *portal.ENDPOINTS,

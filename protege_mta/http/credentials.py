@@ -100,13 +100,13 @@ class Credentials:
         self._open_paths = open_paths
         self._by_network = by_network
 
-    async def __call__(self, request: IRequest, scope: Scope) -> Caller | Flaw:
-        """As :data:`~.endpoint.Authenticate`."""
+    async def __call__(self, request: IRequest, scope: Scope, *others: Scope) -> Caller | Flaw:
+        """As :data:`~.endpoint.Authenticate`; any of several scopes will do."""
         client = cast(_Client, request)
         found = self._found(client, cast(bytes, request.path))
         if isinstance(found, _Password):
             found = await self._logged_in(client, found)
-        if isinstance(found, Flaw) or scope in found.scopes or "admin" in found.scopes:
+        if isinstance(found, Flaw) or {scope, *others, "admin"} & found.scopes:
             return found
         return self._told(client, _scope_flaw(scope), "scope-missing", found.identity)
 

@@ -1,13 +1,16 @@
 """Mail for a domain of ours is posted to an HTTP endpoint.
 
 client  -- public listener -->  protege-mta  -- POST -->  endpoint
+asker   -- GET, POST /v1/message... -->  |
 """
 
 from __future__ import annotations
 
 import json
+import urllib.error
+import urllib.request
 from contextlib import ExitStack
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from protege_mta.testing.endpoints import SILENCE, HttpEndpoint, Said
 
@@ -27,6 +30,22 @@ CONTENT: Final = b"From: A <a@x.test>\r\nSubject: hello\r\nMessage-ID: <%d@x.tes
 
 class InboundWebhookTests(ServiceTestCase):
     endpoint: ClassVar[HttpEndpoint]
+
+    def ask(self, path: str, scope: str, method: str = "GET") -> tuple[int, bytes]:
+        """What the API says to a key with that scope."""
+        if scope not in self.keys:
+            made = self.service.cli("apikey", "create", f"k-{scope}", "--scope", scope)
+            self.keys[scope] = made.stdout.decode().strip()
+        url = f"http://127.0.0.1:{self.service.port('http')}{path}"
+        request = urllib.request.Request(url, method=method)
+        request.add_header("Authorization", f"Bearer {self.keys[scope]}")
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    keys: ClassVar[dict[str, str]] = {}
 
     @classmethod
     def begin(cls, stack: ExitStack) -> None:
@@ -60,3 +79,42 @@ class InboundWebhookTests(ServiceTestCase):
         event = self.service.event("bounced", recipient="no@hook.test")
         self.assertIn("not wanted", event["reply"]["text"])
         self.service.wait_for_mail("asker")
+
+    def test_timeline(self) -> None:
+        """Of a message that waits, then of one that has left; its octets as long as it is there."""
+        self.endpoint.script.extend([Said(503, fields={"Retry-After": "3600"})])
+        send(self.service.port("smtp"), "t@x.test", ["late@hook.test"], CONTENT % 4)
+        id = self.service.event("deferred", recipient="late@hook.test")["message_id"]
+        until(lambda: self.ask(f"/v1/message/{id}", "admin")[0] != 401 or None, "the key")
+        status, body = self.ask(f"/v1/message/{id}", "read")
+        told: dict[str, Any] = json.loads(body)
+        self.assertEqual((status, told["is_queued"], told["subject"]), (200, True, "hello"))
+        [one] = told["recipients"]
+        self.assertEqual((one["address"], one["status"]), ("late@hook.test", "deferred"))
+        self.assertIn("503", one["last_reply"])
+        self.assertIn("next_attempt_at", one)
+        self.assertEqual([each["event"] for each in told["events"]][:2], ["received", "deferred"])
+        status, body = self.ask(f"/v1/message/{id}/raw", "read")
+        self.assertEqual((status, body.endswith(CONTENT % 4)), (200, True))
+        self.assertEqual(self.ask(f"/v1/message/{id}/attachments/0", "read")[0], 404)
+        self.assertEqual(self.ask(f"/v1/message/{id}", "send")[0], 404)
+        self.assertEqual(self.ask(f"/v1/message/{id}/cancel", "read", "POST")[0], 403)
+        status, body = self.ask(f"/v1/message/{id}/hold", "admin", "POST")
+        self.assertEqual((status, json.loads(body)["changed"]), (200, True))
+        self.assertEqual(self.ask(f"/v1/message/{id}/cancel", "admin", "POST")[0], 200)
+        self.service.event("removed", recipient="late@hook.test")
+
+        def gone() -> dict[str, Any] | None:
+            found: dict[str, Any] = json.loads(self.ask(f"/v1/message/{id}", "read")[1])
+            return found if found["recipients"][0]["status"] == "removed" else None
+
+        told = until(gone, "the fate")
+        self.assertEqual(told["is_queued"], False)
+        self.assertEqual(self.ask(f"/v1/message/{id}/raw", "read")[0], 404)
+        self.assertEqual(self.ask(f"/v1/message/{id}/retry", "admin", "POST")[0], 404)
+        page = json.loads(self.ask("/v1/messages?recipient=late@hook.test&limit=1", "read")[1])
+        self.assertEqual([each["id"] for each in page["messages"]], [id])
+        page = json.loads(
+            self.ask(f"/v1/messages?recipient=late@hook.test&after={page['next']}", "read")[1]
+        )
+        self.assertEqual(page["messages"], [])
