@@ -15,12 +15,15 @@ import ssl
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import requests
 
 from protege_mta.testing.peers import SmtpSink
 
 from ..corpora import reports
-from .service import TOP, Service, ServiceTestCase, send, until
+from .api import add_key, ask
+from .service import TOP, WAIT_S, Service, ServiceTestCase, send, until
 
 TABLES = """
 [outbound]
@@ -29,6 +32,11 @@ smarthost = {{ host = "127.0.0.1", port = {port}, tls = "none" }}
 
 [bounces]
 verp = true
+"""
+
+LINKS = """
+[api]
+public_url = "https://mx.test"
 """
 
 SUBMISSION = """
@@ -142,6 +150,71 @@ class ReturnsTests(ServiceTestCase):
             urllib.request.urlopen(url)
         self.addCleanup(caught.exception.close)
         self.assertEqual(caught.exception.code, 404)
+
+
+class ApiTests(ServiceTestCase):
+    """A program sends by HTTP, and its recipient wants no more."""
+
+    sink: ClassVar[SmtpSink]
+
+    @classmethod
+    def begin(cls, stack: ExitStack) -> None:
+        cls.sink = SmtpSink(keeps=True)
+        stack.callback(cls.sink.stop)
+        tables = TABLES.format(port=cls.sink.port) + LINKS
+        cls.service = cls.started(stack, tables)
+
+    def post(self, secret: str, to: str) -> dict[str, Any]:
+        body = {
+            "from": "a@local.test",
+            "to": [to],
+            "text": "Hello.",
+            "unsubscribe": {"one_click": True},
+        }
+        answer = ask(self.service, secret, "POST", "/v1/message", json=body)
+        self.assertEqual(answer.status_code, 202, answer.text)
+        told: dict[str, Any] = answer.json()
+        return told
+
+    def test_unsubscribed(self) -> None:
+        """By the link that the message brought; what comes later is taken, and never sent."""
+        secret = add_key(self.service, scopes=frozenset(("send", "read")))
+        self.post(secret, "r@example.net")
+        until(lambda: len(self.sink.captured()) == 1, "the message at the sink")
+        link = re.search(
+            rb"^List-Unsubscribe:\s+<https://mx.test(/u/\S+)>",
+            self.sink.captured()[0],
+            re.MULTILINE,
+        )
+        assert link is not None
+        url = f"http://127.0.0.1:{self.service.port('http')}{link[1].decode()}"
+        clicked = requests.post(url, data={"List-Unsubscribe": "One-Click"}, timeout=WAIT_S)
+        self.assertEqual(clicked.status_code, 200, clicked.text)
+        told = self.post(secret, "r@example.net")
+        self.assertEqual(told["recipients"][0]["status"], "suppressed")
+        event = self.service.event("suppressed", recipient="r@example.net")
+        self.assertEqual((event["message_id"], event["reason"]), (told["id"], "unsubscribe"))
+        self.assertNotIn("dsn", event)
+        self.assertEqual(len(self.sink.captured()), 1)
+        found = ask(self.service, secret, "GET", "/v1/suppressions?address=r@example.net").json()[
+            "suppressions"
+        ]
+        self.assertEqual([one["address"] for one in found], ["r@example.net"])
+        found = ask(self.service, secret, "GET", "/v1/events?types=suppressed").json()["events"]
+        self.assertEqual([one["message_id"] for one in found], [told["id"]])
+        found = ask(self.service, secret, "GET", f"/v1/message/{told['id']}").json()
+        self.assertEqual(found["recipients"][0]["status"], "suppressed")
+
+    def test_the_sandbox_is_another_world(self) -> None:
+        """Nobody is withheld there, and what bounces there suppresses nobody."""
+        secret = add_key(self.service, "toy", scopes=frozenset(("send",)), is_sandbox=True)
+        self.service.cli("suppression", "add", "s@example.net")
+        for address, fate in (("s@example.net", "delivered"), ("bounced@example.net", "bounced")):
+            told = self.post(secret, address)
+            self.assertEqual(told["recipients"][0]["status"], "queued")
+            self.assertEqual(self.service.fate(address)["event"], fate)
+        done = self.service.cli("suppression", "check", "bounced@example.net", "--json")
+        self.assertFalse(json.loads(done.stdout)["suppressed"])
 
 
 class StoppedTests(ServiceTestCase):
