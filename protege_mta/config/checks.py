@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import attrs
 
-from .domains import LmtpDomain, MaildirDomain, TunnelDomain
+from .domains import LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
+from .http import InboundHook, Webhook
 from .identities import AgentEntry, of_entries
 from .model import (
     Dkim,
@@ -50,7 +51,11 @@ def of_table(table: Any) -> Iterator[tuple[str, str]]:
             yield from _of_files(table)
         case Relay():
             yield from _relay(table)
-        case MaildirDomain() | LmtpDomain() if table.shared and "*" in table.recipients:
+        case InboundHook() | Webhook():
+            yield from _hook(table)
+        case MaildirDomain() | LmtpDomain() | WebhookDomain() if (
+            table.shared and "*" in table.recipients
+        ):
             yield "shared", 'wanted the local-parts that are here under recipients, got "*"'
         case Outbound(route="smarthost", smarthost=None):
             yield "smarthost", 'wanted a table, since route = "smarthost", got nothing'
@@ -165,6 +170,14 @@ def _relay(relay: Relay) -> Iterator[tuple[str, str]]:
     if relay.unattested == "refuse" and not relay.trusted:
         yield "trusted", 'wanted one key at least, since unattested = "refuse", got none'
     yield from credentials.of_ca_file("ca_file", relay.ca_file)
+
+
+def _hook(hook: InboundHook | Webhook) -> Iterator[tuple[str, str]]:
+    from . import credentials
+
+    if hook.secret_file is not None:
+        yield from credentials.of_hook_secrets("secret_file", hook.secret_file)
+    yield from credentials.of_ca_file("ca_file", hook.ca_file)
 
 
 def _smarthost(smarthost: Smarthost) -> Iterator[tuple[str, str]]:

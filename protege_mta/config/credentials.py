@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import attrs
 from cryptography import x509
@@ -15,6 +17,10 @@ from ..dkim import keys
 from ..model.identity import Identity, identity_of
 from .kinds import InlineText
 from .model import Smarthost, Tls, TlsCertificate
+
+_HOOK_SECRET: Final = re.compile(
+    rb"whsec_(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})"
+)
 
 
 def of_tls(tls: Tls | TlsCertificate) -> Iterator[tuple[str, str]]:
@@ -91,6 +97,14 @@ def of_ca_file(key: str, path: Path | None) -> Iterator[tuple[str, str]]:
         x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError) as error:
         yield key, f'wanted PEM certificates, got "{path}" ({_brief(error)})'
+
+
+def of_hook_secrets(key: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Key and complaint where a file holds no secrets to sign requests with, one a line."""
+    lines = [line.strip() for line in path.read_bytes().splitlines()]
+    words = [line for line in lines if line and not line.startswith(b"#")]
+    if not words or not all(_HOOK_SECRET.fullmatch(word) for word in words):
+        yield key, f'wanted a file of secrets, whsec_ and base64, got "{path}"'
 
 
 def secret(path: Path | InlineText) -> bytes:
