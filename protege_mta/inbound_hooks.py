@@ -40,7 +40,10 @@ def endpoints(settings: Settings) -> dict[str, Endpoint]:
         hook = domain.webhook
         secrets: tuple[bytes, ...] = ()
         if hook.secret_file is not None:
-            secrets = secrets_of(hook.secret_file.read_text("utf-8"))
+            try:
+                secrets = secrets_of(hook.secret_file.read_text("utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{hook.secret_file}: {error}") from error
         found[ascii_domain(name)] = Endpoint(
             url=hook.url,
             form=hook.form,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from .domains import LmtpDomain, MaildirDomain, TunnelDomain
+from .domains import LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
 from .http import Bounces, InboundHook, Webhook
 from .identities import AgentEntry, of_entries
 from .listeners import HttpListener, Listener, SmtpListener, SubmissionListener, Tls, TlsCertificate
@@ -43,7 +43,9 @@ def of_table(table: Any) -> Iterator[tuple[str, str]]:
             yield from _relay(table)
         case Bounces():
             yield from _bounces(table)
-        case MaildirDomain() | LmtpDomain() if table.shared and "*" in table.recipients:
+        case MaildirDomain() | LmtpDomain() | WebhookDomain() if (
+            table.shared and "*" in table.recipients
+        ):
             yield "shared", 'wanted the local-parts that are here under recipients, got "*"'
         case Outbound(route="smarthost", smarthost=None):
             yield "smarthost", 'wanted a table, since route = "smarthost", got nothing'

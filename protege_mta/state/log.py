@@ -174,18 +174,22 @@ class TransactionLog:
                 row = (id, one.sender, one.tenant, one.identity, one.campaign, _encode(document))
                 messages[id] = row
             recipients.append((id, number, one.recipient.lower(), one.event))
-        with connection:
-            connection.execute("BEGIN")
-            connection.executemany(
-                "INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?, ?, ?)", messages.values()
-            )
-            # In the order of the journal, so that the last one stands.
-            connection.executemany(
-                "INSERT OR REPLACE INTO recipient VALUES (?, ?, ?, ?)", recipients
-            )
-            connection.executemany("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?)", events)
-            connection.execute("DELETE FROM place")
-            connection.execute("INSERT INTO place VALUES (?)", (cursor,))
+        try:
+            with connection:
+                connection.execute("BEGIN")
+                connection.executemany(
+                    "INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?, ?, ?)", messages.values()
+                )
+                # In the order of the journal, so that the last one stands.
+                connection.executemany(
+                    "INSERT OR REPLACE INTO recipient VALUES (?, ?, ?, ?)", recipients
+                )
+                connection.executemany("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?)", events)
+                connection.execute("DELETE FROM place")
+                connection.execute("INSERT INTO place VALUES (?)", (cursor,))
+        except sqlite3.DatabaseError as error:
+            self._is_damaged(error)
+            raise
 
     def trim(self) -> None:
         """Let the oldest messages go where there are too many."""
@@ -264,12 +268,21 @@ class TransactionLog:
         if self._connection is None:
             try:
                 self._connection = _opened(self._path)
-            except sqlite3.DatabaseError:
-                # Nothing is in it that the journal has not.
-                for name in (self._path, *self._path.parent.glob(f"{NAME}-*")):
-                    name.unlink(missing_ok=True)
+            except sqlite3.DatabaseError as error:
+                if not self._is_damaged(error):
+                    raise
                 self._connection = _opened(self._path)
         return self._connection
+
+    def _is_damaged(self, error: sqlite3.DatabaseError) -> bool:
+        """Whether it is, and then it is gone: nothing is in it that the journal has not.  A full
+        disk, or another process's lock, is an error of a class of its own."""
+        if type(error) is not sqlite3.DatabaseError:
+            return False
+        self.close()
+        for name in (self._path, *self._path.parent.glob(f"{NAME}-*")):
+            name.unlink(missing_ok=True)
+        return True
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -200,7 +200,7 @@ class ApiTests(ServiceTestCase):
             "suppressions"
         ]
         self.assertEqual([one["address"] for one in found], ["r@example.net"])
-        found = ask(self.service, secret, "GET", "/v1/events?types=suppressed").json()["events"]
+        found = ask(self.service, secret, "GET", "/v1/events?event=suppressed").json()["events"]
         self.assertEqual([one["message_id"] for one in found], [told["id"]])
         found = ask(self.service, secret, "GET", f"/v1/message/{told['id']}").json()
         self.assertEqual(found["recipients"][0]["status"], "suppressed")

@@ -168,6 +168,19 @@ class WebhookTests(Case):
         self.assertEqual([one.scope for _, one in outcomes], [Scope.HOST, Scope.HOST])
         self.assertEqual(len(endpoint.posted), 1)
 
+    async def test_required_tls(self) -> None:
+        """Is not to be had in clear (RFC 8689, 4.4)."""
+        endpoint = self.endpoint()
+        transport = self.transport(f"http://127.0.0.1:{endpoint.port}/")
+        message = message_of(CONTENT)
+        envelope = attrs.evolve(message.envelope, requires_tls=True)
+        content = Stored(attrs.evolve(message, envelope=envelope), CONTENT)
+        site = Site("webhook:y.test", "webhook")
+        attempt = Attempt(site, "y.test", content, (0,), unprepared)
+        [(_, outcome)] = await transport.deliver(attempt)
+        assert isinstance(outcome, PermanentFailure)
+        self.assertEqual((outcome.cause, endpoint.posted), (TABLE["webhook-requiretls"], []))
+
     async def test_nobody_there(self) -> None:
         endpoint = HttpEndpoint()
         endpoint.stop()
