@@ -32,7 +32,7 @@ class RecipientAnswer(msgspec.Struct, omit_defaults=True, gc=False):
     """What becomes of a recipient.
 
     :ivar id: of its own message, where a template made one for each.
-    :ivar detail: why it is rejected.
+    :ivar detail: why it is rejected or suppressed.
     """
 
     address: str

@@ -206,8 +206,9 @@ _FAILED: Final = Flaw(502, "delivery-failed", "delivery failed")
 
 def _waits(request: IRequest, caller: Caller, found: Accepted) -> bool:
     args = cast(dict[bytes, list[bytes]], request.args)
-    is_queued = all(each.state == "queued" for each in found.recipients)
-    return is_queued and caller.waits and args.get(b"wait") != [b"0"]
+    # Who is suppressed meets that fate at the first attempt.
+    is_tried = all(each.state in ("queued", "suppressed") for each in found.recipients)
+    return is_tried and caller.waits and args.get(b"wait") != [b"0"]
 
 
 def _outgoing(desk: Desk, portal: Portal, wanted: PortalMessage, id: QueueId) -> Outgoing:
