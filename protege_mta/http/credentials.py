@@ -78,7 +78,6 @@ class Credentials:
     """Finds out who asks, and whether they may.
 
     :param new_session_id: names a request in events and in the log.
-    :param open_paths: beginnings of paths that anybody may ask for although they look protected.
     :param by_network: paths that a client from a listener's ``trusted_networks`` may ask for without
         credentials.
     """
@@ -90,14 +89,12 @@ class Credentials:
         events: Events,
         *,
         new_session_id: Callable[[], str],
-        open_paths: tuple[bytes, ...] = (),
         by_network: tuple[bytes, ...] = (b"/api/inject/",),
     ) -> None:
         self._callers = callers
         self._tries = tries
         self._events = events
         self._new_session_id = new_session_id
-        self._open_paths = open_paths
         self._by_network = by_network
 
     async def __call__(self, request: IRequest, scope: Scope, *others: Scope) -> Caller | Flaw:
@@ -116,7 +113,7 @@ class Credentials:
         :param path: as it was written, with or without a query.
         :param client: the request, of which the header is there.
         """
-        if not path.startswith(PROTECTED) or path.startswith(self._open_paths):
+        if not path.startswith(PROTECTED):
             return None
         found = self._found(cast(_Client, client), path)
         return found if isinstance(found, Flaw) else None
