@@ -124,10 +124,6 @@ class CredentialsCase(Case):
         async def inject(request: IRequest) -> bytes:
             return await endpoint(request, "send")
 
-        @self.app.route("/v1/open", methods=["POST"])
-        async def open_to_all(request: IRequest) -> bytes:
-            return answer.json(request, {})
-
     def post(
         self, path: str, *fields: str, body: bytes = b"x", host: str = "192.0.2.1"
     ) -> tuple[int, dict[str, str], bytes]:
