@@ -221,7 +221,7 @@ class Log:
         closing = records.commit_draft(start, len(drafts), b"".join(lines))
         offset += records.write(closing, epoch=epoch, sequence=sequence, to=pieces)
         try:
-            self._files.write(opened.fd, pieces, start)
+            self._files.write_through(opened.fd, pieces, start)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -229,7 +229,6 @@ class Log:
             self._files.truncate(opened.fd, start)
             self._files.sync(opened.fd)
             raise SpoolFull("no room in the segment") from error
-        self._files.sync_data(opened.fd)
         opened.end = offset
         return opened.segment, offset
 

@@ -117,6 +117,11 @@ class CrashFiles(Files):
         self._fault("write")
         self._step(Step("write", self._open[fd], offset=offset, octets=b"".join(pieces)))
 
+    def write_through(self, fd: int, pieces: Sequence[bytes], offset: int) -> None:
+        # Whatever one call leaves in a crash, two do as well.
+        self.write(fd, pieces, offset)
+        self.sync_data(fd)
+
     def read(self, fd: int, octets: int, offset: int) -> bytes:
         self._fault("read")
         return bytes(self._medium.octets(self._open[fd])[offset : offset + octets])

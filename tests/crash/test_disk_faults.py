@@ -152,15 +152,19 @@ class DiskFaultTests(SynchronousTestCase):
         told = {one["recipient"] for one in self.service.events() if one["event"] == "received"}
         self.assertEqual(told, set(found))
 
-    def inject(self, *calls: str) -> subprocess.Popen[bytes]:
-        """From now on these system calls on segments fail with EIO, until that process is ended."""
+    def inject(self, *calls: str, unknown: str = "") -> subprocess.Popen[bytes]:
+        """From now on these system calls on segments fail with EIO, and another as if the file
+        system did not have it, until that process is ended."""
         strace = needs("strace")
         fds = Path(f"/proc/{self.service.pid}/fd")
         opened = {os.readlink(fd) for fd in fds.iterdir() if fd.exists()}
         paths = {path for path in opened if path.endswith((".fresh", ".kept"))}
         paths |= {str(path) for path in self.disk.folder.rglob("*.fresh")}
         command = [strace, "-f", "-p", str(self.service.pid), "-o", "/dev/null"]
-        command += ["-e", f"trace={','.join(calls)}", "-e", f"inject={','.join(calls)}:error=EIO"]
+        failing = ",".join(calls)
+        command += ["-e", f"trace={failing},{unknown}", "-e", f"inject={failing}:error=EIO"]
+        if unknown:
+            command += ["-e", f"inject={unknown}:error=EOPNOTSUPP"]
         for path in sorted(paths):
             command += ["-P", path]
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
@@ -224,10 +228,13 @@ class DiskFaultTests(SynchronousTestCase):
         self.check_alarm("has stopped")
 
     def test_sync(self) -> None:
-        """A sync that fails is never repeated as if nothing had happened."""
+        """A sync that fails is never repeated as if nothing had happened.
+
+        Writing through is taken away, so that the octets are there when it comes to the sync.
+        """
         self.begin()
         self.assertEqual(self.send(), 250)
-        tracer = self.inject("fdatasync")
+        tracer = self.inject("fdatasync", unknown="pwritev2")
         self.check_stopped()
         self._release(tracer)
         self.assertEqual(self.send(), 451)

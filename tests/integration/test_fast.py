@@ -1,4 +1,4 @@
-"""Early writing and lean dispatch, over real sockets: nothing is lost, nothing stays behind.
+"""The short cuts over real sockets: nothing is lost, nothing stays behind, nobody sleeps too long.
 
 a peer, in a thread  <-- loopback, in the clear or over TLS -->  our transports
 """
@@ -6,25 +6,29 @@ a peer, in a thread  <-- loopback, in the clear or over TLS -->  our transports
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IListeningPort,
     IPullProducer,
     IPushProducer,
     IReactorCore,
+    IReactorFromThreads,
     IReactorTCP,
     IReactorTime,
 )
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -79,7 +83,7 @@ class Case(TestCase):
         self.addCleanup(self.uninstall)
 
     def uninstall(self) -> None:
-        for name in ("doPoll", "doIteration", fast._DUE):
+        for name in fast.ADDED:
             _reactor.__dict__.pop(name, None)
 
     def listen(self) -> int:
@@ -315,3 +319,52 @@ class FastTlsTests(FastTests):
 
     def peer(self, port: int) -> socket.socket:
         return self.trusting.wrap_socket(super().peer(port), server_hostname="127.0.0.1")
+
+
+class CallTests(Case):
+    async def test_a_sleeping_reactor_is_woken(self) -> None:
+        """Each call from a thread is answered at once, whether the reactor sleeps or not."""
+
+        def ask() -> list[int]:
+            return [
+                blockingCallFromThread(cast(IReactorFromThreads, _reactor), int, number)
+                for number in range(2000)
+            ]
+
+        answers = await gatherResults([deferToThread(ask) for _ in range(4)])
+        self.assertEqual(answers, [list(range(2000))] * 4)
+
+    async def test_calls_keep_their_order(self) -> None:
+        made: list[int] = []
+        done: Deferred[None] = Deferred()
+
+        def call() -> None:
+            for number in range(5000):
+                cast(IReactorFromThreads, _reactor).callFromThread(made.append, number)
+            cast(IReactorFromThreads, _reactor).callFromThread(done.callback, None)
+
+        await deferToThread(call)
+        await done
+        self.assertEqual(made, list(range(5000)))
+
+    async def test_a_busy_reactor_is_not_woken(self) -> None:
+        """It looks for itself before it goes to sleep."""
+        wakes: list[None] = []
+        self.patch(_reactor, "wakeUp", lambda: wakes.append(None))
+        done: Deferred[None] = Deferred()
+        cast(IReactorFromThreads, _reactor).callFromThread(done.callback, None)
+        await done
+        self.assertEqual(wakes, [])
+
+    async def test_a_signal_wakes(self) -> None:
+        """A handler's call is made though the signal came while the reactor slept."""
+        done: Deferred[None] = Deferred()
+
+        def handle(number: int, frame: object) -> None:
+            cast(IReactorFromThreads, _reactor).callFromThread(done.callback, None)
+
+        self.addCleanup(signal.signal, signal.SIGUSR2, signal.signal(signal.SIGUSR2, handle))
+        killer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR2))
+        killer.start()
+        self.addCleanup(killer.join)
+        await done

@@ -67,7 +67,7 @@ class Case(TestCase):
             self.patch(fast, "_HAS_SEAMS", False)
 
     def uninstall(self) -> None:
-        for name in ("doPoll", "doIteration", fast._DUE):
+        for name in fast.ADDED:
             _reactor.__dict__.pop(name, None)
 
     def context(self) -> ServerContext:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 
 from twisted.internet.task import Clock
@@ -77,10 +78,10 @@ class BadFiles(Files):
     def room(self, folder: Path) -> Room:
         return Room(0, 0) if self.is_full else super().room(folder)
 
-    def sync_data(self, fd: int) -> None:
+    def write_through(self, fd: int, pieces: Sequence[bytes], offset: int) -> None:
         if self.is_bad:
             raise OSError(errno.EIO, "a bad disk")
-        super().sync_data(fd)
+        super().write_through(fd, pieces, offset)
 
 
 class RealDiskSpoolTests(SpoolContract, SynchronousTestCase):
