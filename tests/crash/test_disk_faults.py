@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from unittest import SkipTest
@@ -25,6 +26,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 from ..e2e.service import TOP, Service, needs, until
+from .plain import without_writing_through
 
 MIB: Final = 2**20
 
@@ -93,9 +95,14 @@ class SmallDisk:
 class DiskFaultTests(SynchronousTestCase):
     timeout = 300
 
-    def begin(self, octets: int = 400 * MIB, free_octets: int = 0) -> None:
+    def begin(
+        self,
+        octets: int = 400 * MIB,
+        free_octets: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         top = TOP.replace("free_octets = 0", f"free_octets = {free_octets}")
-        self.service = Service(TABLES, top=top)
+        self.service = Service(TABLES, top=top, environment=environment)
         self.sent: list[str] = []
         self.addCleanup(self.service.close)
         self.disk = SmallDisk(self.service.folder / "state", octets)
@@ -152,19 +159,15 @@ class DiskFaultTests(SynchronousTestCase):
         told = {one["recipient"] for one in self.service.events() if one["event"] == "received"}
         self.assertEqual(told, set(found))
 
-    def inject(self, *calls: str, unknown: str = "") -> subprocess.Popen[bytes]:
-        """From now on these system calls on segments fail with EIO, and another as if the file
-        system did not have it, until that process is ended."""
+    def inject(self, *calls: str) -> subprocess.Popen[bytes]:
+        """From now on these system calls on segments fail with EIO, until that process is ended."""
         strace = needs("strace")
         fds = Path(f"/proc/{self.service.pid}/fd")
         opened = {os.readlink(fd) for fd in fds.iterdir() if fd.exists()}
         paths = {path for path in opened if path.endswith((".fresh", ".kept"))}
         paths |= {str(path) for path in self.disk.folder.rglob("*.fresh")}
         command = [strace, "-f", "-p", str(self.service.pid), "-o", "/dev/null"]
-        failing = ",".join(calls)
-        command += ["-e", f"trace={failing},{unknown}", "-e", f"inject={failing}:error=EIO"]
-        if unknown:
-            command += ["-e", f"inject={unknown}:error=EOPNOTSUPP"]
+        command += ["-e", f"trace={','.join(calls)}", "-e", f"inject={','.join(calls)}:error=EIO"]
         for path in sorted(paths):
             command += ["-P", path]
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
@@ -232,9 +235,9 @@ class DiskFaultTests(SynchronousTestCase):
 
         Writing through is taken away, so that the octets are there when it comes to the sync.
         """
-        self.begin()
+        self.begin(environment=without_writing_through(Path(self.mktemp())))
         self.assertEqual(self.send(), 250)
-        tracer = self.inject("fdatasync", unknown="pwritev2")
+        tracer = self.inject("fdatasync")
         self.check_stopped()
         self._release(tracer)
         self.assertEqual(self.send(), 451)
