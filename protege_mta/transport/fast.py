@@ -27,7 +27,7 @@ import socket
 from collections.abc import Callable
 from errno import ENOBUFS
 from select import EPOLLIN, EPOLLOUT
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from twisted.internet import main, tcp
 from twisted.internet.abstract import FileDescriptor
@@ -102,7 +102,7 @@ class _Early(tcp.Connection):
 
     def startWriting(self) -> None:
         if not self._is_due:
-            due: list[_Early] | None = getattr(self.reactor, _DUE, None)
+            due: list[Writer] | None = getattr(self.reactor, _DUE, None)
             if due is None or not self.connected:  # but being connected shows in epoll alone
                 super().startWriting()
             else:
@@ -394,6 +394,25 @@ def _poll(reactor: Any, timeout: float | None) -> None:
         _write(reactor, due)
 
 
+class Writer(Protocol):
+    """Has something to write."""
+
+    def write_now(self) -> Any:
+        """The turn is over.  :return: why the connection has ended, or None."""
+
+
+def write_at_end(reactor: object, writer: Writer) -> bool:
+    """Have something written when this turn of the reactor ends.
+
+    :return: False: this reactor's turns have no such end.
+    """
+    due: list[Writer] | None = getattr(reactor, _DUE, None)
+    if due is None:
+        return False
+    due.append(writer)
+    return True
+
+
 def _call_from_thread(
     reactor: Any, call: Callable[..., object], *args: object, **kwargs: object
 ) -> None:
@@ -403,7 +422,7 @@ def _call_from_thread(
         reactor.wakeUp()
 
 
-def _write(reactor: Any, due: list[_Early]) -> None:
+def _write(reactor: Any, due: list[Writer]) -> None:
     # What becomes due in here is next turn's, so that who always has more to say holds up nobody.
     now = due.copy()
     due.clear()

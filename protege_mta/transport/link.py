@@ -25,6 +25,7 @@ from ..model.envelope import Message
 from ..model.hop import Site
 from ..model.outcome import Delivered, Outcome, PermanentFailure, TransientFailure
 from ..model.tally import Tally
+from . import fast
 
 _LENGTH: Final = struct.Struct("<I")
 _READ_OCTETS: Final = 262_144
@@ -161,6 +162,7 @@ class Link:
         self._out: deque[bytes | memoryview] = deque()
         self._is_open = True
         self._is_dropping = False
+        self._is_waiting = False  # for the kernel to take more
         reactor.addReader(self)
 
     def send(self, frame: bytes) -> None:
@@ -169,7 +171,7 @@ class Link:
             return
         out = self._out
         if not out:
-            self._reactor.addWriter(self)
+            self._write_soon()
         out.append(_LENGTH.pack(len(frame)))
         out.append(frame)
 
@@ -177,7 +179,15 @@ class Link:
         """Close, once what was sent has left."""
         self._is_dropping = True
         if self._is_open and not self._out:
-            self._reactor.addWriter(self)
+            self._write_soon()
+
+    def _write_soon(self) -> None:
+        if not fast.write_at_end(self._reactor, self):
+            self._wait()
+
+    def _wait(self) -> None:
+        self._is_waiting = True
+        self._reactor.addWriter(self)
 
     # --- for the reactor -------------------------------------------------------------------------
 
@@ -223,10 +233,21 @@ class Link:
             if sent:
                 out[0] = memoryview(out[0])[sent:]
         if not out:
-            self._reactor.removeWriter(self)
+            if self._is_waiting:
+                self._is_waiting = False
+                self._reactor.removeWriter(self)
             if self._is_dropping:
                 return main.CONNECTION_DONE
         return None
+
+    def write_now(self) -> Any:
+        """The turn is over."""
+        if not self._is_open:
+            return None
+        why = self.doWrite()
+        if why is None and self._out:
+            self._wait()
+        return why
 
     def connectionLost(self, reason: Failure) -> None:
         if self._is_open:
