@@ -41,6 +41,7 @@ from .config.sockets import address_of
 from .config.source import load
 from .config.toml import ConfigError
 from .model.ports import SpoolLocked
+from .recovery import recover
 from .spool.lock import ForeignOwner, check_owner
 from .transport import fast
 from .transport.control import ControlFactory, ControlFault
@@ -201,7 +202,7 @@ class MailService(Service):
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._reactor.suggestThreadPoolSize(16)
         house = self._house = House(self._reactor, settings)
-        self._recover(house)
+        self.log.info("{count} messages were in the queue", count=recover(house))
         house.register.start()
         house.requests.start()
         house.relay_server.start()
@@ -224,20 +225,6 @@ class MailService(Service):
     def _tell_ready(self) -> None:
         tell_systemd(os.environ, f"READY=1\nMAINPID={os.getpid()}")
         self._ready()
-
-    def _recover(self, house: House) -> None:
-        """Bring back what was there, and tell what a crash kept from the journal."""
-        house.spool.acquire()
-        house.database.open()
-        house.journal.open()
-        house.returns.start()
-        count = 0
-        for found in house.requests.restore(house.spool.recover()):
-            house.dispatcher.recovered(found)
-            count += 1
-        house.journal.recover(house.spool.recover_events(house.journal.synced()))
-        house.journal.start()
-        self.log.info("{count} messages were in the queue", count=count)
 
     def _listen(self, house: House) -> None:
         names = {listener.name: listener for listener in self._settings.listeners}

@@ -24,6 +24,7 @@ from protege_mta.model.address import Address
 from protege_mta.model.envelope import Envelope, Recipient
 from protege_mta.model.identity import Identity, identity_of
 from protege_mta.model.reply import Reply
+from protege_mta.recovery import recover
 from protege_mta.transport.submit import Submission
 from protege_mta.transport.unix import Credentials
 
@@ -111,14 +112,7 @@ class GatewayCase(TestCase):
         settings.state_dir.mkdir(0o700, exist_ok=True)
         house = self.house = House(reactor, settings)
         self.addCleanup(self.close)
-        house.spool.acquire()
-        if hasattr(house, "database"):
-            house.database.open()
-        house.journal.open()
-        for found in house.spool.recover():
-            house.dispatcher.recovered(found)
-        house.journal.recover(house.spool.recover_events(house.journal.synced()))
-        house.journal.start()
+        recover(house)
         house.gateway.start()
         return house
 
@@ -136,6 +130,7 @@ class GatewayCase(TestCase):
                 house.resolver.close,
                 house.dispatcher.leave,
                 house.spool.close,
+                house.database.close,
                 house.journal.close,
                 house.signers.stop,
                 house.strangers.stop,
