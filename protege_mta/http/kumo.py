@@ -1,7 +1,7 @@
 """``POST /api/inject/v1``: KumoMTA's injection, whose clients are served unchanged.
 
 Each recipient gets a message of its own.  ``deferred_spool`` changes nothing, since every message
-is durable before the answer; nor does ``deferred_generation``, since the answer is quick.
+is durable before the answer; ``deferred_generation`` only that successes are not counted, as there.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from .wanted import (
     Common,
     Correspondent,
     address_of,
+    checked_template,
     decoded,
     envelope_of,
     fields_of,
@@ -103,7 +104,9 @@ class KumoRequest(msgspec.Struct):
 
 
 class KumoAnswer(msgspec.Struct):
-    """:ivar message_ids: in the order of the recipients; null for one that failed."""
+    """:ivar success_count: 0 with ``deferred_generation``, whatever was taken.
+    :ivar message_ids: in the order of the recipients; null for one that failed.
+    """
 
     success_count: int
     fail_count: int
@@ -152,8 +155,11 @@ async def _injected(desk: Desk, request: IRequest, caller: Caller) -> bytes:
     try:
         wanted: KumoRequest = typed(value_of(octets, limits), KumoRequest)
         told = await _added(desk, posting, caller, wanted)
+        has_some = told.success_count > 0
+        if wanted.deferred_generation:
+            told.success_count = 0
         body = msgspec.json.encode(told)
-        if told.success_count:
+        if has_some:
             flaw = await posting.store(body.decode("utf-8"))
             if flaw is not None:
                 raise Refused(flaw)
@@ -182,6 +188,7 @@ async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoReque
     sender = Address("")
     if wanted.envelope_sender not in ("", "<>"):
         sender = address_of(wanted.envelope_sender, "/envelope_sender")
+    _look_at_templates(wanted)
     write = _writer(desk, caller, wanted, sender)
     told = KumoAnswer(0, 0, [], [], [])
     for number, recipient in enumerate(wanted.recipients):
@@ -192,6 +199,8 @@ async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoReque
         except Refused as refused:
             found = refused.flaw
         if isinstance(found, Flaw):
+            if found.kind in _OF_THE_REQUEST and not told.success_count:
+                raise Refused(found)
             told.fail_count += 1
             told.failed_recipients.append(recipient.email)
             told.errors.append(
@@ -202,6 +211,10 @@ async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoReque
             told.success_count += 1
             told.message_ids.append(found.id)
     return told
+
+
+_OF_THE_REQUEST: Final = frozenset({"sender-not-allowed", "rate-limited", "message-too-large"})
+"""What is wrong with all messages of a request alike, so that clients look for it in the status."""
 
 
 Write = Callable[[QueueId, int, KumoRecipient], Outgoing]
@@ -324,7 +337,9 @@ def _mailbox(
 
 def _to(number: int, recipient: KumoRecipient) -> Mailbox:
     at = pointer("recipients", number)
-    return mailbox_of(Correspondent(recipient.email, recipient.name or ""), at)
+    if flaw_of_text(recipient.name or ""):
+        raise _refused(flaw_of_text(recipient.name or ""), at + "/name")
+    return Mailbox(address_of(recipient.email.strip(), at + "/email"), recipient.name or "")
 
 
 def _values(wanted: KumoRequest, recipient: KumoRecipient, to: Mailbox) -> dict[str, Any]:
@@ -336,6 +351,25 @@ def _values(wanted: KumoRequest, recipient: KumoRecipient, to: Mailbox) -> dict[
         **wanted.substitutions,
         **recipient.substitutions,
     }
+
+
+def _look_at_templates(wanted: KumoRequest) -> None:
+    """What is no template fails for every recipient.  :raise Refused: 422 that names it."""
+    if wanted.template_dialect == "Static":
+        return
+    content = wanted.content
+    if isinstance(content, str):
+        checked_template(content, "/content", is_strict=False)
+        return
+    texts = {
+        "/text_body": content.text_body,
+        "/html_body": content.html_body,
+        "/amp_html_body": content.amp_html_body,
+        "/subject": content.subject,
+        **{pointer("headers", name): value for name, value in content.headers.items()},
+    }
+    for member, text in texts.items():
+        checked_template(text or "", f"/content{member}", is_html="html" in member, is_strict=False)
 
 
 def _fill(

@@ -48,6 +48,9 @@ Gate = Callable[[bytes, object], Flaw | None]
 """Given the target and the request, of which the header is there: why its body need not be read;
 None to go on."""
 
+_PHRASES: Final = {422: b"Unprocessable Content"}
+"""What Twisted has no words for (RFC 9110, 15.5.21)."""
+
 LINGER_OCTETS: Final = 1_048_576
 """So much of what a client goes on to send is passed over before it is cut off."""
 
@@ -105,6 +108,7 @@ class _Request(Request):
     _taken_octets = 0
     _is_refused = False
     _lingers = False
+    _kinds: Sequence[bytes] | None = None
 
     @property
     def _site(self) -> _Site:
@@ -139,10 +143,24 @@ class _Request(Request):
             return
         super().handleContentChunk(data)
 
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Twisted would read a form into the arguments of the query, and answer a broken one by
+        itself: no endpoint of ours takes any, and so it does not see what kind the body is."""
+        self._kinds = self.requestHeaders.getRawHeaders(b"content-type")
+        self.requestHeaders.removeHeader(b"content-type")
+        super().requestReceived(command, path, version)
+
     def process(self) -> None:
+        if self._kinds is not None:
+            self.requestHeaders.setRawHeaders(b"content-type", self._kinds)
         if self._is_refused:
             if self._lingers:
                 self.channel.loseConnection()
+            return
+        hosts = self.requestHeaders.getRawHeaders(b"host") or ()
+        if len(hosts) > 1 or (not hosts and self.clientproto == b"HTTP/1.1"):  # RFC 9112, 3.2
+            self.write(answer.problem(self, 400, "a request has one Host field"))
+            self.finish()
             return
         try:  # Klein would log a traceback of each such request
             unquote_to_bytes(self.path).decode("utf-8")
@@ -195,6 +213,8 @@ class _Request(Request):
         if not self.startedWriting:
             self.responseHeaders.removeHeader(b"Server")
             self.setHeader(b"X-Content-Type-Options", b"nosniff")
+            if self.code in _PHRASES:
+                self.code_message = _PHRASES[self.code]
         super().write(data)
 
     def _refuse(self) -> None:
