@@ -6,8 +6,9 @@ is durable before the answer; ``deferred_generation`` only that successes are no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from email.utils import getaddresses
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import getaddresses, parsedate_tz
 from typing import Any, Final, Literal
 
 import attrs
@@ -16,7 +17,14 @@ from klein import Klein
 from twisted.web.iweb import IRequest
 
 from ..message import trace
-from ..message.compose import Attachment, Draft, Mailbox, flaw_of_content_id, flaw_of_text
+from ..message.compose import (
+    Attachment,
+    Draft,
+    Mailbox,
+    flaw_of_content_id,
+    flaw_of_field,
+    flaw_of_text,
+)
 from ..message.headers import values
 from ..message.line_ends import LineEnds
 from ..message.mailboxes import names_somebody
@@ -52,7 +60,7 @@ class KumoMailbox(msgspec.Struct):
 
 class KumoRecipient(msgspec.Struct):
     """:ivar substitutions: before those of the request.
-    :ivar metadata: taken, and not used.
+    :ivar metadata: for what ``trace_headers`` names of it.
     """
 
     email: str
@@ -86,11 +94,26 @@ class KumoContent(msgspec.Struct):
     reply_to: KumoMailbox | None = None
 
 
+class KumoTrace(msgspec.Struct):
+    """What a message says for those who get reports about it.
+
+    :ivar received_header: taken, and not used: there is always one.
+    :ivar supplemental_header: whether there is a field with the recipient, and what is named of the
+        metadata, as JSON in base64.
+    """
+
+    received_header: bool = False
+    supplemental_header: bool = True
+    header_name: str = "X-KumoRef"
+    include_meta_names: list[str] = []
+
+
 class KumoRequest(msgspec.Struct):
     """Messages to send, one to each recipient.
 
     :ivar content: the whole message (RFC 5322), or its parts.
-    :ivar deferred_spool: taken, and not used; likewise ``trace_headers``.
+    :ivar deferred_spool: taken, and not used.
+    :ivar trace_headers: left out for no supplemental header.
     """
 
     envelope_sender: str
@@ -100,7 +123,7 @@ class KumoRequest(msgspec.Struct):
     template_dialect: Literal["Jinja", "Static", "Handlebars"] = "Jinja"
     deferred_generation: bool = False
     deferred_spool: bool = False
-    trace_headers: dict[str, Any] = {}
+    trace_headers: KumoTrace | None = None
 
 
 class KumoAnswer(msgspec.Struct):
@@ -235,6 +258,8 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
             to = _to(number, recipient)
             text = _fill(wanted, _values(wanted, recipient, to), content, "/content")
             whole = _whole(text, sender, id, trace.date(int(writer.now())), writer.hostname())
+            for name, value in _traced(wanted, recipient):
+                whole = f"{name}: {value}\r\n".replace(" ", "\r\n ").encode("ascii") + whole
             if len(whole) > shared.limits.message_octets:
                 raise Refused(Flaw(413, "message-too-large", "the message is too large"))
             return Outgoing(
@@ -279,17 +304,18 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
             html=_body(wanted, values, content.html_body, "html_body"),
             amp=_body(wanted, values, content.amp_html_body, "amp_html_body"),
             attachments=attachments,
-            fields=tuple(
-                fields_of(
+            fields=(
+                *_traced(wanted, recipient),
+                *fields_of(
                     {
                         name: value
                         for name, value in headers.items()
                         if name.lower() not in _MEMBERS and value.strip()
                     },
                     "/content/headers",
-                )
+                ),
             ),
-            date=trace.date(int(writer.now())),
+            date=_date(named) or trace.date(int(writer.now())),
             message_id=f"<{id}@{writer.hostname()}>",
             seed=id,
         )
@@ -307,7 +333,9 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
     return build
 
 
-_MEMBERS: Final = frozenset({"from", "to", "cc", "sender", "reply-to", "subject", "mime-version"})
+_MEMBERS: Final = frozenset(
+    {"from", "to", "cc", "sender", "reply-to", "subject", "date", "mime-version"}
+)
 """Header fields that are given as such, and are what members of the message are."""
 
 
@@ -323,6 +351,28 @@ def _named(named: Mapping[str, tuple[str, str]], name: str) -> tuple[Mailbox, ..
         mailbox_of(Correspondent(address, display), member)
         for display, address in getaddresses([text])
     )
+
+
+def _date(named: Mapping[str, tuple[str, str]]) -> str:
+    """The Date field that was given; empty for none."""
+    name, text = named.get("date", ("Date", ""))
+    if text and (flaw_of_text(text) or not text.isascii() or parsedate_tz(text) is None):
+        raise _refused("this is no date (RFC 5322, 3.3)", "/content" + pointer("headers", name))
+    return text.strip()
+
+
+def _traced(wanted: KumoRequest, recipient: KumoRecipient) -> Iterator[tuple[str, str]]:
+    """The supplemental header, if there is to be one; its value is in words that can be folded."""
+    asked = wanted.trace_headers
+    if asked is None or not asked.supplemental_header:
+        return
+    if flaw_of_field(asked.header_name, "x"):
+        raise _refused("there can be no such field", "/trace_headers/header_name")
+    told = {"_@_": "\\_/", "recipient": recipient.email}
+    given = recipient.metadata
+    told |= {name: given[name] for name in asked.include_meta_names if name in given}
+    text = base64.b64encode(msgspec.json.encode(told)).decode("ascii")
+    yield asked.header_name, " ".join(text[at : at + 64] for at in range(0, len(text), 64))
 
 
 def _mailbox(

@@ -8,7 +8,7 @@ and its limits with it (RFC 6455, 4.2).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from typing import Any, Final, cast
 from urllib.parse import unquote_to_bytes
@@ -51,6 +51,9 @@ None to go on."""
 _PHRASES: Final = {422: b"Unprocessable Content"}
 """What Twisted has no words for (RFC 9110, 15.5.21)."""
 
+SLOWEST: Final = 500
+"""Octets a second: who keeps connections open by an octet now and then is cut off."""
+
 LINGER_OCTETS: Final = 1_048_576
 """So much of what a client goes on to send is passed over before it is cut off."""
 
@@ -59,7 +62,8 @@ LINGER_OCTETS: Final = 1_048_576
 class HttpLimits:
     """What clients may take.
 
-    :ivar idle_s: how long a connection may say nothing.
+    :ivar idle_s: how long a connection may say nothing, and a request may come slower than
+        :data:`SLOWEST`.
     :ivar body_octets: the largest request body; 413 above it.
     """
 
@@ -251,6 +255,7 @@ class _Site(Site):
     def __init__(self, resource: IResource, clock: IReactorTime, limits: HttpLimits) -> None:
         super().__init__(resource, timeout=limits.idle_s, reactor=clock)
         self.limits = limits
+        self.clock = clock
         self.trusted_proxies: Sequence[Network] = ()
         self.trusted_networks: Sequence[Network] = ()
         self.upgrade: Upgrade | None = None
@@ -272,12 +277,33 @@ class _Counted(ProtocolWrapper):
     host = ""
     is_counted = True
     factory: HttpFactory
+    _since: float | None = None  # when what has come since the last answer began to
+    _octets = 0
 
     def makeConnection(self, transport: Any) -> None:
         self.host = _host(transport.getPeer())
         if self.factory.tls is not None:
             transport.startTLS(self.factory.tls)
         super().makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.is_counted:
+            now = self.factory.clock.seconds()
+            if self._since is None:
+                self._since, self._octets = now, 0
+            self._octets += len(data)
+            if self._octets < SLOWEST * (now - self._since - self.factory.idle_s):
+                self.abortConnection()
+                return
+        super().dataReceived(data)
+
+    def write(self, data: bytes) -> None:
+        self._since = None
+        super().write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self._since = None
+        super().writeSequence(data)
 
     def leave_http(self, protocol: IProtocol) -> None:
         """Be another protocol's connection from now on."""
@@ -299,6 +325,8 @@ class HttpFactory(WrappingFactory):
     def __init__(self, wrapped: _Site) -> None:
         super().__init__(wrapped)
         self.tls: IOpenSSLServerConnectionCreator | None = None
+        self.clock = wrapped.clock
+        self.idle_s = wrapped.limits.idle_s
         self._site = wrapped
         self._hosts: Counter[str] = Counter()
 

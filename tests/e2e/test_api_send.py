@@ -302,6 +302,26 @@ class KumoTests(ApiTestCase):
             self.inject(content="Subject: x\n\n{{ x", template_dialect="Static")[0], 200
         )
 
+    def test_trace_headers(self) -> None:
+        """Who asks for them finds recipient and metadata in reports about the message."""
+        asked = {"include_meta_names": ["order", "absent"]}
+        parts = {
+            "from": {"email": "a@far.test"},
+            "headers": {"Date": "Thu, 1 Jan 2026 00:00:00 +0000"},
+        }
+        for name, content in (("k7", "Subject: x\n\nx"), ("k8", parts)):
+            recipient = {"email": f"{name}@local.test", "metadata": {"order": "7" * 200, "b": 1}}
+            status, told = self.inject(content=content, recipients=[recipient], trace_headers=asked)
+            self.assertEqual((status, told["success_count"]), (200, 1), told)
+            message = read(self.service.wait_for_mail(name)[0])
+            said = json.loads(base64.b64decode("".join(message["X-KumoRef"].split())))
+            self.assertEqual(
+                said, {"_@_": "\\_/", "recipient": f"{name}@local.test", "order": "7" * 200}
+            )
+        self.assertEqual(message["Date"], "Thu, 01 Jan 2026 00:00:00 +0000")
+        bad = {"header_name": "Received"}
+        self.assertEqual(self.inject(trace_headers=bad)[1]["fail_count"], 1)
+
     def test_sender_of_somebody_else(self) -> None:
         strict = add_key(self.service, "kumo", allowed_from=("good.test",))
         body = {

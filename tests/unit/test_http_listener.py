@@ -202,6 +202,42 @@ class ListenerTests(Case):
         self.assertEqual(self.flushLoggedErrors(), [])
 
 
+class SlowTests(Case):
+    """An octet now and then does not hold a connection for good."""
+
+    limits = HttpLimits(idle_s=60, body_octets=1_000_000)
+
+    def slow(self, octets: int, every_s: float, seconds: float) -> Wire:
+        wire = self.connect()
+        assert wire is not None
+        wire.protocol.dataReceived(
+            b"POST /nothing HTTP/1.1\r\nHost: mx.test\r\nContent-Length: 900000\r\n\r\n"
+        )
+        for _ in range(int(seconds / every_s)):
+            self.clock.advance(every_s)
+            if wire.disconnected:
+                break
+            wire.protocol.dataReceived(b"x" * octets)
+        return wire
+
+    def test_drops(self) -> None:
+        self.assertFalse(self.slow(1, 1, 59).disconnected)
+        self.assertTrue(self.slow(1, 1, 70).disconnected)
+
+    def test_a_slow_line_is_no_attack(self) -> None:
+        self.assertFalse(self.slow(2000, 4, 1000).disconnected)
+
+    def test_what_is_between_requests_does_not_count(self) -> None:
+        wire = self.connect()
+        assert wire is not None
+        for _ in range(10):
+            for octets in (b"GET /nothing HTTP/1.1\r\n", b"Host: mx.test\r\n\r\n"):
+                self.clock.advance(29)
+                wire.protocol.dataReceived(octets)
+        self.assertFalse(wire.disconnected)
+        self.assertEqual(wire.value().count(b"HTTP/1.1 404"), 10)
+
+
 class RequestTests(Case):
     """What endpoints get to see."""
 
