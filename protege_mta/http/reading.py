@@ -8,6 +8,7 @@ before us may have read the other (RFC 8259, 4).
 from __future__ import annotations
 
 import json
+import math
 import re
 import zlib
 from typing import Any, Final, TypeVar, cast
@@ -75,7 +76,10 @@ def value_of(octets: bytes, limits: ReadLimits) -> Any:
     """JSON as plain values, all of whose texts can be written in UTF-8.  :raise Refused:"""
     try:
         value = json.loads(
-            octets.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant
+            octets.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_number,
         )
     except _Duplicate as error:
         raise Refused(
@@ -149,6 +153,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON")
+
+
+def _number(text: str) -> float:
+    """What is too large for a float would be infinite, which JSON cannot say."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:20]} is too large")
+    return value
 
 
 def _is_whole(value: Any) -> bool:
