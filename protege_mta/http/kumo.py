@@ -178,11 +178,8 @@ async def _injected(desk: Desk, request: IRequest, caller: Caller) -> bytes:
     try:
         wanted: KumoRequest = typed(value_of(octets, limits), KumoRequest)
         told = await _added(desk, posting, caller, wanted)
-        has_some = told.success_count > 0
-        if wanted.deferred_generation:
-            told.success_count = 0
         body = msgspec.json.encode(told)
-        if has_some:
+        if any(told.message_ids):
             flaw = await posting.store(body.decode("utf-8"))
             if flaw is not None:
                 raise Refused(flaw)
@@ -222,7 +219,7 @@ async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoReque
         except Refused as refused:
             found = refused.flaw
         if isinstance(found, Flaw):
-            if found.kind in _OF_THE_REQUEST and not told.success_count:
+            if found.kind in _OF_THE_REQUEST and not any(told.message_ids):
                 raise Refused(found)
             told.fail_count += 1
             told.failed_recipients.append(recipient.email)
@@ -233,6 +230,8 @@ async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoReque
         else:
             told.success_count += 1
             told.message_ids.append(found.id)
+    if wanted.deferred_generation:
+        told.success_count = 0
     return told
 
 
@@ -259,7 +258,8 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
             text = _fill(wanted, _values(wanted, recipient, to), content, "/content")
             whole = _whole(text, sender, id, trace.date(int(writer.now())), writer.hostname())
             for name, value in _traced(wanted, recipient):
-                whole = f"{name}: {value}\r\n".replace(" ", "\r\n ").encode("ascii") + whole
+                folded = value.replace(" ", "\r\n ")
+                whole = f"{name}: {folded}\r\n".encode("ascii") + whole
             if len(whole) > shared.limits.message_octets:
                 raise Refused(Flaw(413, "message-too-large", "the message is too large"))
             return Outgoing(
