@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from . import from_settings
 from .config.model import Settings
 from .http.credentials import Credentials
+from .model.account import AccountLimits
 from .model.account import Usage as Row
 from .model.envelope import Message
 from .model.outcome import Fate
@@ -23,6 +24,7 @@ from .model.ports import Events, StateFailed
 from .model.tally import Tally
 from .policy import login
 from .policy.callers import KnownCallers, Tries
+from .policy.clients import network_of
 from .policy.login import Logins
 from .policy.sending import SendingPolicy
 from .policy.usage import Usage
@@ -87,6 +89,7 @@ class Register:
             Tries(time.monotonic),
             events,
             new_session_id=new_session_id,
+            empty_hands=Tries(time.monotonic),
         )
         self.takes_cram_md5 = False
         self._calls = [LoopingCall(self._look), LoopingCall(self._save)]
@@ -105,6 +108,21 @@ class Register:
         except Exception:
             # What is noted here must not keep a fate from being recorded.
             self.log.failure("the recipients of {id} stay strangers", id=message.id)
+
+    def place_s(self, address: str, per_hour: int) -> float:
+        """Take a place among the requests of one address in an hour.
+
+        :return: 0, or how long there is none, in seconds.
+        """
+        if not per_hour:
+            return 0.0
+        limits = AccountLimits(messages_per_hour=per_hour)
+        name = f"address:{network_of(address)}"  # a colon is in no account's name
+        place = self.usage.begin(name, limits)
+        if place is None:
+            return max(1.0, self.usage.wait_s(name, limits, 0) or 0.0)
+        place.settle()
+        return 0.0
 
     def configure(self, settings: Settings) -> None:
         """Put other settings into force."""

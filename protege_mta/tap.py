@@ -34,7 +34,8 @@ from twisted.python.failure import Failure
 from .cli.faults import Fault, shown
 from .cli.options import find_config, of_project
 from .compose import House
-from .config.embedded import FOLDER, embedded
+from .config.embedded import embedded
+from .config.environment import data_folder, log_level, with_environment
 from .config.listeners import HttpListener
 from .config.model import Settings
 from .config.sockets import address_of
@@ -106,7 +107,8 @@ def read_settings(given: Path | None) -> Settings:
     :raise ConfigError: with every complaint.  :raise Fault: a file was named that is not there.
     """
     path = find_config(given)
-    return embedded(FOLDER) if path is None else load(path)
+    settings = embedded(data_folder(os.environ)) if path is None else load(path)
+    return with_environment(settings, os.environ)
 
 
 def makeService(options: Options) -> MailService:
@@ -293,7 +295,7 @@ class MailService(Service):
             house.journal.reopen()
             source = self._settings.source
             if source is not None:
-                house.configure(load(source))
+                house.configure(with_environment(load(source), os.environ))
         except (ConfigError, ValueError, OSError) as error:
             self.log.error("the configuration stays as it was: {error}", error=error)
             raise ControlFault("usage", str(error)) from error
@@ -369,11 +371,13 @@ def run_foreground(settings: Settings, ready: Callable[[], None]) -> int:
     :param ready: called once everything listens.
     :return: the exit status.
     :raise CannotStart: with the reason.
+    :raise ConfigError: the environment wants a level of logging that there is not.
     """
     from twisted.internet import reactor
 
+    level = LogLevel.levelWithName(log_level(os.environ))
     observer = FilteringLogObserver(
-        textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.info)]
+        textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(level)]
     )
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     service = MailService(reactor, settings, ready)

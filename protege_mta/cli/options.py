@@ -84,7 +84,8 @@ def settings_from(given: Path | None) -> Settings:
 
     :raise Fault: it is wrong, or there is none.
     """
-    from ..config.embedded import FOLDER, embedded
+    from ..config.embedded import embedded
+    from ..config.environment import data_folder
     from ..config.source import load
     from ..config.toml import ConfigError
 
@@ -92,8 +93,9 @@ def settings_from(given: Path | None) -> Settings:
     try:
         if path is not None:
             return load(path)
-        if FOLDER.is_dir():
-            return embedded(FOLDER)
+        folder = data_folder(os.environ)
+        if folder.is_dir():
+            return embedded(folder)
     except ConfigError as error:
         raise Fault(str(error), os.EX_CONFIG) from error
     raise _nowhere()
@@ -104,7 +106,8 @@ def glimpse_from(given: Path | None) -> Settings:
 
     :raise Fault: that much is wrong, or there is no configuration.
     """
-    from ..config.embedded import FOLDER, embedded
+    from ..config.embedded import embedded
+    from ..config.environment import data_folder
     from ..config.source import glimpse
     from ..config.toml import ConfigError
 
@@ -112,8 +115,9 @@ def glimpse_from(given: Path | None) -> Settings:
     try:
         if path is not None:
             return glimpse(path)
-        if FOLDER.is_dir():
-            return embedded(FOLDER)
+        folder = data_folder(os.environ)
+        if folder.is_dir():
+            return embedded(folder)
     except ConfigError as error:
         raise Fault(str(error), os.EX_CONFIG) from error
     raise _nowhere()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .faults import Fault
-from .options import config_option, find_config, of_project, project_option
+from .options import config_option, of_project, project_option
 from .terminal import write, write_facts
 
 if TYPE_CHECKING:
@@ -33,19 +33,15 @@ def command(config: Path | None, project: Path | None) -> int:
     127.0.0.1:2587 and HTTP on 127.0.0.1:8026, and has its data in ./protege-mta-data.  Its first
     start makes an API key, and prints it that once.
     """
-    from ..config.embedded import FOLDER, embedded
-    from ..config.source import load
     from ..config.toml import ConfigError
+    from ..tap import CannotStart, read_settings, run_foreground
 
-    path = find_config(config) if project is None else of_project(project, config)
+    path = config if project is None else of_project(project, config)
     try:
-        settings = embedded(FOLDER) if path is None else load(path)
+        settings = read_settings(path)
+        return run_foreground(settings, lambda: _greet(settings))
     except ConfigError as error:
         raise Fault(str(error), os.EX_CONFIG) from error
-    from ..tap import CannotStart, run_foreground
-
-    try:
-        return run_foreground(settings, lambda: _greet(settings))
     except CannotStart as error:
         raise Fault(str(error), os.EX_UNAVAILABLE) from error
 
@@ -63,6 +59,9 @@ def _greet(settings: Settings) -> None:
     if key:
         write("The API key for HTTP, which is shown this once:\n")
         click.echo(key)  # alone on its line, whatever the width
+        request = first_request(settings, ports, key)
+        if request:
+            write(f"\nThe same over HTTP, with it:\n\n{request}\n")
     agent = first_agent(settings)
     if agent:
         write(f"No agent can come before it is allowed:\n\n{agent}\n")
@@ -127,6 +126,26 @@ def first_message(settings: Settings, ports: Mapping[str, int]) -> str:
     folder = box.maildir.replace("{domain}", name).replace("{local_part}", local_part.lower())
     folder = box.mailboxes.get(local_part.lower(), folder)
     return f'python3 -c "{program}"\ncat {shlex.quote(folder)}/new/*'
+
+
+def first_request(settings: Settings, ports: Mapping[str, int], key: str) -> str:
+    """A command for any shell with curl that sends over HTTP; empty where nothing listens for it, or
+    there is no domain to write to."""
+    http = [each for each in settings.listeners if each.kind == "http"]
+    if not http or not settings.domains:
+        return ""
+    name = next(iter(settings.domains))
+    message = {
+        "from": f"you@{name}",
+        "to": [f"agent@{name}"],
+        "subject": "Second",
+        "text": "Hello.",
+    }
+    return (
+        f"curl {_scheme(http[0])}{_host(http[0])}:{ports[http[0].name]}/v1/message"
+        f" -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
+        f" -d {shlex.quote(json.dumps(message))}"
+    )
 
 
 def first_account(settings: Settings) -> str:

@@ -105,7 +105,8 @@ def _place(given: Path | None) -> Place:
     Called by the name of ``sendmail``, as by cron or a web application, it looks at nothing in the
     current folder: whoever may write there could have our mail.
     """
-    from ..config.embedded import FOLDER, embedded
+    from ..config.embedded import embedded
+    from ..config.environment import data_folder
     from ..config.source import glimpse
     from ..config.toml import ConfigError
 
@@ -114,8 +115,8 @@ def _place(given: Path | None) -> Place:
     try:
         if path is not None and os.access(path, os.R_OK):
             settings = glimpse(path)
-        elif path is None and FOLDER.is_dir() and not is_called_sendmail:
-            settings = embedded(FOLDER)
+        elif path is None and data_folder(os.environ).is_dir() and not is_called_sendmail:
+            settings = embedded(data_folder(os.environ))
         else:
             return Place(DEFAULT_RUN_DIR / "submit.sock", socket.getfqdn().lower())
     except ConfigError as error:

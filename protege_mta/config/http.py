@@ -167,6 +167,14 @@ class Api:
             shown_default="none",
         ),
     )
+    send_per_hour: int = attrs.field(
+        default=60,
+        metadata=key(
+            Whole(0),
+            "Requests to `/api/send` in an hour from one address (of IPv6: one /64); 429 above it. "
+            "0 = unlimited. `$RELAY_SEND_PER_HOUR` goes before it.",
+        ),
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -147,7 +147,7 @@ class HttpListener:
         metadata=key(
             ListOf(Cidr(), "networks (CIDR)"),
             "Proxies whose `X-Forwarded-For` says who the client is: the last address in it that "
-            "is not itself in one of these networks.",
+            "is not itself in one of these networks. `$RELAY_TRUSTED_PROXIES` goes before it.",
         ),
     )
     relay_hosts: tuple[IpNetwork, ...] = attrs.field(

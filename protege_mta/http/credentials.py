@@ -77,7 +77,9 @@ class _Password:
 class Credentials:
     """Finds out who asks, and whether they may.
 
+    :param tries: those with a wrong key, who are told to wait.
     :param new_session_id: names a request in events and in the log.
+    :param empty_hands: those without any key, who need not wait, but make no events meanwhile.
     :param by_network: paths that a client from a listener's ``trusted_networks`` may ask for without
         credentials.
     """
@@ -89,10 +91,12 @@ class Credentials:
         events: Events,
         *,
         new_session_id: Callable[[], str],
+        empty_hands: Tries,
         by_network: tuple[bytes, ...] = (b"/api/inject/",),
     ) -> None:
         self._callers = callers
         self._tries = tries
+        self._empty_hands = empty_hands
         self._events = events
         self._new_session_id = new_session_id
         self._by_network = by_network
@@ -157,7 +161,10 @@ class Credentials:
 
     def _failed(self, client: _Client, flaw: Flaw) -> Flaw:
         """Whoever has to wait is not told of again: a broken client would fill the journal."""
-        wait_s = self._tries.wait_s(client.client_address)
+        tries = self._empty_hands if flaw is _NO_KEY else self._tries
+        wait_s = tries.wait_s(client.client_address)
+        if wait_s and flaw is _NO_KEY:  # nothing was guessed at
+            return flaw
         if wait_s:
             return Flaw(
                 429,
@@ -166,7 +173,7 @@ class Credentials:
                 hint="with a right key there is nothing to wait for",
                 retry_after_s=math.ceil(wait_s),
             )
-        self._tries.failed(client.client_address)
+        tries.failed(client.client_address)
         return self._told(client, flaw, "key-required" if flaw is _NO_KEY else "key-refused", "")
 
     def _told(self, client: _Client, flaw: Flaw, reply: str, identity: str) -> Flaw:

@@ -11,6 +11,7 @@ import msgspec
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
@@ -306,12 +307,13 @@ class _Stream:
         pause = self._pause = Deferred()
         call = self._clock.callLater(seconds, pause.callback, None)
 
-        def end(result: object) -> None:
+        def end(result: Failure | None) -> Failure | None:
             self._pause = None
             if call.active():
                 call.cancel()
+            return result
 
-        return pause.addCallback(end)
+        return pause.addBoth(end)  # Klein cancels it when the client goes
 
     def _gone(self, _: object) -> None:
         self._is_gone = True

@@ -1,13 +1,14 @@
 """``POST /api/inject/v1``: KumoMTA's injection, whose clients are served unchanged.
 
 Each recipient gets a message of its own.  ``deferred_spool`` changes nothing, since every message
-is durable before the answer; nor does ``deferred_generation``, since the answer is quick.
+is durable before the answer; ``deferred_generation`` only that successes are not counted, as there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from email.utils import getaddresses
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import getaddresses, parsedate_tz
 from typing import Any, Final, Literal
 
 import attrs
@@ -16,7 +17,14 @@ from klein import Klein
 from twisted.web.iweb import IRequest
 
 from ..message import trace
-from ..message.compose import Attachment, Draft, Mailbox, flaw_of_content_id, flaw_of_text
+from ..message.compose import (
+    Attachment,
+    Draft,
+    Mailbox,
+    flaw_of_content_id,
+    flaw_of_field,
+    flaw_of_text,
+)
 from ..message.headers import values
 from ..message.line_ends import LineEnds
 from ..message.mailboxes import names_somebody
@@ -33,6 +41,7 @@ from .wanted import (
     Common,
     Correspondent,
     address_of,
+    checked_template,
     decoded,
     envelope_of,
     fields_of,
@@ -51,7 +60,7 @@ class KumoMailbox(msgspec.Struct):
 
 class KumoRecipient(msgspec.Struct):
     """:ivar substitutions: before those of the request.
-    :ivar metadata: taken, and not used.
+    :ivar metadata: for what ``trace_headers`` names of it.
     """
 
     email: str
@@ -85,11 +94,26 @@ class KumoContent(msgspec.Struct):
     reply_to: KumoMailbox | None = None
 
 
+class KumoTrace(msgspec.Struct):
+    """What a message says for those who get reports about it.
+
+    :ivar received_header: taken, and not used: there is always one.
+    :ivar supplemental_header: whether there is a field with the recipient, and what is named of the
+        metadata, as JSON in base64.
+    """
+
+    received_header: bool = False
+    supplemental_header: bool = True
+    header_name: str = "X-KumoRef"
+    include_meta_names: list[str] = []
+
+
 class KumoRequest(msgspec.Struct):
     """Messages to send, one to each recipient.
 
     :ivar content: the whole message (RFC 5322), or its parts.
-    :ivar deferred_spool: taken, and not used; likewise ``trace_headers``.
+    :ivar deferred_spool: taken, and not used.
+    :ivar trace_headers: left out for no supplemental header.
     """
 
     envelope_sender: str
@@ -99,11 +123,13 @@ class KumoRequest(msgspec.Struct):
     template_dialect: Literal["Jinja", "Static", "Handlebars"] = "Jinja"
     deferred_generation: bool = False
     deferred_spool: bool = False
-    trace_headers: dict[str, Any] = {}
+    trace_headers: KumoTrace | None = None
 
 
 class KumoAnswer(msgspec.Struct):
-    """:ivar message_ids: in the order of the recipients; null for one that failed."""
+    """:ivar success_count: 0 with ``deferred_generation``, whatever was taken.
+    :ivar message_ids: in the order of the recipients; null for one that failed.
+    """
 
     success_count: int
     fail_count: int
@@ -153,7 +179,7 @@ async def _injected(desk: Desk, request: IRequest, caller: Caller) -> bytes:
         wanted: KumoRequest = typed(value_of(octets, limits), KumoRequest)
         told = await _added(desk, posting, caller, wanted)
         body = msgspec.json.encode(told)
-        if told.success_count:
+        if any(told.message_ids):
             flaw = await posting.store(body.decode("utf-8"))
             if flaw is not None:
                 raise Refused(flaw)
@@ -182,6 +208,7 @@ async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoReque
     sender = Address("")
     if wanted.envelope_sender not in ("", "<>"):
         sender = address_of(wanted.envelope_sender, "/envelope_sender")
+    _look_at_templates(wanted)
     write = _writer(desk, caller, wanted, sender)
     told = KumoAnswer(0, 0, [], [], [])
     for number, recipient in enumerate(wanted.recipients):
@@ -192,6 +219,8 @@ async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoReque
         except Refused as refused:
             found = refused.flaw
         if isinstance(found, Flaw):
+            if found.kind in _OF_THE_REQUEST and not any(told.message_ids):
+                raise Refused(found)
             told.fail_count += 1
             told.failed_recipients.append(recipient.email)
             told.errors.append(
@@ -201,7 +230,13 @@ async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoReque
         else:
             told.success_count += 1
             told.message_ids.append(found.id)
+    if wanted.deferred_generation:
+        told.success_count = 0
     return told
+
+
+_OF_THE_REQUEST: Final = frozenset({"sender-not-allowed", "rate-limited", "message-too-large"})
+"""What is wrong with all messages of a request alike, so that clients look for it in the status."""
 
 
 Write = Callable[[QueueId, int, KumoRecipient], Outgoing]
@@ -222,6 +257,9 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
             to = _to(number, recipient)
             text = _fill(wanted, _values(wanted, recipient, to), content, "/content")
             whole = _whole(text, sender, id, trace.date(int(writer.now())), writer.hostname())
+            for name, value in _traced(wanted, recipient):
+                folded = value.replace(" ", "\r\n ")
+                whole = f"{name}: {folded}\r\n".encode("ascii") + whole
             if len(whole) > shared.limits.message_octets:
                 raise Refused(Flaw(413, "message-too-large", "the message is too large"))
             return Outgoing(
@@ -266,17 +304,18 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
             html=_body(wanted, values, content.html_body, "html_body"),
             amp=_body(wanted, values, content.amp_html_body, "amp_html_body"),
             attachments=attachments,
-            fields=tuple(
-                fields_of(
+            fields=(
+                *_traced(wanted, recipient),
+                *fields_of(
                     {
                         name: value
                         for name, value in headers.items()
                         if name.lower() not in _MEMBERS and value.strip()
                     },
                     "/content/headers",
-                )
+                ),
             ),
-            date=trace.date(int(writer.now())),
+            date=_date(named) or trace.date(int(writer.now())),
             message_id=f"<{id}@{writer.hostname()}>",
             seed=id,
         )
@@ -294,7 +333,9 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
     return build
 
 
-_MEMBERS: Final = frozenset({"from", "to", "cc", "sender", "reply-to", "subject", "mime-version"})
+_MEMBERS: Final = frozenset(
+    {"from", "to", "cc", "sender", "reply-to", "subject", "date", "mime-version"}
+)
 """Header fields that are given as such, and are what members of the message are."""
 
 
@@ -312,6 +353,28 @@ def _named(named: Mapping[str, tuple[str, str]], name: str) -> tuple[Mailbox, ..
     )
 
 
+def _date(named: Mapping[str, tuple[str, str]]) -> str:
+    """The Date field that was given; empty for none."""
+    name, text = named.get("date", ("Date", ""))
+    if text and (flaw_of_text(text) or not text.isascii() or parsedate_tz(text) is None):
+        raise _refused("this is no date (RFC 5322, 3.3)", "/content" + pointer("headers", name))
+    return text.strip()
+
+
+def _traced(wanted: KumoRequest, recipient: KumoRecipient) -> Iterator[tuple[str, str]]:
+    """The supplemental header, if there is to be one; its value is in words that can be folded."""
+    asked = wanted.trace_headers
+    if asked is None or not asked.supplemental_header:
+        return
+    if flaw_of_field(asked.header_name, "x"):
+        raise _refused("there can be no such field", "/trace_headers/header_name")
+    told = {"_@_": "\\_/", "recipient": recipient.email}
+    given = recipient.metadata
+    told |= {name: given[name] for name in asked.include_meta_names if name in given}
+    text = base64.b64encode(msgspec.json.encode(told)).decode("ascii")
+    yield asked.header_name, " ".join(text[at : at + 64] for at in range(0, len(text), 64))
+
+
 def _mailbox(
     wanted: KumoRequest, given: dict[str, Any], mailbox: KumoMailbox | None, at: str
 ) -> tuple[Mailbox, ...]:
@@ -324,7 +387,9 @@ def _mailbox(
 
 def _to(number: int, recipient: KumoRecipient) -> Mailbox:
     at = pointer("recipients", number)
-    return mailbox_of(Correspondent(recipient.email, recipient.name or ""), at)
+    if flaw_of_text(recipient.name or ""):
+        raise _refused(flaw_of_text(recipient.name or ""), at + "/name")
+    return Mailbox(address_of(recipient.email.strip(), at + "/email"), recipient.name or "")
 
 
 def _values(wanted: KumoRequest, recipient: KumoRecipient, to: Mailbox) -> dict[str, Any]:
@@ -336,6 +401,25 @@ def _values(wanted: KumoRequest, recipient: KumoRecipient, to: Mailbox) -> dict[
         **wanted.substitutions,
         **recipient.substitutions,
     }
+
+
+def _look_at_templates(wanted: KumoRequest) -> None:
+    """What is no template fails for every recipient.  :raise Refused: 422 that names it."""
+    if wanted.template_dialect == "Static":
+        return
+    content = wanted.content
+    if isinstance(content, str):
+        checked_template(content, "/content", is_strict=False)
+        return
+    texts = {
+        "/text_body": content.text_body,
+        "/html_body": content.html_body,
+        "/amp_html_body": content.amp_html_body,
+        "/subject": content.subject,
+        **{pointer("headers", name): value for name, value in content.headers.items()},
+    }
+    for member, text in texts.items():
+        checked_template(text or "", f"/content{member}", is_html="html" in member, is_strict=False)
 
 
 def _fill(

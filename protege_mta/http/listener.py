@@ -8,7 +8,7 @@ and its limits with it (RFC 6455, 4.2).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from typing import Any, Final, cast
 from urllib.parse import unquote_to_bytes
@@ -48,6 +48,12 @@ Gate = Callable[[bytes, object], Flaw | None]
 """Given the target and the request, of which the header is there: why its body need not be read;
 None to go on."""
 
+_PHRASES: Final = {422: b"Unprocessable Content"}
+"""What Twisted has no words for (RFC 9110, 15.5.21)."""
+
+SLOWEST: Final = 500
+"""Octets a second: who keeps connections open by an octet now and then is cut off."""
+
 LINGER_OCTETS: Final = 1_048_576
 """So much of what a client goes on to send is passed over before it is cut off."""
 
@@ -56,7 +62,8 @@ LINGER_OCTETS: Final = 1_048_576
 class HttpLimits:
     """What clients may take.
 
-    :ivar idle_s: how long a connection may say nothing.
+    :ivar idle_s: how long a connection may say nothing, and a request may come slower than
+        :data:`SLOWEST`.
     :ivar body_octets: the largest request body; 413 above it.
     """
 
@@ -105,6 +112,7 @@ class _Request(Request):
     _taken_octets = 0
     _is_refused = False
     _lingers = False
+    _kinds: Sequence[bytes] | None = None
 
     @property
     def _site(self) -> _Site:
@@ -139,10 +147,24 @@ class _Request(Request):
             return
         super().handleContentChunk(data)
 
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Twisted would read a form into the arguments of the query, and answer a broken one by
+        itself: no endpoint of ours takes any, and so it does not see what kind the body is."""
+        self._kinds = self.requestHeaders.getRawHeaders(b"content-type")
+        self.requestHeaders.removeHeader(b"content-type")
+        super().requestReceived(command, path, version)
+
     def process(self) -> None:
+        if self._kinds is not None:
+            self.requestHeaders.setRawHeaders(b"content-type", self._kinds)
         if self._is_refused:
             if self._lingers:
                 self.channel.loseConnection()
+            return
+        hosts = self.requestHeaders.getRawHeaders(b"host") or ()
+        if len(hosts) > 1 or (not hosts and self.clientproto == b"HTTP/1.1"):  # RFC 9112, 3.2
+            self.write(answer.problem(self, 400, "a request has one Host field"))
+            self.finish()
             return
         try:  # Klein would log a traceback of each such request
             unquote_to_bytes(self.path).decode("utf-8")
@@ -195,6 +217,8 @@ class _Request(Request):
         if not self.startedWriting:
             self.responseHeaders.removeHeader(b"Server")
             self.setHeader(b"X-Content-Type-Options", b"nosniff")
+            if self.code in _PHRASES:
+                self.code_message = _PHRASES[self.code]
         super().write(data)
 
     def _refuse(self) -> None:
@@ -231,6 +255,7 @@ class _Site(Site):
     def __init__(self, resource: IResource, clock: IReactorTime, limits: HttpLimits) -> None:
         super().__init__(resource, timeout=limits.idle_s, reactor=clock)
         self.limits = limits
+        self.clock = clock
         self.trusted_proxies: Sequence[Network] = ()
         self.trusted_networks: Sequence[Network] = ()
         self.upgrade: Upgrade | None = None
@@ -252,12 +277,33 @@ class _Counted(ProtocolWrapper):
     host = ""
     is_counted = True
     factory: HttpFactory
+    _since: float | None = None  # when what has come since the last answer began to
+    _octets = 0
 
     def makeConnection(self, transport: Any) -> None:
         self.host = _host(transport.getPeer())
         if self.factory.tls is not None:
             transport.startTLS(self.factory.tls)
         super().makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.is_counted:
+            now = self.factory.clock.seconds()
+            if self._since is None:
+                self._since, self._octets = now, 0
+            self._octets += len(data)
+            if self._octets < SLOWEST * (now - self._since - self.factory.idle_s):
+                self.abortConnection()
+                return
+        super().dataReceived(data)
+
+    def write(self, data: bytes) -> None:
+        self._since = None
+        super().write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self._since = None
+        super().writeSequence(data)
 
     def leave_http(self, protocol: IProtocol) -> None:
         """Be another protocol's connection from now on."""
@@ -279,6 +325,8 @@ class HttpFactory(WrappingFactory):
     def __init__(self, wrapped: _Site) -> None:
         super().__init__(wrapped)
         self.tls: IOpenSSLServerConnectionCreator | None = None
+        self.clock = wrapped.clock
+        self.idle_s = wrapped.limits.idle_s
         self._site = wrapped
         self._hosts: Counter[str] = Counter()
 

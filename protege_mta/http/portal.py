@@ -7,8 +7,9 @@ answer until its first attempt has ended.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import attrs
 import msgspec
@@ -26,7 +27,7 @@ from . import answer
 from .endpoint import Answer, Endpoint, Parameter
 from .mailroom import Accepted, Outgoing, Replay
 from .messages import IDEMPOTENCY, Desk, replayed
-from .reading import Refused, typed, value_of
+from .reading import Refused, octets_of, typed, value_of
 from .wanted import Common, address_of, decoded, outgoing
 
 WAIT_S: Final = 25.0
@@ -130,10 +131,13 @@ class Portal:
 
     :ivar default_from: the sender of requests that name none; None for no such.
     :ivar is_configured: whether mail can leave.
+    :ivar place_s: takes a place among the requests of an address; the return is how long there is
+        none, in seconds.
     """
 
     default_from: Callable[[], Address | None]
     is_configured: Callable[[], bool]
+    place_s: Callable[[str], float]
     clock: IReactorTime
 
 
@@ -163,10 +167,18 @@ _SENT: Final = '{"ok":true}'
 
 
 async def _sent(desk: Desk, portal: Portal, request: IRequest, caller: Caller) -> bytes:
+    wait_s = portal.place_s(cast(Any, request).client_address)
+    if wait_s:
+        raise Refused(
+            Flaw(
+                429,
+                "rate-limited",
+                "too many messages from this address in an hour",
+                retry_after_s=math.ceil(wait_s),
+            )
+        )
     limits = desk.read_limits()
-    octets = cast(bytes, request.content.read())
-    if len(octets) > limits.body_octets:
-        raise Refused(Flaw(413, "too-large", "the request is too large"))
+    octets = octets_of(request, limits)
     if not portal.is_configured():
         raise Refused(Flaw(500, "no-route", "no delivery route is configured"))
     posting = desk.begin(request, caller, octets)

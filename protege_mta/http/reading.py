@@ -8,7 +8,9 @@ before us may have read the other (RFC 8259, 4).
 from __future__ import annotations
 
 import json
+import math
 import re
+import zlib
 from typing import Any, Final, TypeVar, cast
 
 import attrs
@@ -19,6 +21,7 @@ from ..model.caller import Flaw
 
 _T = TypeVar("_T")
 
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON: Final = re.compile(rb"application/(?:[a-z0-9.-]+\+)?json(?:;|\Z)")
 
 
@@ -45,18 +48,38 @@ def body_of(request: IRequest, limits: ReadLimits) -> bytes:
         raise Refused(
             Flaw(415, "not-json", "the body is not JSON", hint="Content-Type: application/json")
         )
-    content = request.content
-    octets = cast(bytes, content.read())
+    return octets_of(request, limits)
+
+
+def octets_of(request: IRequest, limits: ReadLimits) -> bytes:
+    """The octets of a body, unpacked where it is packed.  :raise Refused:"""
+    octets = cast(bytes, request.content.read())
+    packed = (request.getHeader(b"Content-Encoding") or b"").strip().lower()
+    if packed in _WINDOWS:
+        octets = _unpacked(octets, _WINDOWS[packed], limits.body_octets)
+    elif packed not in (b"", b"identity"):
+        request.setHeader(b"Accept-Encoding", b"gzip, deflate")  # RFC 9110, 15.5.16
+        raise Refused(
+            Flaw(
+                415,
+                "unknown-encoding",
+                "the body is packed in a way that is not known here",
+                hint="Content-Encoding: gzip, or none",
+            )
+        )
     if len(octets) > limits.body_octets:
         raise Refused(Flaw(413, "too-large", "the body is larger than this server takes"))
     return octets
 
 
 def value_of(octets: bytes, limits: ReadLimits) -> Any:
-    """JSON as plain values.  :raise Refused:"""
+    """JSON as plain values, all of whose texts can be written in UTF-8.  :raise Refused:"""
     try:
         value = json.loads(
-            octets.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant
+            octets.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_number,
         )
     except _Duplicate as error:
         raise Refused(
@@ -82,6 +105,15 @@ def value_of(octets: bytes, limits: ReadLimits) -> Any:
         ) from None
     if not _is_flat(value, limits.depth):
         raise Refused(_too_deep(limits))
+    if _SURROGATE.search(octets) and not _is_whole(value):
+        raise Refused(
+            Flaw(
+                422,
+                "bad-text",
+                "a text has a half of a character",
+                hint="a surrogate stands in a pair (RFC 7493, 2.1)",
+            )
+        )
     return value
 
 
@@ -121,6 +153,47 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON")
+
+
+def _number(text: str) -> float:
+    """What is too large for a float would be infinite, which JSON cannot say."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:20]} is too large")
+    return value
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether no text in it has a surrogate without its other half."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_WINDOWS: Final = {
+    b"gzip": zlib.MAX_WBITS + 16,
+    b"x-gzip": zlib.MAX_WBITS + 16,
+    b"deflate": zlib.MAX_WBITS,
+}
+"""How zlib reads each coding (RFC 9110, 8.4.1)."""
+
+
+def _unpacked(octets: bytes, window: int, most_octets: int) -> bytes:
+    """:return: all of it, or more than the most that is allowed, but not much.  :raise Refused:"""
+    reader = zlib.decompressobj(window)
+    try:
+        found = reader.decompress(octets, most_octets + 1)
+    except zlib.error:
+        raise Refused(_unpackable()) from None
+    if len(found) <= most_octets and (not reader.eof or reader.unused_data):
+        raise Refused(_unpackable())
+    return found
+
+
+def _unpackable() -> Flaw:
+    return Flaw(400, "bad-encoding", "the body is not packed as Content-Encoding says")
 
 
 def _is_flat(value: Any, depth: int) -> bool:

@@ -551,5 +551,20 @@ def filled(
         ) from None
 
 
+def checked_template(
+    text: str, member: str, *, is_html: bool = False, is_strict: bool = True
+) -> None:
+    """See to it that it is a template, whatever it will be filled in with.
+
+    :raise Refused: 422 that names it.
+    """
+    if "{" not in text:
+        return
+    try:
+        templates.template(text, is_html=is_html, is_strict=is_strict)
+    except templates.BadTemplate as error:
+        raise _refused("bad-template", "this is no template", member, str(error)) from None
+
+
 def _refused(kind: str, detail: str, member: str, hint: str = "") -> Refused:
     return Refused(Flaw(422, kind, detail, member, hint))

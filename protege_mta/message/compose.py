@@ -148,7 +148,7 @@ def flaw_of_field(name: str, value: str) -> str:
     if not _NAME.fullmatch(name):
         return "is no name of a header field"
     if lower in _OURS or lower.startswith(_OUR_PREFIXES):
-        return "is a field that is made here"
+        return "is made here, or is a member of its own"
     if not value.strip():
         return "is empty"
     flaw = flaw_of_text(value)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 import email.policy
+import gzip
+import json
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from email import message_from_bytes
 from email.message import EmailMessage
 from pathlib import Path
@@ -272,6 +275,96 @@ class KumoTests(ApiTestCase):
         body = {"envelope_sender": "a@far.test", "recipients": [{"email": "k3@local.test"}]}
         answer = self.post("/api/inject/v1", body | {"content": "Subject: x\n\na\rb"})
         self.assertEqual(answer.json()["fail_count"], 1)
+
+    def inject(self, **more: Any) -> tuple[int, Any]:
+        body = {
+            "envelope_sender": "a@far.test",
+            "content": "Subject: x\n\nx",
+            "recipients": [{"email": "k4@local.test"}],
+        }
+        answer = self.post("/api/inject/v1", body | more)
+        return answer.status_code, answer.json()
+
+    def test_deferred_generation_counts_no_successes(self) -> None:
+        status, told = self.inject(
+            deferred_generation=True, recipients=[{"email": "k5@local.test"}]
+        )
+        self.assertEqual((status, told["success_count"], told["fail_count"]), (200, 0, 0))
+        self.assertEqual(self.service.fate("k5@local.test")["message_id"], told["message_ids"][0])
+
+    def test_what_is_no_template(self) -> None:
+        """It would fail for every recipient alike."""
+        parts = {"from": {"email": "a@far.test"}, "html_body": "{% if %}"}
+        for content, member in (("{{ x", "/content"), (parts, "/content/html_body")):
+            status, told = self.inject(content=content)
+            self.assertEqual((status, told["member"]), (422, member))
+        self.assertEqual(
+            self.inject(content="Subject: x\n\n{{ x", template_dialect="Static")[0], 200
+        )
+
+    def test_trace_headers(self) -> None:
+        """Who asks for them finds recipient and metadata in reports about the message."""
+        asked = {"include_meta_names": ["order", "absent"]}
+        parts = {
+            "from": {"email": "a@far.test"},
+            "headers": {"Date": "Thu, 1 Jan 2026 00:00:00 +0000"},
+        }
+        for name, content in (("k7", "Subject: x\n\nx"), ("k8", parts)):
+            recipient = {"email": f"{name}@local.test", "metadata": {"order": "7" * 200, "b": 1}}
+            status, told = self.inject(content=content, recipients=[recipient], trace_headers=asked)
+            self.assertEqual((status, told["success_count"]), (200, 1), told)
+            message = read(self.service.wait_for_mail(name)[0])
+            said = json.loads(base64.b64decode("".join(message["X-KumoRef"].split())))
+            self.assertEqual(
+                said, {"_@_": "\\_/", "recipient": f"{name}@local.test", "order": "7" * 200}
+            )
+        self.assertEqual(message["Date"], "Thu, 01 Jan 2026 00:00:00 +0000")
+        bad = {"header_name": "Received"}
+        self.assertEqual(self.inject(trace_headers=bad)[1]["fail_count"], 1)
+
+    def test_sender_of_somebody_else(self) -> None:
+        strict = add_key(self.service, "kumo", allowed_from=("good.test",))
+        body = {
+            "envelope_sender": "a@bad.test",
+            "content": "Subject: x\n\nx",
+            "recipients": [{"email": "k4@local.test"}],
+        }
+        answer = ask(self.service, strict, "POST", "/api/inject/v1", json=body)
+        self.assertEqual(answer.status_code, 403)
+
+    def test_packed(self) -> None:
+        body = json.dumps({"from": "a@far.test", "to": ["k6@local.test"]}).encode()
+        named = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        answer = ask(
+            self.service,
+            self.secret,
+            "POST",
+            "/v1/message",
+            data=gzip.compress(body),
+            headers=named,
+        )
+        self.assertEqual(answer.status_code, 202)
+        self.service.wait_for_mail("k6")
+
+
+class PortalLimitTests(ApiTestCase):
+    @classmethod
+    def begin(cls, stack: ExitStack) -> None:
+        cls.service = cls.started(stack, "[api]\nsend_per_hour = 2\n")
+        cls.secret = add_key(cls.service)
+
+    def test_requests_of_one_address(self) -> None:
+        """Whatever keys they come with, and only those to ``/api/send``."""
+        body = {"from_email": "a@far.test", "to": "p9@local.test", "subject": "", "text": ""}
+        second = add_key(self.service, "second")
+        told = [
+            ask(self.service, key, "POST", "/api/send?wait=0", json=body)
+            for key in (self.secret, second, second)
+        ]
+        self.assertEqual([one.status_code for one in told], [200, 200, 429])
+        self.assertFalse(told[2].json()["ok"])
+        self.assertGreater(int(told[2].headers["Retry-After"]), 3000)
+        self.assertEqual(self.post("/v1/message", simple("p9@local.test")).status_code, 202)
 
 
 class CommandTests(ApiTestCase):

@@ -17,7 +17,13 @@ import dns.zone
 from twisted.python.procutils import which
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from protege_mta.cli.run import facts_of, first_account, first_agent, first_message
+from protege_mta.cli.run import (
+    facts_of,
+    first_account,
+    first_agent,
+    first_message,
+    first_request,
+)
 from protege_mta.cli.terminal import duration, harmless, size, until
 from protege_mta.cli.unit import PACKAGED, in_folder
 from protege_mta.config.embedded import embedded
@@ -320,6 +326,17 @@ class RunTests(SynchronousTestCase):
                 "cat /srv/data/mail/localhost.test/agent/new/*",
             ],
         )
+
+    def test_first_request(self) -> None:
+        settings = embedded(Path("/srv/data"))
+        self.assertEqual(
+            first_request(settings, {"http": 4080}, "pmta_x"),
+            "curl http://127.0.0.1:4080/v1/message -H 'Authorization: Bearer pmta_x'"
+            " -H 'Content-Type: application/json'"
+            ' -d \'{"from": "you@localhost.test", "to": ["agent@localhost.test"],'
+            ' "subject": "Second", "text": "Hello."}\'',
+        )
+        self.assertEqual(first_request(Settings(), {}, "pmta_x"), "")
 
     def test_listeners_under_tls(self) -> None:
         folder = Path(self.mktemp()).absolute()

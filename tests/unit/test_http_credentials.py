@@ -96,6 +96,7 @@ class CredentialsCase(Case):
             Tries(self.clock.seconds),
             cast(Events, self.told),
             new_session_id=lambda: "s",
+            empty_hands=Tries(self.clock.seconds),
         )
         self.factory.configure(
             trusted_proxies=(ip_network("198.51.100.0/24"),),
@@ -344,6 +345,13 @@ class TriesTests(CredentialsCase):
             self.wrong()
         self.assertEqual(len(self.told.lines), FREE)
 
+    def test_without_a_key_nothing_is_guessed_at(self) -> None:
+        """It is said each time that one is needed; who tries wrong ones is another matter."""
+        for _ in range(50):
+            self.assertEqual(self.post("/v1/send")[0], 401)
+        self.assertEqual(len(self.told.lines), FREE)
+        self.assertEqual(self.wrong(), (401, ""))
+
     def test_a_right_key_never_waits(self) -> None:
         for _ in range(FREE + 1):
             self.wrong()
@@ -363,7 +371,12 @@ class TriesTests(CredentialsCase):
 
     def test_proxies_do_not_count_for_their_clients(self) -> None:
         for _ in range(FREE + 1):
-            self.post("/v1/send", "X-Forwarded-For: 203.0.113.9", host="198.51.100.1")
+            self.post(
+                "/v1/send",
+                "X-Forwarded-For: 203.0.113.9",
+                f"Authorization: Bearer {OTHER}",
+                host="198.51.100.1",
+            )
         self.assertEqual(self.wrong("198.51.100.1"), (401, ""))
         self.assertEqual(self.wrong("203.0.113.9")[0], 429)
         self.assertEqual(self.told.lines[0][0], "203.0.113.9")

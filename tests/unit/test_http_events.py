@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import execute
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import ConnectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
@@ -42,8 +44,12 @@ class EventsCase(Case):
         self.addCleanup(self.segments.close)
         self.caller: Caller | Flaw = Caller(identity="key:a", scopes=frozenset({"read"}))
         self.scopes: list[Scope] = []
-        journal = StoredJournal(folder / "journal", execute)
+        self.thread_s = 0.0
+        journal = StoredJournal(folder / "journal", self.in_thread)
         events_endpoints.add(self.app, journal, self.authenticate, self.clock)
+
+    def in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
+        return deferLater(self.clock, self.thread_s, work) if self.thread_s else execute(work)
 
     async def authenticate(self, request: IRequest, scope: Scope) -> Caller | Flaw:
         self.scopes.append(scope)
@@ -210,4 +216,14 @@ class StreamTests(EventsCase):
         self.leave(wire)
         self.clock.advance(1)
         self.clock.advance(60)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_client_that_goes_from_a_journal_that_takes_its_time(self) -> None:
+        """Klein cancels what waits before it is heard of here: its timer must not ring later."""
+        self.thread_s = 0.01
+        wire = self.follow()
+        for _ in range(10):
+            self.clock.advance(0.01)
+        self.leave(wire)
+        self.clock.pump([1.0] * 60)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -202,6 +202,88 @@ class ListenerTests(Case):
         self.assertEqual(self.flushLoggedErrors(), [])
 
 
+class SlowTests(Case):
+    """An octet now and then does not hold a connection for good."""
+
+    limits = HttpLimits(idle_s=60, body_octets=1_000_000)
+
+    def slow(self, octets: int, every_s: float, seconds: float) -> Wire:
+        wire = self.connect()
+        assert wire is not None
+        wire.protocol.dataReceived(
+            b"POST /nothing HTTP/1.1\r\nHost: mx.test\r\nContent-Length: 900000\r\n\r\n"
+        )
+        for _ in range(int(seconds / every_s)):
+            self.clock.advance(every_s)
+            if wire.disconnected:
+                break
+            wire.protocol.dataReceived(b"x" * octets)
+        return wire
+
+    def test_drops(self) -> None:
+        self.assertFalse(self.slow(1, 1, 59).disconnected)
+        self.assertTrue(self.slow(1, 1, 70).disconnected)
+
+    def test_a_slow_line_is_no_attack(self) -> None:
+        self.assertFalse(self.slow(2000, 4, 1000).disconnected)
+
+    def test_what_is_between_requests_does_not_count(self) -> None:
+        wire = self.connect()
+        assert wire is not None
+        for _ in range(10):
+            for octets in (b"GET /nothing HTTP/1.1\r\n", b"Host: mx.test\r\n\r\n"):
+                self.clock.advance(29)
+                wire.protocol.dataReceived(octets)
+        self.assertFalse(wire.disconnected)
+        self.assertEqual(wire.value().count(b"HTTP/1.1 404"), 10)
+
+
+class RequestTests(Case):
+    """What endpoints get to see."""
+
+    limits = HttpLimits()
+
+    def test_forms_are_nobodys(self) -> None:
+        """Whatever kind a body says it is, the endpoint has it as it came, and its kind."""
+
+        @self.app.route("/kind", methods=["POST"])
+        def kind(request: IRequest) -> bytes:
+            told = request.getHeader("content-type") or ""
+            return f"{told} {request.content.read()!r} {request.args}".encode()
+
+        for name in ("multipart/form-data", "application/x-www-form-urlencoded", "text/plain"):
+            status, _, body = self.ask(
+                f"POST /kind?a=1 HTTP/1.1\r\nHost: mx.test\r\nContent-Type: {name}\r\n"
+                "Content-Length: 3\r\n\r\na=2".encode()
+            )
+            self.assertEqual((status, body), (200, f"{name} b'a=2' {{b'a': [b'1']}}".encode()))
+
+    def test_host(self) -> None:
+        """RFC 9112, 3.2: HTTP/1.1 has one."""
+        health_endpoints.add(self.app, self.healthy())
+        for version, fields, status in (
+            ("1.1", "", 400),
+            ("1.1", "Host: a\r\nHost: b\r\n", 400),
+            ("1.0", "", 200),
+            ("1.1", "Host: [::1]:8026\r\n", 200),
+        ):
+            request = f"GET /health HTTP/{version}\r\n{fields}\r\n"
+            self.assertEqual(self.ask(request.encode())[0], status, request)
+
+    def test_phrase(self) -> None:
+        """Twisted would say "Unknown Status"."""
+
+        @self.app.route("/odd")
+        def odd(request: IRequest) -> bytes:
+            request.setResponseCode(422)
+            return b""
+
+        transport = self.connect()
+        assert transport is not None
+        transport.protocol.dataReceived(b"GET /odd HTTP/1.1\r\nHost: mx.test\r\n\r\n")
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 422 Unprocessable Content\r\n"))
+
+
 class Echo(Protocol):
     """Speaks something else than HTTP, and keeps what it hears."""
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.iweb import IRequest
 
 from protege_mta.http import reference
 from protege_mta.http.catalogue import ENDPOINTS
 from protege_mta.http.openapi import document, page
-from protege_mta.http.reading import ReadLimits, Refused, typed, value_of
+from protege_mta.http.reading import ReadLimits, Refused, octets_of, typed, value_of
 from protege_mta.message.compose import flaw_of_field
 from protege_mta.message.templates import BadTemplate, template
 
@@ -42,7 +46,7 @@ class ReadingTests(SynchronousTestCase):
         )
 
     def test_not_json(self) -> None:
-        for octets in (b"", b"{", b"\xff", b'{"inner":NaN}', b"[" * 100_000):
+        for octets in (b"", b"{", b"\xff", b'{"inner":NaN}', b"[-1e999]", b"[" * 100_000):
             self.assertEqual(self.refused(octets), (400, ""))
 
     def test_duplicate_members(self) -> None:
@@ -53,6 +57,61 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(value_of(b"[[[1]]]", ReadLimits(depth=3)), [[[1]]])
         with self.assertRaises(Refused):
             value_of(b"[[[1]]]", ReadLimits(depth=2))
+
+    def test_half_a_character(self) -> None:
+        """Wherever it is, in a name too; whole ones are as good in escapes as without."""
+        for text in (rb'{"inner":{"\udfff":1}}', rb'{"inner":"\uD83D"}', rb'["\ude00\ud83d"]'):
+            self.assertEqual(self.refused(text), (422, ""))
+        self.assertEqual(value_of(rb'["\ud83d\uDE00", "\\ud83d"]', ReadLimits()), ["😀", r"\ud83d"])
+
+
+class PackedTests(SynchronousTestCase):
+    """Bodies with a Content-Encoding."""
+
+    def read(self, octets: bytes, encoding: str, most: int = 1000) -> bytes:
+        self.request = Packed(encoding, octets)
+        return octets_of(cast(IRequest, self.request), ReadLimits(body_octets=most))
+
+    def refused(self, octets: bytes, encoding: str, most: int = 1000) -> int:
+        with self.assertRaises(Refused) as told:
+            self.read(octets, encoding, most)
+        status: int = told.exception.flaw.status
+        return status
+
+    def test_unpacked(self) -> None:
+        self.assertEqual(self.read(gzip.compress(b"{}"), "GZIP"), b"{}")
+        self.assertEqual(self.read(zlib.compress(b"{}"), "deflate"), b"{}")
+        self.assertEqual(self.read(b"{}", "identity"), b"{}")
+
+    def test_limit_is_for_what_comes_out(self) -> None:
+        self.assertEqual(len(self.read(gzip.compress(b" " * 1000), "gzip")), 1000)
+        self.assertEqual(self.refused(gzip.compress(b" " * 1001), "gzip"), 413)
+        self.assertEqual(self.refused(gzip.compress(b" " * 10_000_000), "gzip"), 413)
+
+    def test_damaged(self) -> None:
+        whole = gzip.compress(b"{}")
+        for octets in (b"", b"{}", whole[:-1], whole + b"x"):
+            self.assertEqual(self.refused(octets, "gzip"), 400)
+
+    def test_unknown(self) -> None:
+        """The client is told which ones are known."""
+        self.assertEqual(self.refused(b"{}", "br"), 415)
+        self.assertEqual(self.request.told, {b"Accept-Encoding": b"gzip, deflate"})
+
+
+class Packed:
+    """:ivar told: the fields of the answer."""
+
+    def __init__(self, encoding: str, octets: bytes) -> None:
+        self.encoding = encoding.encode("ascii")
+        self.content = BytesIO(octets)
+        self.told: dict[bytes, bytes] = {}
+
+    def getHeader(self, name: bytes) -> bytes:
+        return self.encoding
+
+    def setHeader(self, name: bytes, value: bytes) -> None:
+        self.told[name] = value
 
 
 class FieldTests(SynchronousTestCase):
