@@ -6,6 +6,7 @@ words for "wanted".  Only :class:`ReadableFile` looks at the disk.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -200,8 +201,11 @@ class OneOf:
     def read(self, raw: object, folder: Path) -> str:
         if isinstance(raw, str) and raw in self.later:
             raise Unfit(self.later[raw], is_later=True)
-        if not isinstance(raw, str) or raw not in self.words:
+        if not isinstance(raw, str):
             raise Unfit(self.wanted)
+        if raw not in self.words:
+            close = difflib.get_close_matches(raw, self.words, n=1)
+            raise Unfit(self.wanted, note=f"did you mean {close[0]}?" if close else "")
         return raw
 
 

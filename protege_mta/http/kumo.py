@@ -103,7 +103,12 @@ class KumoRequest(msgspec.Struct):
 
 
 class KumoAnswer(msgspec.Struct):
-    """:ivar message_ids: in the order of the recipients; null for one that failed."""
+    """:ivar success_count: how many will be tried.
+    :ivar fail_count: how many will not, be they refused or suppressed.
+    :ivar failed_recipients: their addresses; why is in ``errors``, in the same order.
+    :ivar message_ids: in the order of the recipients; null for one that was refused.  One that is
+        suppressed has an id, by which its events ``received`` and ``suppressed`` are found.
+    """
 
     success_count: int
     fail_count: int
@@ -122,7 +127,7 @@ ENDPOINTS: Final = (
         request=KumoRequest,
         parameters=(IDEMPOTENCY,),
         answers={200: Answer(summary="What became of each recipient", type=KumoAnswer)},
-        problems=(400, 401, 403, 409, 413, 415, 422, 429, 503),
+        problems=(400, 409, 413, 415, 422),
         scope="send",
         tag="KumoMTA",
     ),
@@ -153,7 +158,7 @@ async def _injected(desk: Desk, request: IRequest, caller: Caller) -> bytes:
         wanted: KumoRequest = typed(value_of(octets, limits), KumoRequest)
         told = await _added(desk, posting, caller, wanted)
         body = msgspec.json.encode(told)
-        if told.success_count:
+        if any(told.message_ids):
             flaw = await posting.store(body.decode("utf-8"))
             if flaw is not None:
                 raise Refused(flaw)
@@ -192,15 +197,20 @@ async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoReque
         except Refused as refused:
             found = refused.flaw
         if isinstance(found, Flaw):
+            told.message_ids.append(None)
+            error = f"{found.member}: {reason(found)}" if found.member else reason(found)
+        else:
+            told.message_ids.append(found.id)
+            (one,) = found.recipients
+            error = ""
+            if one.state == "suppressed":
+                error = f"{pointer('recipients', number, 'email')}: {one.detail}"
+        if error:
             told.fail_count += 1
             told.failed_recipients.append(recipient.email)
-            told.errors.append(
-                f"{found.member}: {reason(found)}" if found.member else reason(found)
-            )
-            told.message_ids.append(None)
+            told.errors.append(error)
         else:
             told.success_count += 1
-            told.message_ids.append(found.id)
     return told
 
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import attrs
 from klein import Klein
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLServerConnectionCreator,
@@ -86,12 +87,38 @@ def new_app() -> Klein:
         code = error.code if isinstance(error, HTTPException) else None
         return answer.problem(request, code or 500)
 
+    @app.handle_errors(*answer.LOCAL_TROUBLE)
+    def in_trouble(request: IRequest, failure: Failure) -> bytes | Deferred[bytes]:
+        error = failure.value
+        _log.error(
+            "a {method} request cannot be answered: {kind}: {error}",
+            method=request.method,
+            kind=type(error).__name__,
+            error=error,
+        )
+        if _has_begun(request):
+            return _hang_up(request)
+        return answer.in_form(request, cast(bytes, request.path), answer.trouble(error))
+
     @app.handle_errors
-    def broken(request: IRequest, failure: Failure) -> bytes:
+    def broken(request: IRequest, failure: Failure) -> bytes | Deferred[bytes]:
         _log.failure("bug in an endpoint: {method}", failure=failure, method=request.method)
-        return answer.problem(request, 500)
+        return _hang_up(request) if _has_begun(request) else answer.problem(request, 500)
 
     return app
+
+
+def _has_begun(request: IRequest) -> bool:
+    return bool(cast(Any, request).startedWriting)
+
+
+def _hang_up(request: IRequest) -> Deferred[bytes]:
+    """Half an answer must not look like a whole one.
+
+    :return: fires never: Klein cancels it once the connection is gone.
+    """
+    cast(Any, request).channel.forceAbortClient()
+    return Deferred()
 
 
 def site(app: Klein, *, clock: IReactorTime, limits: HttpLimits) -> HttpFactory:
@@ -199,14 +226,14 @@ class _Request(Request):
 
     def _refuse(self) -> None:
         """Answer before the body is here, and hang up."""
-        self._answer_early(answer.problem(self, 413))
+        self._answer_early(answer.in_form(self, self.channel._path, answer.TOO_LARGE))
         self.channel.loseConnection()
 
     def _turn_away(self, flaw: Flaw) -> None:
         """Answer before the body is here, and let what the client has sent already go by: to hang
         up at once would take the answer from it (RFC 9112, 9.6)."""
         awaits_word = self.requestHeaders.hasHeader(b"expect")
-        self._answer_early(answer.early(self, self.channel._path, flaw))
+        self._answer_early(answer.in_form(self, self.channel._path, flaw))
         self._lingers = not awaits_word
         if awaits_word:  # and so has sent nothing yet
             self.channel.loseConnection()

@@ -86,7 +86,7 @@ ENDPOINTS: Final = (
         answers={
             202: Answer(summary="Taken over", type=AnyOf((MessageAnswer, BatchAnswer))),
         },
-        problems=(400, 401, 403, 409, 413, 415, 422, 429, 503),
+        problems=(400, 409, 413, 415, 422),
         scope="send",
         tag="Messages",
     ),

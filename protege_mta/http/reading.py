@@ -16,6 +16,7 @@ import msgspec
 from twisted.web.iweb import IRequest
 
 from ..model.caller import Flaw
+from .answer import TOO_LARGE
 
 _T = TypeVar("_T")
 
@@ -48,7 +49,7 @@ def body_of(request: IRequest, limits: ReadLimits) -> bytes:
     content = request.content
     octets = cast(bytes, content.read())
     if len(octets) > limits.body_octets:
-        raise Refused(Flaw(413, "too-large", "the body is larger than this server takes"))
+        raise Refused(TOO_LARGE)
     return octets
 
 

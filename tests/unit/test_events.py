@@ -15,6 +15,7 @@ from zope.interface import provider
 from protege_mta.config.bounce_rules import classifier
 from protege_mta.model.address import NULL, Address
 from protege_mta.model.envelope import Envelope, Message, Origin, Recipient
+from protege_mta.model.event import EVENTS
 from protege_mta.model.hop import Site
 from protege_mta.model.ids import QueueId
 from protege_mta.model.outcome import (
@@ -29,7 +30,7 @@ from protege_mta.model.ports import Events, Peer
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.verdicts import Verdicts
 from protege_mta.observe.events import Event, EventLines
-from protege_mta.observe.metrics import EVENTS, Counts
+from protege_mta.observe.metrics import Counts
 
 NOON = 1_790_000_000.0
 ID = QueueId("01k5vz4m00abcdefgh00000001")
