@@ -29,6 +29,9 @@ _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 _SELECTOR: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\Z", re.IGNORECASE)
 
+_FEW: Final = 5
+"""So many words show by themselves which one was meant."""
+
 
 class Unfit(Exception):
     """A value that a kind does not accept.
@@ -204,7 +207,8 @@ class OneOf:
         if not isinstance(raw, str):
             raise Unfit(self.wanted)
         if raw not in self.words:
-            close = difflib.get_close_matches(raw, self.words, n=1)
+            is_long = len(self.words) > _FEW
+            close = difflib.get_close_matches(raw, self.words, n=1) if is_long else []
             raise Unfit(self.wanted, note=f"did you mean {close[0]}?" if close else "")
         return raw
 

@@ -8,7 +8,6 @@ or ``admin``; and what waits for approval is released by ``admin``, never by the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator, Sequence
-from functools import partial
 from typing import Any, Final, Literal, Protocol
 
 import attrs
@@ -284,21 +283,23 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         following = found[-1].id if len(found) == limit else ""
         return answer.json(request, MessagePage(found, following))
 
-    async def changed(request: IRequest, id: str, action: Action) -> bytes:
-        found = await seen(request, id)
-        if isinstance(found, Flaw):
-            return answer.flaw(request, found)
-        caller, name, whose = found
-        flaw = may_change(caller, whose, action)
-        if flaw is not None:
-            return answer.flaw(request, flaw)
-        was_any = await records.change(name, action)
-        if was_any is None:
-            return answer.flaw(request, _GONE)
-        return answer.json(request, Done(name, was_any))
+    def serve(action: Action) -> None:
+        @app.route(f"/v1/message/<id>/{action}", methods=["POST"])
+        async def change(request: IRequest, id: str) -> bytes:
+            found = await seen(request, id)
+            if isinstance(found, Flaw):
+                return answer.flaw(request, found)
+            caller, name, whose = found
+            flaw = may_change(caller, whose, action)
+            if flaw is not None:
+                return answer.flaw(request, flaw)
+            changed = await records.change(name, action)
+            if changed is None:
+                return answer.flaw(request, _GONE)
+            return answer.json(request, Done(name, changed))
 
     for action in ACTIONS:
-        app.route(f"/v1/message/<id>/{action}", methods=["POST"])(partial(changed, action=action))
+        serve(action)
 
     @app.route("/v1/message/<id>/raw", methods=["GET"])
     async def raw(request: IRequest, id: str) -> bytes:
