@@ -33,6 +33,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..model.caller import Flaw
 from ..model.networks import Network
+from ..model.outcome import TlsFacts
+from ..transport.tls_server import facts
 from . import answer
 from .forwarded import client_of, is_in
 
@@ -195,6 +197,11 @@ class _Request(Request):
         fields = self.requestHeaders.getRawHeaders("x-forwarded-for") or ()
         return client_of(_host(self.channel.getPeer()), fields, self._site.trusted_proxies)
 
+    @property
+    def tls(self) -> TlsFacts | None:
+        """How the client's channel is protected."""
+        return cast(_Counted, self.channel.transport).tls_facts()
+
     def _is_upgrade(self) -> bool:
         wanted = ",".join(self.requestHeaders.getRawHeaders("upgrade") or ())
         is_wanted = any(word.strip().lower() == "websocket" for word in wanted.split(","))
@@ -279,12 +286,21 @@ class _Counted(ProtocolWrapper):
     host = ""
     is_counted = True
     factory: HttpFactory
+    _is_tls = False
+    _tls_facts: TlsFacts | None = None
 
     def makeConnection(self, transport: Any) -> None:
         self.host = _host(transport.getPeer())
         if self.factory.tls is not None:
+            self._is_tls = True
             transport.startTLS(self.factory.tls)
         super().makeConnection(transport)
+
+    def tls_facts(self) -> TlsFacts | None:
+        """What the handshake agreed on, once there was a request; None in the clear."""
+        if self._is_tls and self._tls_facts is None:
+            self._tls_facts = facts(cast(Any, self.transport).getHandle())
+        return self._tls_facts
 
     def leave_http(self, protocol: IProtocol) -> None:
         """Be another protocol's connection from now on."""
