@@ -11,7 +11,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from http import HTTPStatus
 from importlib import resources
 from typing import Any, Final
 
@@ -30,6 +29,20 @@ _REF: Final = "#/components/schemas/{name}"
 _IN_BRACES: Final = re.compile(r"\{([a-z_]+)\}")
 _IVAR: Final = re.compile(r"^\s*:ivar (\w+):\s*(.*?)(?=^\s*:ivar |\Z)", re.MULTILINE | re.DOTALL)
 _ROLE: Final = re.compile(r":\w+:`[~.!]*(?:[\w.]*\.)?(\w+)`")
+
+REFUSALS: Final[Mapping[int, str]] = {
+    400: "The request cannot be read, or makes no sense",
+    401: "No key, or a wrong one",
+    403: "The key may not do this",
+    404: "There is no such thing, or not for this key",
+    409: "The Idempotency-Key is another request's, or that one is being worked on",
+    413: "Too large",
+    415: "The body is of a type that is not taken here",
+    422: "A member is not what it should be; `member` says which",
+    429: "Too often; Retry-After says when to come back",
+    503: "Not just now; Retry-After says when to come back",
+}
+"""What problems are about, by status."""
 
 UNDESCRIBED: Final[Mapping[str, str]] = {
     "/ws": "where agents of a relay server leave HTTP for WebSocket, which OpenAPI has no words for"
@@ -145,7 +158,7 @@ def _operation(endpoint: Endpoint, schemas: Iterator[Json]) -> Json:
         content = {answer.PROBLEM: {"schema": next(schemas)}}
         for status in endpoint.refusals:
             responses[str(status)] = {
-                "description": HTTPStatus(status).phrase,
+                "description": REFUSALS[status],
                 "content": content,
             }
     operation["responses"] = dict(sorted(responses.items()))
@@ -213,6 +226,7 @@ def page(described: Json) -> str:
     return environment.get_template("api.html").render(
         title=described["info"]["title"],
         version=described["info"]["version"],
+        about=described["info"]["description"],
         tags=tags,
         operations=operations,
         schemas={name: (one, list(members(one))) for name, one in sorted(schemas.items())},
