@@ -57,9 +57,13 @@ ENDPOINTS: Final = (
         path="/u/{token}",
         summary="Unsubscribe with one click",
         description="Mail programs post `List-Unsubscribe=One-Click` (RFC 8058); the link alone "
-        "is the permission, and the body is not looked at.",
+        "is the permission, and what the form says does not matter.",
         other_requests=("application/x-www-form-urlencoded", "multipart/form-data"),
-        answers={200: Answer(summary="It is done", media_type=_HTML), 404: _NO_LINK},
+        answers={
+            200: Answer(summary="It is done", media_type=_HTML),
+            400: Answer(summary="The body is no form, though it says so", media_type=""),
+            404: _NO_LINK,
+        },
         problems=(429, 503),
         tag="Links in mail",
     ),

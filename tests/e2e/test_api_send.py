@@ -273,6 +273,44 @@ class KumoTests(ApiTestCase):
         answer = self.post("/api/inject/v1", body | {"content": "Subject: x\n\na\rb"})
         self.assertEqual(answer.json()["fail_count"], 1)
 
+    def test_suppressed(self) -> None:
+        """Counts as failed, for nobody will write there; its message's events say why."""
+        self.service.cli("suppression", "add", "gone@far.test")
+        body = {
+            "envelope_sender": "me@far.test",
+            "content": {"subject": "hi", "text_body": "there"},
+            "recipients": [
+                {"email": "gone@far.test"},
+                {"email": "kept@local.test"},
+                {"email": "no address"},
+            ],
+        }
+        answer = self.post("/api/inject/v1", body)
+        self.assertEqual(answer.status_code, 200, answer.text)
+        told = answer.json()
+        self.assertEqual((told["success_count"], told["fail_count"]), (1, 2))
+        self.assertEqual(told["failed_recipients"], ["gone@far.test", "no address"])
+        self.assertRegex(told["errors"][0], "^/recipients/0/email: .*suppress")
+        self.assertEqual(len(told["errors"]), 2)
+        self.assertEqual([bool(one) for one in told["message_ids"]], [True, True, False])
+        self.service.event("suppressed", message_id=told["message_ids"][0])
+        self.service.event("delivered", message_id=told["message_ids"][1])
+
+    def test_suppressed_alone(self) -> None:
+        """Is told of likewise, and the same request again is answered as at first."""
+        self.service.cli("suppression", "add", "alone@far.test")
+        body = {
+            "envelope_sender": "me@far.test",
+            "content": "Subject: hi\r\n\r\nthere\r\n",
+            "recipients": [{"email": "alone@far.test"}],
+        }
+        told = self.post("/api/inject/v1", body, Idempotency_Key="suppressed").json()
+        self.assertEqual((told["success_count"], told["fail_count"]), (0, 1))
+        self.service.event("suppressed", message_id=told["message_ids"][0])
+        again = self.post("/api/inject/v1", body, Idempotency_Key="suppressed")
+        self.assertEqual(again.headers["Idempotent-Replayed"], "true")
+        self.assertEqual(again.json(), told)
+
 
 class CommandTests(ApiTestCase):
     def run_send(self, *more: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
