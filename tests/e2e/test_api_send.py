@@ -8,14 +8,17 @@ from __future__ import annotations
 import base64
 import email.policy
 import os
+import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from email import message_from_bytes
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 from twisted.trial.unittest import SynchronousTestCase
 
 from .api import ApiTestCase, add_key, ask
@@ -310,6 +313,44 @@ class KumoTests(ApiTestCase):
         again = self.post("/api/inject/v1", body, Idempotency_Key="suppressed")
         self.assertEqual(again.headers["Idempotent-Replayed"], "true")
         self.assertEqual(again.json(), told)
+
+
+class _AnyName(HTTPAdapter):
+    """Trusts a certificate whatever host it names."""
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        super().init_poolmanager(*arguments, **more, assert_hostname=False)
+
+
+class HttpsTests(ApiTestCase):
+    @classmethod
+    def begin(cls, stack: ExitStack) -> None:
+        tables = '[[listener]]\nname = "https"\nkind = "http"\nport = 0\ntls = true\n'
+        cls.service = cls.started(stack, tables)
+        cls.secret = add_key(cls.service)
+
+    def test_events_tell_of_the_channel(self) -> None:
+        """Of what is taken and of what is refused, with several requests on one connection."""
+        certificate = ssl.get_server_certificate(("127.0.0.1", self.service.port("https")))
+        file = self.service.folder / "peer.pem"
+        file.write_text(certificate, "ascii")
+        url = f"https://127.0.0.1:{self.service.port('https')}/v1/message"
+        with requests.Session() as session:
+            session.mount("https://", _AnyName())
+            for secret, status in ((self.secret, 202), (self.secret, 202), ("pmta_x", 401)):
+                answer = session.post(
+                    url,
+                    json=simple("secure@local.test"),
+                    headers={"Authorization": f"Bearer {secret}"},
+                    verify=str(file),
+                    timeout=WAIT_S,
+                )
+                self.assertEqual(answer.status_code, status, answer.text)
+        for event in (
+            self.service.event("received", recipient="secure@local.test"),
+            self.service.event("rejected"),
+        ):
+            self.assertEqual((event["source"], event["tls"]["protocol"]), ("http", "TLSv1.3"))
 
 
 class CommandTests(ApiTestCase):
