@@ -22,7 +22,6 @@ from .http.endpoint import Authenticate
 from .model.webhook import Figures
 from .notifier import Hooks, read_secrets
 from .observe.journal import FileJournal
-from .observe.metrics import EVENTS
 from .observe.segments import SegmentReader, Segments, StoredJournal
 from .state.hooks import HookStore
 from .transport.delegate import MOST_RESTART_S, RESTART_S
@@ -158,13 +157,9 @@ class Webhooks:
 def check(hooks: Hooks) -> None:
     """Whether webhooks can be served.
 
-    :raise ValueError, OSError: a file that one names cannot be used, or there is no such event.
+    :raise ValueError, OSError: a file that one names cannot be used.
     """
     for one in hooks.webhooks:
-        unknown = sorted(set(one.events) - set(EVENTS))
-        if unknown:
-            known = ", ".join(EVENTS)
-            raise ValueError(f"webhook {one.name}: no event is called {unknown[0]}, but {known}")
         read_secrets(one.secret_file)
         if one.ca_file is not None:
             certificates_in(one.ca_file)

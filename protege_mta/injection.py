@@ -28,10 +28,10 @@ from .message import headers, trace
 from .message.loop import HOPS
 from .model.address import Address
 from .model.caller import Caller, Flaw
-from .model.envelope import Envelope, Message, Origin
+from .model.envelope import Message, Origin
 from .model.ids import QueueId
 from .model.outcome import Fate
-from .model.ports import Events, Known, Peer, Permit, Request, Requests, Sending, StateFailed
+from .model.ports import About, Events, Known, Peer, Permit, Request, Requests, Sending, StateFailed
 from .model.reply import TABLE, Reply, name_of
 from .policy.relaying import Relaying
 from .schedule.intake import HEADER_OCTETS, Acceptance, distinct
@@ -253,7 +253,8 @@ class DeskPosting:
         """As :meth:`.http.mailroom.Posting.add`."""
         desk, envelope, content = self._desk, outgoing.envelope, outgoing.content
         head = content[: min(headers.header_end(content[:HEADER_OCTETS]), HEADER_OCTETS)]
-        results, kept = self._judged(envelope, outgoing.tenant)
+        glance = headers.glance(head)
+        results, kept = self._judged(outgoing, glance)
         if not any(kept):
             first = results[0]
             member = outgoing.members[0] if outgoing.members else ""
@@ -284,9 +285,8 @@ class DeskPosting:
         if isinstance(permit, Flaw):
             limited = "rate-limited" if permit.status == 429 else "recipient-not-allowed"
             reply = TABLE.get(permit.kind, TABLE[limited])
-            desk.events.rejected(self._peer, envelope.sender, "", reply)
+            desk.events.rejected(self._peer, envelope.sender, "", reply, _about(outgoing, glance))
             return permit
-        glance = headers.glance(head)
         if glance.received_count >= HOPS:
             permit.release()
             return Flaw(422, "routing-loop", "the message has too many Received fields")
@@ -309,6 +309,7 @@ class DeskPosting:
             campaign=outgoing.campaign,
             hold=permit.hold,
             is_sandbox=self._caller.is_sandbox,
+            tls=self._peer.tls,
         )
         message = Message(
             outgoing.id,
@@ -329,8 +330,11 @@ class DeskPosting:
             ]
         return Accepted(outgoing.id, tuple(results))
 
-    def _judged(self, envelope: Envelope, tenant: str) -> tuple[list[RecipientResult], list[bool]]:
+    def _judged(
+        self, outgoing: Outgoing, glance: headers.Glance
+    ) -> tuple[list[RecipientResult], list[bool]]:
         """What becomes of each recipient, and whether it is one of the message's."""
+        envelope, tenant = outgoing.envelope, outgoing.tenant
         results, kept = [], []
         state: RecipientState = "scheduled" if envelope.hold_until else "queued"
         peer = self._peer
@@ -343,7 +347,8 @@ class DeskPosting:
             if is_kept:
                 results.append(self._kept(recipient.address, tenant, state))
             else:
-                self._desk.events.rejected(peer, envelope.sender, recipient.address, reply)
+                known = _about(outgoing, glance)
+                self._desk.events.rejected(peer, envelope.sender, recipient.address, reply, known)
                 results.append(RecipientResult(recipient.address, "rejected", reply.text))
         return results, kept
 
@@ -398,6 +403,17 @@ class DeskPosting:
         request, self._request = self._request, None
         if request is not None:
             request.release()
+
+
+def _about(outgoing: Outgoing, glance: headers.Glance) -> About:
+    """What is told of a message that is refused."""
+    return About(
+        tenant=outgoing.tenant,
+        campaign=outgoing.campaign,
+        size_octets=len(outgoing.content),
+        header_message_id=glance.message_id,
+        subject=glance.subject,
+    )
 
 
 UNAVAILABLE: Final = Flaw(

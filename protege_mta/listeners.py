@@ -164,12 +164,17 @@ class Listeners:
 
     # --- HTTP ------------------------------------------------------------------------------------
 
-    def serve_http(self, listener: HttpListener) -> IProtocolFactory:
-        """Serves one listener of kind ``http``."""
+    def endpoints(self) -> Klein:
+        """All that is served on a listener of kind ``http``, but for ``/ws``."""
         app = http_listener.new_app()
         http_metrics.add(app, self._metrics)
         http_health.add(app, self._health)
         self._serve(app)
+        return app
+
+    def serve_http(self, listener: HttpListener) -> IProtocolFactory:
+        """Serves one listener of kind ``http``."""
+        app = self.endpoints()
         limits = http_listener.HttpLimits(body_octets=self._settings.api.body_octets)
         factory = http_listener.site(app, clock=self._reactor, limits=limits)
         self.http[listener.name] = factory

@@ -26,7 +26,7 @@ from .http.timeline import (
     Whose,
 )
 from .model.ids import QueueId
-from .model.ports import Content, CursorGone, Damaged, JournalReader, NoSuchMessage, Recovered
+from .model.ports import Content, CursorGone, JournalReader, NoSuchMessage, Recovered
 from .schedule.desk import Chosen, Desk, NotFound
 from .state.log import Logged, LoggedMessage, TransactionLog, Wanted
 
@@ -162,7 +162,7 @@ class MessageLog:
     async def open(self, id: QueueId) -> Content | None:
         try:
             return await self._desk.open(id)
-        except (NotFound, NoSuchMessage, Damaged):
+        except (NotFound, NoSuchMessage):
             return None
 
     async def _queued(self, id: QueueId) -> Recovered | None:

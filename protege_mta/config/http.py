@@ -8,6 +8,7 @@ from typing import Literal
 import attrs
 
 from ..model.address import Address
+from ..model.event import EVENTS
 from .kinds import (
     Flag,
     HttpUrl,
@@ -76,7 +77,10 @@ class Webhook:
     )
     events: tuple[str, ...] = attrs.field(
         default=(),
-        metadata=key(ListOf(Word(), "names of events"), "Which events; all where it is left out."),
+        metadata=key(
+            ListOf(OneOf(EVENTS), "names of events"),
+            "Which events, by their [names](events.md#events); all where it is left out.",
+        ),
     )
     tenant: str = attrs.field(
         default="",

@@ -6,6 +6,7 @@ words for "wanted".  Only :class:`ReadableFile` looks at the disk.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ _HOST_NAME: Final = re.compile(
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 _SELECTOR: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\Z", re.IGNORECASE)
+
+_FEW: Final = 5
+"""So many words show by themselves which one was meant."""
 
 
 class Unfit(Exception):
@@ -200,8 +204,12 @@ class OneOf:
     def read(self, raw: object, folder: Path) -> str:
         if isinstance(raw, str) and raw in self.later:
             raise Unfit(self.later[raw], is_later=True)
-        if not isinstance(raw, str) or raw not in self.words:
+        if not isinstance(raw, str):
             raise Unfit(self.wanted)
+        if raw not in self.words:
+            is_long = len(self.words) > _FEW
+            close = difflib.get_close_matches(raw, self.words, n=1) if is_long else []
+            raise Unfit(self.wanted, note=f"did you mean {close[0]}?" if close else "")
         return raw
 
 

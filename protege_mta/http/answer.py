@@ -5,13 +5,41 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Final
 
+import attrs
 import msgspec
 from twisted.web.iweb import IRequest
 
 from ..model.caller import Flaw
+from ..model.ports import Damaged, SpoolFailed, SpoolFull
 
 CHALLENGE: Final = b'Bearer realm="protege-mta", Basic realm="protege-mta", charset="UTF-8"'
 """What may be said in Authorization (RFC 6750, 3; RFC 7617, 2)."""
+
+
+LOCAL_TROUBLE: Final = (OSError, SpoolFailed, SpoolFull, Damaged)
+"""How ports say that a disk, or a database on it, fails them: :class:`~..model.ports.StateFailed` is
+an ``OSError``."""
+
+TOO_LARGE: Final = Flaw(413, "too-large", "the body is larger than this server takes")
+UNAVAILABLE: Final = Flaw(
+    503,
+    "unavailable",
+    "what this needs cannot be read or written just now",
+    hint="try again later",
+    retry_after_s=10,
+)
+_NO_ROOM: Final = attrs.evolve(UNAVAILABLE, kind="no-room", retry_after_s=60)
+_DAMAGED: Final = Flaw(
+    503,
+    "damaged",
+    "the content of the message is damaged, and was set aside",
+    hint='a person has to see to it, by "protege-mta queue show"',
+    retry_after_s=3600,
+)
+
+
+PROBLEM: Final = "application/problem+json"
+_PROBLEM: Final = PROBLEM.encode("ascii")
 
 
 class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -42,14 +70,14 @@ def problem(request: IRequest, status: int, detail: str = "") -> bytes:
     :param detail: what the client can do about it; constant text, never octets of the request.
     """
     request.setResponseCode(status)
-    request.setHeader(b"Content-Type", b"application/problem+json")
+    request.setHeader(b"Content-Type", _PROBLEM)
     told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     return msgspec.json.encode(told | ({"detail": detail} if detail else {}))
 
 
 def flaw(request: IRequest, why: Flaw) -> bytes:
     """A request that is refused, with the member at fault and what to do about it (RFC 9457)."""
-    request.setHeader(b"Content-Type", b"application/problem+json")
+    request.setHeader(b"Content-Type", _PROBLEM)
     _refuse(request, why)
     return msgspec.json.encode(problem_of(why))
 
@@ -77,8 +105,18 @@ def short(request: IRequest, why: Flaw) -> bytes:
     return msgspec.json.encode({"ok": False, "error": why.detail})
 
 
-def early(request: IRequest, target: bytes, why: Flaw) -> bytes:
-    """A request that is refused before its body is here, in the form that its endpoint has.
+def trouble(error: object) -> Flaw:
+    """One of :data:`LOCAL_TROUBLE` as the client is told of it."""
+    match error:
+        case Damaged():
+            return _DAMAGED
+        case SpoolFull():
+            return _NO_ROOM
+    return UNAVAILABLE
+
+
+def in_form(request: IRequest, target: bytes, why: Flaw) -> bytes:
+    """A request that is refused, in the form that its endpoint has.
 
     :param target: as the client wrote it.
     """

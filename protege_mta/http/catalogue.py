@@ -14,6 +14,7 @@ from . import (
     portal,
     suppressions,
     timeline,
+    unsubscribe,
 )
 from .endpoint import Endpoint
 
@@ -24,6 +25,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *suppressions.ENDPOINTS,
     *portal.ENDPOINTS,
     *kumo.ENDPOINTS,
+    *unsubscribe.ENDPOINTS,
     *health.ENDPOINTS,
     *metrics.ENDPOINTS,
     *openapi.ENDPOINTS,

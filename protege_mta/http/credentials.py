@@ -18,7 +18,8 @@ from twisted.web.iweb import IRequest
 
 from ..model.caller import Caller, Flaw, Scope
 from ..model.networks import Network
-from ..model.ports import Callers, Events, Peer, StateFailed
+from ..model.outcome import TlsFacts
+from ..model.ports import About, Callers, Events, Peer, StateFailed
 from ..model.reply import TABLE
 from .forwarded import is_in
 
@@ -60,10 +61,14 @@ class Tries(Protocol):
     def failed(self, address: str) -> None: ...
 
 
-class _Client(Protocol):
-    """What a request of :mod:`.listener` knows of its client."""
+class Client(Protocol):
+    """What a request of :mod:`.listener` knows of its client.
+
+    :ivar tls: how its channel is protected; None for HTTP in the clear.
+    """
 
     client_address: str
+    tls: TlsFacts | None
     trusted_networks: Sequence[Network]
     requestHeaders: Headers
 
@@ -103,13 +108,13 @@ class Credentials:
 
     async def __call__(self, request: IRequest, scope: Scope, *others: Scope) -> Caller | Flaw:
         """As :data:`~.endpoint.Authenticate`; any of several scopes will do."""
-        client = cast(_Client, request)
+        client = cast(Client, request)
         found = self._found(client, cast(bytes, request.path))
         if isinstance(found, _Password):
             found = await self._logged_in(client, found)
         if isinstance(found, Flaw) or {scope, *others, "admin"} & found.scopes:
             return found
-        return self._told(client, _scope_flaw(scope), "scope-missing", found.identity)
+        return self._told(client, _scope_flaw(scope), "scope-missing", found)
 
     def gate(self, path: bytes, client: object) -> Flaw | None:
         """Why a request need not be read any further than its header.
@@ -119,12 +124,12 @@ class Credentials:
         """
         if not path.startswith(PROTECTED):
             return None
-        found = self._found(cast(_Client, client), path)
+        found = self._found(cast(Client, client), path)
         return found if isinstance(found, Flaw) else None
 
     # --- kinds of credentials --------------------------------------------------------------------
 
-    def _found(self, client: _Client, path: bytes) -> Caller | _Password | Flaw:
+    def _found(self, client: Client, path: bytes) -> Caller | _Password | Flaw:
         fields = client.requestHeaders.getRawHeaders(b"authorization") or []
         if not fields:
             is_near = is_in(client.client_address, client.trusted_networks)
@@ -141,14 +146,14 @@ class Credentials:
                 return _password(rest.strip()) or self._failed(client, _UNREADABLE)
         return self._failed(client, _UNREADABLE)
 
-    def _holder(self, client: _Client, secret: bytes) -> Caller | Flaw:
+    def _holder(self, client: Client, secret: bytes) -> Caller | Flaw:
         try:
             caller = self._callers.bearer(secret.decode("latin-1"))
         except StateFailed:
             return _UNAVAILABLE
         return self._failed(client, _WRONG_KEY) if caller is None else caller
 
-    async def _logged_in(self, client: _Client, given: _Password) -> Caller | Flaw:
+    async def _logged_in(self, client: Client, given: _Password) -> Caller | Flaw:
         """Its waits, locks and events are those of AUTH."""
         found = await self._callers.basic(given.name, given.password, self._peer(client, ""))
         if isinstance(found, Caller):
@@ -159,7 +164,7 @@ class Credentials:
 
     # --- refusals --------------------------------------------------------------------------------
 
-    def _failed(self, client: _Client, flaw: Flaw) -> Flaw:
+    def _failed(self, client: Client, flaw: Flaw) -> Flaw:
         """Whoever has to wait is not told of again: a broken client would fill the journal."""
         tries = self._empty_hands if flaw is _NO_KEY else self._tries
         wait_s = tries.wait_s(client.client_address)
@@ -174,14 +179,29 @@ class Credentials:
                 retry_after_s=math.ceil(wait_s),
             )
         tries.failed(client.client_address)
-        return self._told(client, flaw, "key-required" if flaw is _NO_KEY else "key-refused", "")
+        return self._told(client, flaw, "key-required" if flaw is _NO_KEY else "key-refused", None)
 
-    def _told(self, client: _Client, flaw: Flaw, reply: str, identity: str) -> Flaw:
-        self._events.rejected(self._peer(client, identity), None, "", TABLE[reply])
+    def _told(self, client: Client, flaw: Flaw, reply: str, caller: Caller | None) -> Flaw:
+        identity, tenant = (caller.identity, caller.tenant) if caller is not None else ("", "")
+        peer = self._peer(client, identity)
+        self._events.rejected(peer, None, "", TABLE[reply], About(tenant=tenant))
         return flaw
 
-    def _peer(self, client: _Client, identity: str) -> Peer:
-        return Peer(client.client_address, 0, LISTENER, self._new_session_id(), identity=identity)
+    def _peer(self, client: Client, identity: str) -> Peer:
+        return peer_of(client, self._new_session_id(), identity)
+
+
+def peer_of(client: Client, session_id: str, identity: str) -> Peer:
+    """A client as the house knows peers.
+
+    :param identity: empty where nobody has said who it is.
+    """
+    return Peer(
+        *(client.client_address, 0, LISTENER, session_id),
+        tls=client.tls,
+        identity=identity,
+        source="http",
+    )
 
 
 def _scope_flaw(scope: Scope) -> Flaw:

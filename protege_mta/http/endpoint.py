@@ -6,7 +6,7 @@ Each module of endpoints has ``ENDPOINTS``, a tuple of :class:`Endpoint`, beside
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 from twisted.web.iweb import IRequest
@@ -18,6 +18,11 @@ Authenticate = Callable[[IRequest, Scope], Awaitable[Caller | Flaw]]
 
 It reads the header only, so that nobody is let to send a body for nothing.
 """
+
+
+SCOPED: Final = (401, 403, 429, 503)
+"""What whoever needs a key may be told: it has none or a wrong one, or one for something else, or has
+tried too often; or it, or what is asked for, cannot be looked at now."""
 
 
 class AnyOf(tuple[Any, ...]):
@@ -44,11 +49,13 @@ class Answer:
 
     :ivar type: of the body, likewise; None for a body that is no JSON, or none.
     :ivar media_type: of the body; empty for no body.
+    :ivar others: media types that it may have too, where the client asks for them.
     """
 
     summary: str
     type: Any = None
     media_type: str = "application/json"
+    others: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -59,9 +66,12 @@ class Endpoint:
     :ivar summary: one line, without a full stop.
     :ivar description: more about it, in CommonMark; empty if the line says all.
     :ivar request: the type of the body, as msgspec reads annotations, or :class:`AnyOf`; None for
-        no body.
+        no body of JSON.
+    :ivar other_requests: media types that the body may have too; where there is no ``request``, it
+        may be left out.
     :ivar answers: by status.
-    :ivar problems: the statuses that come as ``application/problem+json`` (RFC 9457).
+    :ivar problems: the statuses that come as ``application/problem+json`` (RFC 9457), besides those
+        that ``scope`` brings.
     :ivar scope: what the caller's key has to be for; None for an endpoint that is open to everybody.
     :ivar tag: the family, by which the page is divided.
     """
@@ -71,8 +81,15 @@ class Endpoint:
     summary: str
     description: str = ""
     request: Any = None
+    other_requests: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     answers: Mapping[int, Answer]
     problems: tuple[int, ...] = ()
     scope: Scope | None = None
     tag: str = ""
+
+    @property
+    def refusals(self) -> tuple[int, ...]:
+        """All statuses that come as problems."""
+        of_scope = SCOPED if self.scope is not None else ()
+        return tuple(sorted({*self.problems, *of_scope} - self.answers.keys()))

@@ -16,11 +16,11 @@ from twisted.web.iweb import IRequest
 from zope.interface import implementer
 
 from ..model.caller import Caller, Flaw
+from ..model.event import EVENTS
 from ..model.ports import CursorGone, JournalReader
 from ..observe.events import Event
-from ..observe.metrics import EVENTS
 from . import answer
-from .answer import Problem
+from .answer import PROBLEM, Problem
 from .endpoint import Answer, Authenticate, Endpoint, Parameter
 
 MOST: Final = 1000
@@ -59,6 +59,10 @@ class Gone(Problem, kw_only=True):
     oldest: str
 
 
+_CURSOR_GONE: Final = Answer(
+    summary="What is behind the cursor is no longer kept", type=Gone, media_type=PROBLEM
+)
+
 _FILTERS: Final = (
     Parameter(name="event", summary="Only these events; several with commas between them"),
     Parameter(name="recipient", summary="Only those about this address"),
@@ -80,8 +84,8 @@ ENDPOINTS: Final = (
             Parameter(name="limit", summary=f"Most events, up to {MOST}", type=int),
             *_FILTERS,
         ),
-        answers={200: Answer(summary="Events", type=EventPage)},
-        problems=(400, 401, 403, 410, 503),
+        answers={200: Answer(summary="Events", type=EventPage), 410: _CURSOR_GONE},
+        problems=(400,),
         scope="read",
         tag="Events",
     ),
@@ -98,8 +102,11 @@ ENDPOINTS: Final = (
             ),
             *_FILTERS,
         ),
-        answers={200: Answer(summary="Events without end", media_type="text/event-stream")},
-        problems=(400, 401, 403, 410, 503),
+        answers={
+            200: Answer(summary="Events without end", media_type="text/event-stream"),
+            410: _CURSOR_GONE,
+        },
+        problems=(400,),
         scope="read",
         tag="Events",
     ),
@@ -334,7 +341,7 @@ class _Stream:
 
 def _gone(request: IRequest, gone: CursorGone) -> bytes:
     request.setResponseCode(410)
-    request.setHeader(b"Content-Type", b"application/problem+json")
+    request.setHeader(b"Content-Type", PROBLEM.encode("ascii"))
     return msgspec.json.encode(
         Gone(
             type="urn:protege-mta:problem:cursor-gone",

@@ -127,8 +127,11 @@ class KumoRequest(msgspec.Struct):
 
 
 class KumoAnswer(msgspec.Struct):
-    """:ivar success_count: 0 with ``deferred_generation``, whatever was taken.
-    :ivar message_ids: in the order of the recipients; null for one that failed.
+    """:ivar success_count: how many will be tried; 0 with ``deferred_generation``, whatever was taken.
+    :ivar fail_count: how many will not, be they refused or suppressed.
+    :ivar failed_recipients: their addresses; why is in ``errors``, in the same order.
+    :ivar message_ids: in the order of the recipients; null for one that was refused.  One that is
+        suppressed has an id, by which its events ``received`` and ``suppressed`` are found.
     """
 
     success_count: int
@@ -148,7 +151,7 @@ ENDPOINTS: Final = (
         request=KumoRequest,
         parameters=(IDEMPOTENCY,),
         answers={200: Answer(summary="What became of each recipient", type=KumoAnswer)},
-        problems=(400, 401, 403, 409, 413, 415, 422, 429, 503),
+        problems=(400, 409, 413, 415, 422),
         scope="send",
         tag="KumoMTA",
     ),
@@ -221,15 +224,20 @@ async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoReque
         if isinstance(found, Flaw):
             if found.kind in _OF_THE_REQUEST and not any(told.message_ids):
                 raise Refused(found)
+            told.message_ids.append(None)
+            error = f"{found.member}: {reason(found)}" if found.member else reason(found)
+        else:
+            told.message_ids.append(found.id)
+            (one,) = found.recipients
+            error = ""
+            if one.state == "suppressed":
+                error = f"{pointer('recipients', number, 'email')}: {one.detail}"
+        if error:
             told.fail_count += 1
             told.failed_recipients.append(recipient.email)
-            told.errors.append(
-                f"{found.member}: {reason(found)}" if found.member else reason(found)
-            )
-            told.message_ids.append(None)
+            told.errors.append(error)
         else:
             told.success_count += 1
-            told.message_ids.append(found.id)
     if wanted.deferred_generation:
         told.success_count = 0
     return told

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import attrs
 from klein import Klein
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLServerConnectionCreator,
@@ -32,6 +33,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ..model.caller import Flaw
 from ..model.networks import Network
+from ..model.outcome import TlsFacts
+from ..transport.tls_server import facts
 from . import answer
 from .forwarded import client_of, is_in
 
@@ -93,12 +96,38 @@ def new_app() -> Klein:
         code = error.code if isinstance(error, HTTPException) else None
         return answer.problem(request, code or 500)
 
+    @app.handle_errors(*answer.LOCAL_TROUBLE)
+    def in_trouble(request: IRequest, failure: Failure) -> bytes | Deferred[bytes]:
+        error = failure.value
+        _log.error(
+            "a {method} request cannot be answered: {kind}: {error}",
+            method=request.method,
+            kind=type(error).__name__,
+            error=error,
+        )
+        if _has_begun(request):
+            return _hang_up(request)
+        return answer.in_form(request, cast(bytes, request.path), answer.trouble(error))
+
     @app.handle_errors
-    def broken(request: IRequest, failure: Failure) -> bytes:
+    def broken(request: IRequest, failure: Failure) -> bytes | Deferred[bytes]:
         _log.failure("bug in an endpoint: {method}", failure=failure, method=request.method)
-        return answer.problem(request, 500)
+        return _hang_up(request) if _has_begun(request) else answer.problem(request, 500)
 
     return app
+
+
+def _has_begun(request: IRequest) -> bool:
+    return bool(cast(Any, request).startedWriting)
+
+
+def _hang_up(request: IRequest) -> Deferred[bytes]:
+    """Half an answer must not look like a whole one.
+
+    :return: fires never: Klein cancels it once the connection is gone.
+    """
+    cast(Any, request).channel.forceAbortClient()
+    return Deferred()
 
 
 def site(app: Klein, *, clock: IReactorTime, limits: HttpLimits) -> HttpFactory:
@@ -190,6 +219,11 @@ class _Request(Request):
         fields = self.requestHeaders.getRawHeaders("x-forwarded-for") or ()
         return client_of(_host(self.channel.getPeer()), fields, self._site.trusted_proxies)
 
+    @property
+    def tls(self) -> TlsFacts | None:
+        """How the client's channel is protected."""
+        return cast(_Counted, self.channel.transport).tls_facts()
+
     def _is_upgrade(self) -> bool:
         wanted = ",".join(self.requestHeaders.getRawHeaders("upgrade") or ())
         is_wanted = any(word.strip().lower() == "websocket" for word in wanted.split(","))
@@ -223,14 +257,14 @@ class _Request(Request):
 
     def _refuse(self) -> None:
         """Answer before the body is here, and hang up."""
-        self._answer_early(answer.problem(self, 413))
+        self._answer_early(answer.in_form(self, self.channel._path, answer.TOO_LARGE))
         self.channel.loseConnection()
 
     def _turn_away(self, flaw: Flaw) -> None:
         """Answer before the body is here, and let what the client has sent already go by: to hang
         up at once would take the answer from it (RFC 9112, 9.6)."""
         awaits_word = self.requestHeaders.hasHeader(b"expect")
-        self._answer_early(answer.early(self, self.channel._path, flaw))
+        self._answer_early(answer.in_form(self, self.channel._path, flaw))
         self._lingers = not awaits_word
         if awaits_word:  # and so has sent nothing yet
             self.channel.loseConnection()
@@ -279,10 +313,13 @@ class _Counted(ProtocolWrapper):
     factory: HttpFactory
     _since: float | None = None  # when what has come since the last answer began to
     _octets = 0
+    _is_tls = False
+    _tls_facts: TlsFacts | None = None
 
     def makeConnection(self, transport: Any) -> None:
         self.host = _host(transport.getPeer())
         if self.factory.tls is not None:
+            self._is_tls = True
             transport.startTLS(self.factory.tls)
         super().makeConnection(transport)
 
@@ -304,6 +341,12 @@ class _Counted(ProtocolWrapper):
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self._since = None
         super().writeSequence(data)
+
+    def tls_facts(self) -> TlsFacts | None:
+        """What the handshake agreed on, once there was a request; None in the clear."""
+        if self._is_tls and self._tls_facts is None:
+            self._tls_facts = facts(cast(Any, self.transport).getHandle())
+        return self._tls_facts
 
     def leave_http(self, protocol: IProtocol) -> None:
         """Be another protocol's connection from now on."""

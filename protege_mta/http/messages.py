@@ -16,7 +16,7 @@ from twisted.web.iweb import IRequest
 from ..model.caller import Caller, Flaw
 from ..model.ports import Peer
 from . import answer
-from .credentials import LISTENER
+from .credentials import Client, peer_of
 from .endpoint import Answer, AnyOf, Authenticate, Endpoint, Parameter
 from .mailroom import Accepted, Mailroom, Outgoing, Posting, RecipientResult, RecipientState, Replay
 from .reading import ReadLimits, Refused, body_of, pointer, typed, value_of
@@ -86,7 +86,7 @@ ENDPOINTS: Final = (
         answers={
             202: Answer(summary="Taken over", type=AnyOf((MessageAnswer, BatchAnswer))),
         },
-        problems=(400, 401, 403, 409, 413, 415, 422, 429, 503),
+        problems=(400, 409, 413, 415, 422),
         scope="send",
         tag="Messages",
     ),
@@ -111,8 +111,8 @@ class Desk:
 
     def peer(self, request: IRequest, caller: Caller) -> Peer:
         """Who asks, as the house knows peers."""
-        address: str = cast(Any, request).client_address
-        return Peer(address, 0, LISTENER, self.new_session_id(), identity=caller.identity)
+        client = cast(Client, request)
+        return peer_of(client, self.new_session_id(), caller.identity)
 
     def begin(self, request: IRequest, caller: Caller, octets: bytes) -> Posting | Replay:
         """Open the way for what a request brings.  :raise Refused:"""

@@ -30,7 +30,24 @@ _IN_BRACES: Final = re.compile(r"\{([a-z_]+)\}")
 _IVAR: Final = re.compile(r"^\s*:ivar (\w+):\s*(.*?)(?=^\s*:ivar |\Z)", re.MULTILINE | re.DOTALL)
 _ROLE: Final = re.compile(r":\w+:`[~.!]*(?:[\w.]*\.)?(\w+)`")
 
-PROBLEM: Final = "application/problem+json"
+REFUSALS: Final[Mapping[int, str]] = {
+    400: "The request cannot be read, or makes no sense",
+    401: "No key, or a wrong one",
+    403: "The key may not do this",
+    404: "There is no such thing, or not for this key",
+    409: "The Idempotency-Key is another request's, or that one is being worked on",
+    413: "Too large",
+    415: "The body is of a type that is not taken here",
+    422: "A member is not what it should be; `member` says which",
+    429: "Too often; Retry-After says when to come back",
+    503: "Not just now; Retry-After says when to come back",
+}
+"""What problems are about, by status."""
+
+UNDESCRIBED: Final[Mapping[str, str]] = {
+    "/ws": "where agents of a relay server leave HTTP for WebSocket, which OpenAPI has no words for"
+}
+"""What is served on ``http`` listeners besides, and why it is not in the document."""
 
 ENDPOINTS: Final = (
     Endpoint(
@@ -63,7 +80,14 @@ def document(endpoints: Sequence[Endpoint], *, version: str, server: str = "") -
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "protege-mta", "version": version, "license": {"name": "MIT"}},
+        "info": {
+            "title": "protege-mta",
+            "version": version,
+            "license": {"name": "MIT"},
+            "description": "Not described here: "
+            + "; ".join(f"`{path}`, {why}" for path, why in UNDESCRIBED.items())
+            + ".",
+        },
         "servers": [{"url": server or "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(one.tag for one in endpoints)],
         "paths": paths,
@@ -86,7 +110,7 @@ def _types(endpoints: Sequence[Endpoint]) -> Iterator[Any]:
                 yield from type
             elif type is not None:
                 yield type
-        if endpoint.problems:
+        if endpoint.refusals:
             yield answer.Problem
 
 
@@ -114,22 +138,29 @@ def _operation(endpoint: Endpoint, schemas: Iterator[Json]) -> Json:
         operation["description"] = endpoint.description
     if parameters:
         operation["parameters"] = parameters
+    bodies = {kind: {"schema": {"type": "string"}} for kind in endpoint.other_requests}
     if endpoint.request is not None:
-        body = {"application/json": {"schema": _schema(endpoint.request, schemas)}}
-        operation["requestBody"] = {"required": True, "content": body}
+        bodies = {"application/json": {"schema": _schema(endpoint.request, schemas)}, **bodies}
+    if bodies:
+        operation["requestBody"] = {"required": endpoint.request is not None, "content": bodies}
     responses: dict[str, Json] = {}
     for status, one in endpoint.answers.items():
-        responses[str(status)] = {"description": one.summary}
+        content: Json = {}
         if one.type is not None:
-            content = {one.media_type: {"schema": _schema(one.type, schemas)}}
-            responses[str(status)]["content"] = content
+            content[one.media_type] = {"schema": _schema(one.type, schemas)}
         elif one.media_type and one.media_type != "application/json":
-            responses[str(status)]["content"] = {one.media_type: {"schema": {"type": "string"}}}
-    if endpoint.problems:
-        schema = next(schemas)
-        for status in endpoint.problems:
-            told = responses.setdefault(str(status), {"description": "Refused"})
-            told.setdefault("content", {})[PROBLEM] = {"schema": schema}
+            content[one.media_type] = {"schema": {"type": "string"}}
+        content |= {kind: {"schema": {"type": "string"}} for kind in one.others}
+        responses[str(status)] = {"description": one.summary}
+        if content:
+            responses[str(status)]["content"] = content
+    if endpoint.refusals:
+        content = {answer.PROBLEM: {"schema": next(schemas)}}
+        for status in endpoint.refusals:
+            responses[str(status)] = {
+                "description": REFUSALS[status],
+                "content": content,
+            }
     operation["responses"] = dict(sorted(responses.items()))
     if endpoint.scope is not None:
         operation["security"] = [{"key": []}, {"account": []}]
@@ -195,6 +226,7 @@ def page(described: Json) -> str:
     return environment.get_template("api.html").render(
         title=described["info"]["title"],
         version=described["info"]["version"],
+        about=described["info"]["description"],
         tags=tags,
         operations=operations,
         schemas={name: (one, list(members(one))) for name, one in sorted(schemas.items())},

@@ -198,8 +198,9 @@ async def _sent(desk: Desk, portal: Portal, request: IRequest, caller: Caller) -
             raise Refused(_FAILED)
         if _waits(request, caller, found):
             told = desk.mailroom.outcome(found.id)
-        if await posting.store(_SENT) is not None:
-            raise Refused(_FAILED)
+        flaw = await posting.store(_SENT)
+        if flaw is not None:
+            raise Refused(flaw if flaw.status == 503 else _FAILED)
         if told is not None:
             told.addTimeout(WAIT_S, portal.clock, lambda *_: False)
             waiting, told = told, None

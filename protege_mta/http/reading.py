@@ -18,6 +18,7 @@ import msgspec
 from twisted.web.iweb import IRequest
 
 from ..model.caller import Flaw
+from .answer import TOO_LARGE
 
 _T = TypeVar("_T")
 
@@ -68,7 +69,7 @@ def octets_of(request: IRequest, limits: ReadLimits) -> bytes:
             )
         )
     if len(octets) > limits.body_octets:
-        raise Refused(Flaw(413, "too-large", "the body is larger than this server takes"))
+        raise Refused(TOO_LARGE)
     return octets
 
 

@@ -6,7 +6,7 @@ import base64
 import binascii
 import codecs
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
@@ -14,13 +14,11 @@ from urllib.parse import parse_qsl
 import msgspec
 from klein import Klein
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPullProducer
 from twisted.web.iweb import IRequest
-from zope.interface import implementer
 
 from ..model.caller import Caller, Flaw
 from ..model.domain import ascii_domain
-from ..model.ports import StateFailed, Suppressed
+from ..model.ports import Suppressed
 from ..model.suppression import REASONS, Chosen, Place, normalised, place_of
 from ..model.suppression_file import (
     BadEntry,
@@ -31,7 +29,7 @@ from ..model.suppression_file import (
     read,
     write,
 )
-from . import answer
+from . import answer, pieces
 from .endpoint import Answer, Authenticate, Endpoint, Parameter
 from .reading import ReadLimits, Refused, body_of, value_of
 
@@ -129,8 +127,14 @@ ENDPOINTS: Final = (
             Parameter(name="after", summary="The cursor `next` of the page before"),
             Parameter(name="limit", summary=f"How many, {MOST} at most", type=int),
         ),
-        answers={200: Answer(summary="A page of the list", type=Page)},
-        problems=(400, 401, 403, 503),
+        answers={
+            200: Answer(
+                summary="A page of the list, or all of it",
+                type=Page,
+                others=("application/x-ndjson", "text/csv; charset=utf-8"),
+            )
+        },
+        problems=(400,),
         scope="read",
         tag="Suppressions",
     ),
@@ -141,11 +145,12 @@ ENDPOINTS: Final = (
         description=f"One as JSON; up to {LINES} as `application/x-ndjson` or `text/csv`. What is "
         "there already, of the same address, tenant and reason, is replaced.",
         request=NewSuppression,
+        other_requests=("application/x-ndjson", "text/csv"),
         answers={
             200: Answer(summary="What became of an import", type=Imported),
             201: Answer(summary="The entry", type=Suppression),
         },
-        problems=(400, 401, 403, 413, 415, 422, 503),
+        problems=(400, 413, 415, 422),
         scope="send",
         tag="Suppressions",
     ),
@@ -155,7 +160,7 @@ ENDPOINTS: Final = (
         summary="Write to an address again",
         parameters=_WHICH,
         answers={200: Answer(summary="How many entries there were", type=Removed)},
-        problems=(400, 401, 403, 503),
+        problems=(400,),
         scope="send",
         tag="Suppressions",
     ),
@@ -195,13 +200,14 @@ def add(
             chosen = _chosen(asked, caller, is_change=False)
             form = _FORMS.get(_media_type(request.getHeader("Accept")))
             if form is not None:
-                return await _Export(request, entries, chosen, form).start()
+                kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"
+                headers = {b"Content-Type": kind.encode("ascii")}
+                await pieces.send(request, headers, _export(entries, chosen, form))
+                return b""
             most = _limit(asked.get("limit", "100"))
             found = entries.page(chosen, _place(asked.get("after", "")), most + 1)
         except Refused as refused:
             return answer.flaw(request, refused.flaw)
-        except StateFailed:
-            return answer.flaw(request, _UNAVAILABLE)
         is_more = len(found) > most
         page = Page(
             [Suppression(**members_of(one)) for one in found[:most]],
@@ -227,8 +233,6 @@ def add(
             await entries.add_all([entry])
         except Refused as refused:
             return answer.flaw(request, refused.flaw)
-        except StateFailed:
-            return answer.flaw(request, _UNAVAILABLE)
         return answer.json(request, Suppression(**members_of(entry)), 201)
 
     @app.route("/v1/suppressions", methods=["DELETE"])
@@ -246,8 +250,6 @@ def add(
             count = await entries.remove(chosen)
         except Refused as refused:
             return answer.flaw(request, refused.flaw)
-        except StateFailed:
-            return answer.flaw(request, _UNAVAILABLE)
         return answer.json(request, Removed(count))
 
     async def _imported(request: IRequest, form: Form, tenant: str | None) -> Imported:
@@ -283,51 +285,16 @@ def add(
             raise Refused(Flaw(422, "invalid", str(error), member)) from None
 
 
-_UNAVAILABLE: Final = Flaw(
-    503, "unavailable", "the list cannot be read or written now", hint="try again later"
-)
-
-
-@implementer(IPullProducer)
-class _Export:
-    """All of the list, a page whenever the client has taken the one before."""
-
-    def __init__(self, request: IRequest, entries: List, chosen: Chosen, form: Form) -> None:
-        self._request: Any = request
-        self._entries = entries
-        self._chosen = chosen
-        self._form = form
-        self._after: Place | None = None
-        self._is_first = True
-        self._done: Deferred[bytes] = Deferred()
-
-    def start(self) -> Deferred[bytes]:
-        """Resolves with nothing once all is written, or the client has gone."""
-        kind = "text/csv; charset=utf-8" if self._form == "csv" else "application/x-ndjson"
-        self._request.setHeader(b"Content-Type", kind.encode("ascii"))
-        self._request.registerProducer(self, False)
-        return self._done
-
-    def resumeProducing(self) -> None:
-        try:
-            found = self._entries.page(self._chosen, self._after, _AT_ONCE)
-        except StateFailed:
-            self._request.transport.loseConnection()  # half an answer must not look whole
-            return
-        text = write(found, self._form, is_first=self._is_first)
-        self._is_first = False
-        if found:
-            self._after = place_of(found[-1])
+def _export(entries: List, chosen: Chosen, form: Form) -> Iterator[bytes]:
+    """All of the list, read a page at a time."""
+    after: Place | None = None
+    is_first = True
+    while True:
+        found = entries.page(chosen, after, _AT_ONCE)
+        yield write(found, form, is_first=is_first).encode("utf-8", "replace")
         if len(found) < _AT_ONCE:
-            self._request.unregisterProducer()
-            self._done.callback(text.encode("utf-8", "replace"))
-        else:
-            self._request.write(text.encode("utf-8", "replace"))
-
-    def stopProducing(self) -> None:
-        """The client has gone."""
-        if not self._done.called:
-            self._done.callback(b"")
+            return
+        is_first, after = False, place_of(found[-1])
 
 
 # --- questions -----------------------------------------------------------------------------------

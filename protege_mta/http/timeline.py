@@ -14,9 +14,7 @@ import attrs
 import msgspec
 from klein import Klein
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPullProducer
 from twisted.web.iweb import IRequest
-from zope.interface import implementer
 
 from ..message.parts import attachments, body_of, read_parts
 from ..model import ids
@@ -24,7 +22,7 @@ from ..model.caller import Caller, Flaw, Scope
 from ..model.ids import QueueId
 from ..model.ports import Content
 from ..observe.events import Event
-from . import answer
+from . import answer, pieces
 from .endpoint import Answer, Endpoint, Parameter
 
 MOST: Final = 1000
@@ -134,12 +132,12 @@ class Records(Protocol):
         """Whether there was anything to do; None where it is not in the queue."""
 
     def open(self, id: QueueId) -> Awaitable[Content | None]:
-        """Its octets, to be closed; None where it is not in the queue."""
+        """Its octets, to be closed; None where it is not in the queue.  :raise Damaged:"""
 
     def in_thread(self, work: Any) -> Deferred[Any]: ...
 
 
-_ID: Final = {"problems": (401, 403, 404, 503), "tag": "Messages"}
+_ID: Final = {"problems": (404,), "tag": "Messages"}
 
 ENDPOINTS: Final = (
     Endpoint(
@@ -166,7 +164,7 @@ ENDPOINTS: Final = (
             Parameter(name="limit", summary=f"Most messages, up to {MOST}", type=int),
         ),
         answers={200: Answer(summary="Messages", type=MessagePage)},
-        problems=(400, 401, 403, 503),
+        problems=(400,),
         scope="send",
         tag="Messages",
     ),
@@ -285,22 +283,23 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         following = found[-1].id if len(found) == limit else ""
         return answer.json(request, MessagePage(found, following))
 
-    @app.route("/v1/message/<id>/<action>", methods=["POST"])
-    async def change(request: IRequest, id: str, action: str) -> bytes:
-        found = await seen(request, id)
-        if isinstance(found, Flaw):
-            return answer.flaw(request, found)
-        caller, name, whose = found
-        wanted = next((one for one in ACTIONS if one == action), None)
-        if wanted is None:
-            return answer.problem(request, 404)
-        flaw = may_change(caller, whose, wanted)
-        if flaw is not None:
-            return answer.flaw(request, flaw)
-        changed = await records.change(name, wanted)
-        if changed is None:
-            return answer.flaw(request, _GONE)
-        return answer.json(request, Done(name, changed))
+    def serve(action: Action) -> None:
+        @app.route(f"/v1/message/<id>/{action}", methods=["POST"])
+        async def change(request: IRequest, id: str) -> bytes:
+            found = await seen(request, id)
+            if isinstance(found, Flaw):
+                return answer.flaw(request, found)
+            caller, name, whose = found
+            flaw = may_change(caller, whose, action)
+            if flaw is not None:
+                return answer.flaw(request, flaw)
+            changed = await records.change(name, action)
+            if changed is None:
+                return answer.flaw(request, _GONE)
+            return answer.json(request, Done(name, changed))
+
+    for action in ACTIONS:
+        serve(action)
 
     @app.route("/v1/message/<id>/raw", methods=["GET"])
     async def raw(request: IRequest, id: str) -> bytes:
@@ -308,10 +307,12 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         content = None if isinstance(found, Flaw) else await records.open(found[1])
         if content is None:
             return answer.flaw(request, found if isinstance(found, Flaw) else _GONE)
+        headers = {
+            b"Content-Type": b"message/rfc822",
+            b"Content-Length": b"%d" % content.size_octets,
+        }
         try:
-            request.setHeader(b"Content-Type", b"message/rfc822")
-            request.setHeader(b"Content-Length", b"%d" % content.size_octets)
-            await _Sender(request, _all_of(content)).done
+            await pieces.send(request, headers, _all_of(content))
         finally:
             content.close()
         return b""
@@ -327,9 +328,11 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
             if not n.isdecimal() or len(n) > 4 or int(n) >= len(parts):
                 return answer.problem(request, 404)
             # Never as what a stranger says that it is: a browser would believe it.
-            request.setHeader(b"Content-Type", b"application/octet-stream")
-            request.setHeader(b"Content-Disposition", b"attachment")
-            await _Sender(request, body_of(content, parts[int(n)])).done
+            headers = {
+                b"Content-Type": b"application/octet-stream",
+                b"Content-Disposition": b"attachment",
+            }
+            await pieces.send(request, headers, body_of(content, parts[int(n)]))
         finally:
             content.close()
         return b""
@@ -377,35 +380,3 @@ def _value(request: IRequest, name: bytes) -> str | None:
 def _all_of(content: Content) -> Iterator[bytes]:
     for offset in range(0, content.size_octets, 65_536):
         yield content.read(offset, 65_536)
-
-
-@implementer(IPullProducer)
-class _Sender:
-    """Writes pieces as fast as the client takes them.
-
-    :ivar done: resolves at the end, or when the client is gone.
-    """
-
-    def __init__(self, request: Any, pieces: Iterator[bytes]) -> None:
-        self.done: Deferred[None] = Deferred()
-        self._request = request
-        self._pieces = pieces
-        request.notifyFinish().addBoth(self._gone)
-        request.registerProducer(self, False)
-
-    def resumeProducing(self) -> None:
-        if self.done.called:
-            return
-        piece = next(self._pieces, None)
-        if piece is None:
-            self._request.unregisterProducer()
-            self.done.callback(None)
-            return
-        self._request.write(piece)
-
-    def stopProducing(self) -> None:
-        self._gone(None)
-
-    def _gone(self, _: object) -> None:
-        if not self.done.called:
-            self.done.callback(None)

@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 
 from ..model.caller import Flaw
-from ..model.ports import StateFailed
 from ..model.return_path import Subscription
 from . import answer
+from .endpoint import Answer, Endpoint
 
 _PAGE: Final = """\
 <!DOCTYPE html>
@@ -36,6 +36,38 @@ _PAGE: Final = """\
 </html>
 """
 _POLICY: Final = b"default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+_TOO_OFTEN: Final = Flaw(429, "too-often", "too many requests, try later", retry_after_s=60)
+
+_HTML: Final = "text/html; charset=utf-8"
+_NO_LINK: Final = Answer(summary="The link does not work", media_type=_HTML)
+
+ENDPOINTS: Final = (
+    Endpoint(
+        method="GET",
+        path="/u/{token}",
+        summary="Ask a person who follows a link to unsubscribe whether it was meant",
+        description="The links of `List-Unsubscribe` lead here; nothing changes before the POST.",
+        answers={200: Answer(summary="A page with a button", media_type=_HTML), 404: _NO_LINK},
+        problems=(429,),
+        tag="Links in mail",
+    ),
+    Endpoint(
+        method="POST",
+        path="/u/{token}",
+        summary="Unsubscribe with one click",
+        description="Mail programs post `List-Unsubscribe=One-Click` (RFC 8058); the link alone "
+        "is the permission, and what the form says does not matter.",
+        other_requests=("application/x-www-form-urlencoded", "multipart/form-data"),
+        answers={
+            200: Answer(summary="It is done", media_type=_HTML),
+            400: Answer(summary="The body is no form, though it says so", media_type=""),
+            404: _NO_LINK,
+        },
+        problems=(429, 503),
+        tag="Links in mail",
+    ),
+)
 
 
 def add(
@@ -55,8 +87,7 @@ def add(
     def refused(request: IRequest, token: str) -> bytes | Subscription:
         address: str = getattr(request, "client_address", "")
         if not may(address):
-            request.setHeader(b"Retry-After", b"60")
-            return answer.flaw(request, Flaw(429, "too-often", "too many requests, try later"))
+            return answer.flaw(request, _TOO_OFTEN)
         found = read(token)
         if found is None:
             return _page(
@@ -84,19 +115,14 @@ def add(
         found = refused(request, token)
         if isinstance(found, bytes):
             return found
-        try:
-            await unsubscribe(found)
-        except StateFailed:
-            return answer.flaw(
-                request, Flaw(503, "unavailable", "this cannot be noted now", hint="try later")
-            )
+        await unsubscribe(found)
         body = f"<p><b>{escape(found.address)}</b> gets no more mail of this kind.</p>"
         return _page(request, "Unsubscribed", body)
 
 
 def _page(request: IRequest, title: str, body: str, status: int = 200) -> bytes:
     request.setResponseCode(status)
-    request.setHeader(b"Content-Type", b"text/html; charset=utf-8")
+    request.setHeader(b"Content-Type", _HTML.encode("ascii"))
     request.setHeader(b"Content-Security-Policy", _POLICY)
     request.setHeader(b"Referrer-Policy", b"no-referrer")
     request.setHeader(b"Cache-Control", b"no-store")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from .address import Address
 from .ids import QueueId
+from .outcome import TlsFacts
 from .value import value
 from .verdicts import UNCHECKED, Verdicts
 
@@ -77,6 +78,8 @@ class Origin:
         again: a small text of the door's own making; empty where the id is all.
     :ivar hold: why it does not leave before a person has released it; empty where nobody has to.
     :ivar is_sandbox: it never leaves, nor does what comes of it; :mod:`.sandbox` says its fate.
+    :ivar tls: how the client's channel is protected; for the event of its arrival alone: the spool
+        does not keep it.
     """
 
     source: Source
@@ -89,6 +92,7 @@ class Origin:
     answer: str = ""
     hold: str = ""
     is_sandbox: bool = False
+    tls: TlsFacts | None = None
 
 
 @value

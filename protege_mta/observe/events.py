@@ -19,7 +19,7 @@ from ..model.envelope import Message
 from ..model.hop import Site
 from ..model.ids import QueueId
 from ..model.outcome import Delivered, Fate, Outcome, PermanentFailure, TlsFacts, TransientFailure
-from ..model.ports import Peer
+from ..model.ports import NOTHING_MORE, About, Peer
 from ..model.reply import Reply, name_of
 from ..model.return_path import Sent
 from ..model.verdicts import UNCHECKED
@@ -127,8 +127,8 @@ class EventLines:
             self._counts.messages[origin.source] += 1
             self._counts.octets[origin.source] += message.size_octets
         event = self._about(message, recipient, 0, "received", "", self._now())
-        event.subject = message.subject
         event.peer_address = origin.peer_address
+        event.tls = _tls(origin.tls)
         verdicts = message.verdicts
         if verdicts is not UNCHECKED:
             event.spf, event.dkim, event.dmarc = verdicts.spf, verdicts.dkim, verdicts.dmarc
@@ -163,10 +163,21 @@ class EventLines:
         self.settled(message, "deferred", failure, next_attempt_at)
         return _line(event)
 
-    def delayed(self, message: Message, recipient: int, transition: int, dsn: str) -> bytes:
+    def delayed(
+        self,
+        message: Message,
+        recipient: int,
+        transition: int,
+        attempt: int,
+        dsn: str,
+        next_attempt_at: float,
+    ) -> bytes:
         """The sender is told of the delay."""
         now = self._now()
         event = self._about(message, recipient, transition, "delayed", "", now)
+        event.attempt = attempt
+        if next_attempt_at > now:
+            event.next_attempt_at = self._time(next_attempt_at)
         event.queued_s = _wait_s(message, now)
         event.dsn = dsn
         return _line(event)
@@ -205,11 +216,18 @@ class EventLines:
         recipient: int,
         transition: int,
         event: Literal["held", "released"],
+        attempt: int = 0,
         reason: str = "",
+        next_attempt_at: float = 0.0,
     ) -> bytes:
         """A person, or a rule, put the recipient aside or back."""
-        line = self._about(message, recipient, transition, event, "", self._now())
+        now = self._now()
+        line = self._about(message, recipient, transition, event, "", now)
+        line.attempt = attempt
         line.reason = reason
+        if next_attempt_at > now:
+            line.next_attempt_at = self._time(next_attempt_at)
+        line.queued_s = _wait_s(message, now)
         return _line(line)
 
     def returned(
@@ -269,7 +287,14 @@ class EventLines:
             sandbox=sent.is_sandbox,
         )
 
-    def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
+    def rejected(
+        self,
+        peer: Peer,
+        sender: str | None,
+        recipient: str,
+        reply: Reply,
+        about: About = NOTHING_MORE,
+    ) -> None:
         """Refused at the door; the id is ``session.0.count``.
 
         The line in the log has what the client wrote behind all that it did not.
@@ -293,10 +318,16 @@ class EventLines:
             at=self._time(self._now()),
             recipient=recipient,
             sender=UNSET if sender is None else sender,
+            size_octets=about.size_octets,
+            source=peer.source,
             identity=peer.identity,
+            tenant=about.tenant,
+            campaign=about.campaign,
             peer_address=peer.address,
             tls=_tls(peer.tls),
             reply=_reply(reply),
+            header_message_id=about.header_message_id,
+            subject=about.subject,
         )
         self._append(_line(event))
 
@@ -321,6 +352,7 @@ class EventLines:
             sandbox=origin.is_sandbox,
             route=route,
             header_message_id=message.header_message_id,
+            subject=message.subject,
         )
 
     def _tell(self, event: Event, outcome: Outcome) -> None:
@@ -358,6 +390,12 @@ class EventLines:
 
 _encode: Final = msgspec.json.Encoder().encode
 
+_FROM_PEERS: Final = (
+    *("recipient", "sender", "header_message_id", "subject", "identity", "mx"),
+    *("tenant", "campaign"),
+)
+"""Members that may have what others wrote."""
+
 
 def _line(event: Event) -> bytes:
     try:
@@ -365,7 +403,7 @@ def _line(event: Event) -> bytes:
     except UnicodeEncodeError:
         # A lone surrogate: octets of a peer that were not UTF-8.  Rare enough to be looked for
         # only when it has struck.
-        for name in ("recipient", "sender", "header_message_id", "subject", "identity", "mx"):
+        for name in _FROM_PEERS:
             text = getattr(event, name)
             if isinstance(text, str):
                 setattr(event, name, _printable(text))

@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from ..model.envelope import Source
+from ..model.event import EVENTS
 from ..model.hop import HopKind
 from ..model.ports import Stats
 from ..model.tally import Tally, TunnelTally
@@ -38,12 +39,6 @@ from ..model.webhook import Figures
 
 ROUTES: Final = ("", *get_args(HopKind))
 """Values of the ``route`` label; empty where no next hop was chosen."""
-
-EVENTS: Final = (
-    *("received", "scheduled", "deferred", "delayed", "delivered", "relayed", "bounced"),
-    *("expired", "suppressed", "returned", "feedback", "held", "released", "removed"),
-    "rejected",
-)
 
 _LATENCY_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _QUEUED_S: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400, 432000)

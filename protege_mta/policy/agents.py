@@ -21,7 +21,7 @@ from ..model.address import NULL, Address, is_ascii, parse
 from ..model.envelope import Envelope, Message, Origin, Recipient
 from ..model.identity import Agent, Identity
 from ..model.outcome import Delivered, Fate, Outcome
-from ..model.ports import Events, Intake, Peer, Session, Sessions
+from ..model.ports import About, Events, Intake, Peer, Session, Sessions
 from ..model.reply import TABLE, Reply
 from ..model.stream import DeliveryState, Stream
 from .addresses import Addresses, addresses
@@ -129,7 +129,9 @@ class AgentsDoor:
 
     def opened(self, session: Session) -> None:
         self._peers[session] = Peer(
-            session.peer_address, 0, LISTENER, self._new_session_id(), identity=session.identity
+            *(session.peer_address, 0, LISTENER, self._new_session_id()),
+            identity=session.identity,
+            source="tunnel",
         )
         self._present.opened(session)
 
@@ -230,7 +232,9 @@ class AgentsDoor:
             and self._refusals.add(peer.identity) <= TOLD_A_MINUTE
         ):
             named = stream.sender[:SHOWN_CHARACTERS], stream.recipient[:SHOWN_CHARACTERS]
-            self._events.rejected(peer, *named, reply)
+            agent = self._agents.get(Identity(peer.identity))
+            tenant = "" if agent is None else agent.tenant
+            self._events.rejected(peer, *named, reply, About(tenant=tenant))
         self._ended(reply, octets)
 
     # --- what becomes of it ----------------------------------------------------------------------
@@ -264,7 +268,7 @@ def _own_name(stream_id: str) -> str:
     return stream_id if _UUID.match(stream_id) else ""
 
 
-def _settle(reservation: Reservation, reply: Reply | None) -> None:
+def _settle(reservation: Reservation, reply: Reply | None, fields: bytes) -> None:
     if reply is not None and reply.code < 300:
         reservation.settle()
     else:

@@ -99,7 +99,7 @@ class SmtpDoor:
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
         relaying = self.relaying
         may_relay = relaying.may_relay(peer)
-        origin = Origin("smtp", peer.identity, peer.address, may_sign=may_relay)
+        origin = Origin("smtp", peer.identity, peer.address, may_sign=may_relay, tls=peer.tls)
         begin = self._begin if may_relay else self.begin_stranger
         return begin(peer, relaying.readdressed(envelope), origin)
 

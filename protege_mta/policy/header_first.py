@@ -9,12 +9,19 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..message.headers import glance
 from ..message.repair import HeaderReader
-from ..model.ports import Intake
+from ..model.ports import About, Intake
 from ..model.reply import TABLE, Reply
 
 HEADER_OCTETS: Final = 262_144
 """The longest header section that is held back."""
+
+
+def about(fields: bytes, tenant: str = "") -> About:
+    """What a header section says of a message that is refused."""
+    seen = glance(fields)
+    return About(tenant=tenant, header_message_id=seen.message_id, subject=seen.subject)
 
 
 class HeaderFirst:
@@ -24,24 +31,26 @@ class HeaderFirst:
     it comes.  A message that is refused for its header is read to its end, and nothing of it kept.
 
     :param look: given the fields, gives those to pass on, or the reply that refuses the message.
-    :param ended: told how it ended, once: the reply, or None where there was nobody to reply to.
+    :param ended: told how it ended, once: the reply, or None where there was nobody to reply to; and
+        the fields as they came, empty where they were not whole.
     """
 
     log = Logger()
 
-    __slots__ = ("_ended", "_flaw", "_intake", "_look", "_reader")
+    __slots__ = ("_ended", "_fields", "_flaw", "_intake", "_look", "_reader")
 
     def __init__(
         self,
         intake: Intake,
         look: Callable[[bytes], bytes | Reply],
-        ended: Callable[[Reply | None], None] = lambda reply: None,
+        ended: Callable[[Reply | None, bytes], None] = lambda reply, fields: None,
     ) -> None:
         self._intake = intake
         self._look = look
         self._ended = ended
         self._reader: HeaderReader | None = HeaderReader(HEADER_OCTETS)
         self._flaw: Reply | None = None
+        self._fields = b""
 
     def write(self, octets: bytes) -> Deferred[None] | None:
         reader = self._reader
@@ -67,10 +76,11 @@ class HeaderFirst:
     def abort(self) -> None:
         if self._flaw is None:
             self._intake.abort()
-        self._ended(None)
+        self._ended(None, self._fields)
 
     def _pass_on(self, fields: bytes, body: bytes) -> Deferred[None] | None:
         self._reader = None
+        self._fields = fields
         try:
             looked_at = self._look(fields)
         except Exception:
@@ -88,9 +98,9 @@ class HeaderFirst:
         self._intake.abort()
 
     def _tell(self, reply: Reply) -> Reply:
-        self._ended(reply)
+        self._ended(reply, self._fields)
         return reply
 
     def _fail(self, failure: Failure) -> Failure:
-        self._ended(None)
+        self._ended(None, self._fields)
         return failure

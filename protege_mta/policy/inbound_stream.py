@@ -199,7 +199,9 @@ class InboundStreams:
 
     def _refuse(self, session: Session, stream: Stream, reply: Reply) -> Reply:
         who = Peer(
-            session.peer_address, 0, LISTENER, self._new_session_id(), identity=session.identity
+            *(session.peer_address, 0, LISTENER, self._new_session_id()),
+            identity=session.identity,
+            source="tunnel",
         )
         self._events.rejected(who, stream.sender, stream.recipient, reply)
         if not session.is_reliable:

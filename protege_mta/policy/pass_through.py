@@ -24,7 +24,7 @@ from ..message.loop import HOPS
 from ..model.envelope import Envelope, Message, Origin
 from ..model.ids import QueueId
 from ..model.outcome import Delivered, Outcome, PermanentFailure, Scope, TransientFailure
-from ..model.ports import Agents, Content, Events, Held, MailCommand, Peer, Session, Sessions
+from ..model.ports import About, Agents, Content, Events, Held, MailCommand, Peer, Session, Sessions
 from ..model.reply import TABLE, Reply
 from ..model.stream import Stream
 from ..model.verdicts import UNCHECKED, Verdicts
@@ -230,11 +230,18 @@ class PassThrough:
         return reply
 
     def _reject(self, passing: Passing, recipients: Sequence[int], reply: Reply) -> None:
-        peer, envelope = passing.peer, passing.message.envelope
+        message, peer = passing.message, passing.peer
+        envelope = message.envelope
+        about = About(
+            tenant=message.origin.tenant,
+            size_octets=message.size_octets,
+            header_message_id=message.header_message_id,
+            subject=message.subject,
+        )
         if peer is not None:
             for index in recipients:
                 address = envelope.recipients[index].address
-                self._events.rejected(peer, envelope.sender, address, reply)
+                self._events.rejected(peer, envelope.sender, address, reply, about)
 
 
 class Passing:

@@ -59,7 +59,12 @@ class SendingPolicy:
         try:
             return self._permit(caller, [one.address for one in envelope.recipients])
         except StateFailed:
-            return Flaw(503, "unavailable", "the state of the service cannot be read just now")
+            return Flaw(
+                503,
+                "unavailable",
+                "the state of the service cannot be read just now",
+                retry_after_s=10,
+            )
 
     def _permit(self, caller: Caller, recipients: Sequence[Address]) -> Permit | Flaw:
         policy, identity = caller.policy, caller.identity

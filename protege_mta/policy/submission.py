@@ -12,12 +12,12 @@ from twisted.internet.defer import Deferred
 from ..model.account import Account, ScramVerifier
 from ..model.address import NULL, Address
 from ..model.envelope import Envelope, Origin, Recipient
-from ..model.ports import Accounts, Events, Intake, MailCommand, Peer, Proof
+from ..model.ports import About, Accounts, Events, Intake, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from .addresses import addresses
 from .authorship import completed, may_claim
 from .door import Begin
-from .header_first import HeaderFirst
+from .header_first import HeaderFirst, about
 from .limits import Limits
 from .pass_through import PassThrough
 from .relaying import Relaying
@@ -111,8 +111,9 @@ class SubmissionDoor:
     def sender(self, peer: Peer, mail: MailCommand) -> Reply:
         self._forget(peer)
         sender = mail.envelope.sender
-        reply = self._judge_sender(peer, sender)
-        return self._told(peer, sender, "", reply)
+        account = self._accounts.get(peer.identity) if peer.identity else None
+        reply = self._judge_sender(peer, account, sender)
+        return self._told(peer, account, sender, "", reply)
 
     def recipient(self, peer: Peer, mail: MailCommand, recipient: Recipient) -> Reply:
         pass_through = self.pass_through if self.relaying.has_pass_through else None
@@ -124,7 +125,8 @@ class SubmissionDoor:
             reply = refusal or self._judge_recipient(peer, recipient.address)
             if reply.code < 400:
                 pass_through.accepted(peer, mail, passed)
-        return self._told(peer, mail.envelope.sender, recipient.address, reply)
+        account = self._transactions[peer].account
+        return self._told(peer, account, mail.envelope.sender, recipient.address, reply)
 
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
         transaction = self._transactions[peer]
@@ -134,25 +136,25 @@ class SubmissionDoor:
             peer.identity,
             peer.address,
             may_sign=True,
-            tenant=account.tenant if account is not None else "",
+            tenant=_tenant(account),
+            tls=peer.tls,
         )
         intake = self._begin(peer, self.relaying.readdressed(envelope), origin)
         if isinstance(intake, Reply):  # DATA may be said again
-            return self._told(peer, envelope.sender, "", intake)
+            return self._told(peer, account, envelope.sender, "", intake)
         del self._transactions[peer]
         return HeaderFirst(
             intake,
             partial(self._complete, account, envelope.sender),
-            partial(self._ended, peer, envelope.sender, transaction.reservation),
+            partial(self._ended, peer, envelope.sender, transaction),
         )
 
     # --- judgement -------------------------------------------------------------------------------
 
-    def _judge_sender(self, peer: Peer, sender: Address) -> Reply:
-        account = reservation = None
+    def _judge_sender(self, peer: Peer, account: Account | None, sender: Address) -> Reply:
+        reservation = None
         if peer.identity:
-            account = self._accounts.get(peer.identity)  # it may be gone since AUTH
-            if account is None:
+            if account is None:  # it is gone since AUTH
                 return TABLE["login-required"]
             if not self._may_connect(account, peer):
                 return TABLE["too-many-connections"]
@@ -183,8 +185,7 @@ class SubmissionDoor:
         transaction = self._transactions[peer]
         account, reservation = transaction.account, transaction.reservation
         if reply.code < 400:
-            tenant = account.tenant if account is not None else ""
-            reply = self.is_suppressed(address, tenant) or reply
+            reply = self.is_suppressed(address, _tenant(account)) or reply
         if reply.code >= 400 or account is None or reservation is None:
             return reply
         if account.allowed_to and address not in addresses(account.allowed_to):
@@ -211,25 +212,38 @@ class SubmissionDoor:
     # --- accounting ------------------------------------------------------------------------------
 
     def _ended(
-        self, peer: Peer, sender: Address, reservation: Reservation | None, reply: Reply | None
+        self,
+        peer: Peer,
+        sender: Address,
+        transaction: _Transaction,
+        reply: Reply | None,
+        fields: bytes,
     ) -> None:
+        reservation = transaction.reservation
         if reservation is not None:
             if reply is not None and reply.code < 300:
                 reservation.settle()
             else:
                 reservation.release()
-        if reply is not None:
-            self._told(peer, sender, "", reply)
+        if reply is not None and reply.code >= 400:
+            known = about(fields, _tenant(transaction.account))
+            self._events.rejected(peer, sender, "", reply, known)
 
     def _forget(self, peer: Peer) -> None:
         transaction = self._transactions.pop(peer, None)
         if transaction is not None and transaction.reservation is not None:
             transaction.reservation.release()
 
-    def _told(self, peer: Peer, sender: str, recipient: str, reply: Reply) -> Reply:
+    def _told(
+        self, peer: Peer, account: Account | None, sender: str, recipient: str, reply: Reply
+    ) -> Reply:
         if reply.code >= 400:
-            self._events.rejected(peer, sender, recipient, reply)
+            self._events.rejected(peer, sender, recipient, reply, About(tenant=_tenant(account)))
         return reply
+
+
+def _tenant(account: Account | None) -> str:
+    return account.tenant if account is not None else ""
 
 
 def _may_send_as(account: Account, sender: Address) -> bool:

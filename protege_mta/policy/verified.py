@@ -16,7 +16,7 @@ from ..model.domain import ascii_domain
 from ..model.envelope import Envelope, Origin
 from ..model.ports import Arrival, Authentication, Authenticator, Events, Intake, Octets, Peer
 from ..model.reply import TABLE, Reply
-from .header_first import HeaderFirst
+from .header_first import HeaderFirst, about
 
 Action = Literal["none", "quarantine", "reject"]
 """What becomes of mail for a domain of ours that fails DMARC."""
@@ -54,9 +54,9 @@ class Verification:
             return arrival
         verified = _Verified(self, peer, envelope, arrival)
 
-        def ended(reply: Reply | None) -> None:
+        def ended(reply: Reply | None, fields: bytes) -> None:
             if reply is not None and reply in _TOLD:
-                self._events.rejected(peer, envelope.sender, "", reply)
+                self._events.rejected(peer, envelope.sender, "", reply, about(fields))
 
         return HeaderFirst(verified, verified.header, ended)
 

@@ -251,7 +251,7 @@ class Acceptance:
         so: there is no moment in which it could leave."""
         hold, transition = message.origin.hold, status.transitions
         lines = [
-            self._events.moved(message, index, transition, "held", hold)
+            self._events.moved(message, index, transition, "held", reason=hold)
             for index in range(len(message.envelope.recipients))
         ]
         held = attrs.evolve(status, state="held", transitions=transition + 1, cause=hold)

@@ -154,10 +154,19 @@ class Ledger:
                 content.close()
             bounces = () if bounce is None else (bounce,)
             page = Page([], [], bounces)
+            # What is held waits for a person, and mail for a session for that.
+            has_no_time = entry.state == "held" or entry.hop.kind in ("agent", "tunnel")
             for index in entry.recipients:
                 dsn = bounce.id if bounce is not None and index in bounce.recipients else "none"
                 page.lines.append(
-                    self._events.delayed(content.message, index, entry.transitions, dsn)
+                    self._events.delayed(
+                        content.message,
+                        index,
+                        entry.transitions,
+                        entry.attempts,
+                        dsn,
+                        0.0 if has_no_time else entry.due_at,
+                    )
                 )
             entry.transitions += 1
             page.operations.append(Update(entry.id, entry.recipients, status_of(entry)))
@@ -175,7 +184,18 @@ class Ledger:
         """The lines of one more transition, which is counted."""
         transition = entry.transitions
         entry.transitions += 1
-        return [self._events.moved(message, index, transition, event) for index in recipients]
+        next_attempt_at = entry.due_at if event == "released" else 0.0
+        return [
+            self._events.moved(
+                message,
+                index,
+                transition,
+                event,
+                entry.attempts,
+                next_attempt_at=next_attempt_at,
+            )
+            for index in recipients
+        ]
 
     def commit(self, page: Page, *, is_lazy: bool = False) -> Deferred[None]:
         """One transition, one batch; its bounces go on the schedule once it is durable."""

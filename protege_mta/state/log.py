@@ -9,12 +9,15 @@ leaves them of one mind, and what is read twice is written once.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import msgspec
+
+from ..model.ports import StateFailed
 
 NAME: Final = "log.sqlite"
 VERSION: Final = 1
@@ -118,7 +121,8 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class TransactionLog:
-    """The file; every method blocks, and they are called one at a time, in any thread.
+    """The file; every method blocks, and they are called one at a time, in any thread.  Each raises
+    :class:`~..model.ports.StateFailed`, or another ``OSError``, where the file cannot be used.
 
     :param most: so many messages are kept; the oldest go.
     """
@@ -135,12 +139,12 @@ class TransactionLog:
 
     def cursor(self) -> str:
         """How far the journal has been read; empty for not at all."""
-        row = self._open().execute("SELECT cursor FROM place").fetchone()
+        with self._told():
+            row = self._open().execute("SELECT cursor FROM place").fetchone()
         return "" if row is None else str(row[0])
 
     def add(self, lines: Sequence[bytes], cursor: str) -> None:
         """Take events in, and remember that it was done."""
-        connection = self._open()
         messages: dict[str, tuple[Any, ...]] = {}
         recipients: list[tuple[str, int, str, str]] = []
         events: list[tuple[str, int, int | str, bytes]] = []
@@ -174,32 +178,27 @@ class TransactionLog:
                 row = (id, one.sender, one.tenant, one.identity, one.campaign, _encode(document))
                 messages[id] = row
             recipients.append((id, number, one.recipient.lower(), one.event))
-        try:
-            with connection:
-                connection.execute("BEGIN")
-                connection.executemany(
-                    "INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?, ?, ?)", messages.values()
-                )
-                # In the order of the journal, so that the last one stands.
-                connection.executemany(
-                    "INSERT OR REPLACE INTO recipient VALUES (?, ?, ?, ?)", recipients
-                )
-                connection.executemany("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?)", events)
-                connection.execute("DELETE FROM place")
-                connection.execute("INSERT INTO place VALUES (?)", (cursor,))
-        except sqlite3.DatabaseError as error:
-            self._is_damaged(error)
-            raise
+        with self._told(), self._open() as connection:
+            connection.execute("BEGIN")
+            connection.executemany(
+                "INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?, ?, ?)", messages.values()
+            )
+            # In the order of the journal, so that the last one stands.
+            connection.executemany(
+                "INSERT OR REPLACE INTO recipient VALUES (?, ?, ?, ?)", recipients
+            )
+            connection.executemany("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?)", events)
+            connection.execute("DELETE FROM place")
+            connection.execute("INSERT INTO place VALUES (?)", (cursor,))
 
     def trim(self) -> None:
         """Let the oldest messages go where there are too many."""
-        connection = self._open()
-        row = connection.execute(
-            "SELECT id FROM message ORDER BY id DESC LIMIT 1 OFFSET ?", (self._most - 1,)
-        ).fetchone()
-        if row is None:
-            return
-        with connection:
+        with self._told(), self._open() as connection:
+            row = connection.execute(
+                "SELECT id FROM message ORDER BY id DESC LIMIT 1 OFFSET ?", (self._most - 1,)
+            ).fetchone()
+            if row is None:
+                return
             connection.execute("BEGIN")
             for table, column in (
                 ("message", "id"),
@@ -210,15 +209,18 @@ class TransactionLog:
 
     def find(self, id: str) -> Logged | None:
         """One message."""
-        row = self._open().execute("SELECT document FROM message WHERE id = ?", (id,)).fetchone()
-        return None if row is None else self._logged(row[0])
+        with self._told():
+            found = self._open().execute("SELECT document FROM message WHERE id = ?", (id,))
+            row = found.fetchone()
+            return None if row is None else self._logged(row[0])
 
     def events(self, id: str) -> list[bytes]:
         """What has happened to a message, as lines of JSON, a recipient after the other."""
-        rows = self._open().execute(
-            "SELECT line FROM event WHERE message_id = ? ORDER BY number, transition", (id,)
-        )
-        return [bytes(line) for (line,) in rows]
+        with self._told():
+            rows = self._open().execute(
+                "SELECT line FROM event WHERE message_id = ? ORDER BY number, transition", (id,)
+            )
+            return [bytes(line) for (line,) in rows]
 
     def list(self, wanted: Wanted, most: int) -> list[Logged]:
         """The newest messages of which all that is wanted is true."""
@@ -250,11 +252,13 @@ class TransactionLog:
                 if not wanted.recipient
                 else f"id IN (SELECT message_id FROM recipient WHERE {' AND '.join(inner)})"
             )
-        rows = self._open().execute(
-            f"SELECT document FROM message WHERE {' AND '.join(clauses)} ORDER BY id DESC LIMIT ?",
-            (*values, most),
-        )
-        return [self._logged(document) for (document,) in rows.fetchall()]
+        with self._told():
+            rows = self._open().execute(
+                f"SELECT document FROM message WHERE {' AND '.join(clauses)} "
+                "ORDER BY id DESC LIMIT ?",
+                (*values, most),
+            )
+            return [self._logged(document) for (document,) in rows.fetchall()]
 
     def _logged(self, document: bytes) -> Logged:
         message = _message(document)
@@ -263,6 +267,15 @@ class TransactionLog:
             (message.id,),
         )
         return Logged(message, [LoggedRecipient(*row) for row in rows])
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if isinstance(error, sqlite3.DatabaseError):
+                self._is_damaged(error)
+            raise StateFailed(f"{self._path}: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -109,7 +109,10 @@ class SmtpServerFactory:
 
     def buildProtocol(self, addr: IAddress) -> SmtpConnection:
         address = cast(IPv4Address, addr)
-        peer = Peer(address.host, address.port, self._listener, self._new_session_id())
+        peer = Peer(
+            *(address.host, address.port, self._listener, self._new_session_id()),
+            source="submission" if self.settings.is_submission else "smtp",
+        )
         return SmtpConnection(self, peer)
 
     def drain(self) -> Deferred[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from contextlib import ExitStack, closing
@@ -9,6 +10,8 @@ from typing import Any, ClassVar
 
 import requests
 
+from protege_mta.http.answer import PROBLEM
+from protege_mta.http.catalogue import ENDPOINTS
 from protege_mta.model.apikey import SECRET_OCTETS, ApiKey, KeySecret, fingerprint, secret_text
 from protege_mta.state import apikeys
 from protege_mta.state.database import connect
@@ -33,7 +36,29 @@ def ask(service: Service, secret: str, method: str, path: str, **more: Any) -> r
     """One request, with the key."""
     headers = {"Authorization": f"Bearer {secret}", **more.pop("headers", {})}
     url = f"http://127.0.0.1:{service.port('http')}{path}"
-    return requests.request(method, url, headers=headers, timeout=WAIT_S, **more)
+    answer = requests.request(method, url, headers=headers, timeout=WAIT_S, **more)
+    check_described(method, path, answer)
+    return answer
+
+
+def check_described(method: str, path: str, answer: requests.Response) -> None:
+    """Whether the API's description has an answer such as this.
+
+    :raise AssertionError: an operation that it has answers with what it has not.
+    """
+    plain = path.partition("?")[0]
+    for endpoint in ENDPOINTS:
+        pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(endpoint.path))
+        if endpoint.method == method and re.fullmatch(pattern, plain):
+            kind, status = answer.headers.get("Content-Type", ""), answer.status_code
+            kinds: tuple[str, ...] = ()
+            if status in endpoint.answers:
+                one = endpoint.answers[status]
+                kinds = (one.media_type, *one.others)
+            elif status in endpoint.refusals:
+                kinds = (PROBLEM,)
+            assert kind in kinds, f"{method} {path}: {status} {kind} is not described"
+            return
 
 
 class ApiTestCase(ServiceTestCase):

@@ -131,7 +131,10 @@ class RefusalTests(PolicyCase):
         self.assertEqual(self.refused(secret, ["b@local.test"]), (429, "first-time-limit"))
         self.send(secret, "a@local.test")
         self.assertEqual(self.refused(secret, ["a@local.test"]), (429, "rate-limited"))
-        self.service.event("rejected", identity=identity)
+        event = self.service.event("rejected", identity=identity)
+        self.assertEqual(event["source"], "http")
+        self.assertGreater(event["size_octets"], 0)
+        self.assertTrue(event["header_message_id"].endswith("@mx.local.test>"))
 
 
 class SandboxTests(PolicyCase):

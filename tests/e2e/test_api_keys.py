@@ -79,3 +79,4 @@ class ApiKeyTests(ServiceTestCase):
         self.ask("POST /v1/nothing HTTP/1.1\nContent-Length: 1\nAuthorization: Bearer pmta_x", b"x")
         event = self.service.event("rejected", peer_address="127.0.0.1")
         self.assertIn(event["reply"]["code"], (530, 535))
+        self.assertEqual(event["source"], "http")

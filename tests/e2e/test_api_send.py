@@ -10,6 +10,7 @@ import email.policy
 import gzip
 import json
 import os
+import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 from twisted.trial.unittest import SynchronousTestCase
 
 from .api import ApiTestCase, add_key, ask
@@ -365,6 +367,82 @@ class PortalLimitTests(ApiTestCase):
         self.assertFalse(told[2].json()["ok"])
         self.assertGreater(int(told[2].headers["Retry-After"]), 3000)
         self.assertEqual(self.post("/v1/message", simple("p9@local.test")).status_code, 202)
+
+    def test_suppressed(self) -> None:
+        """Counts as failed, for nobody will write there; its message's events say why."""
+        self.service.cli("suppression", "add", "gone@far.test")
+        body = {
+            "envelope_sender": "me@far.test",
+            "content": {"subject": "hi", "text_body": "there"},
+            "recipients": [
+                {"email": "gone@far.test"},
+                {"email": "kept@local.test"},
+                {"email": "no address"},
+            ],
+        }
+        answer = self.post("/api/inject/v1", body)
+        self.assertEqual(answer.status_code, 200, answer.text)
+        told = answer.json()
+        self.assertEqual((told["success_count"], told["fail_count"]), (1, 2))
+        self.assertEqual(told["failed_recipients"], ["gone@far.test", "no address"])
+        self.assertRegex(told["errors"][0], "^/recipients/0/email: .*suppress")
+        self.assertEqual(len(told["errors"]), 2)
+        self.assertEqual([bool(one) for one in told["message_ids"]], [True, True, False])
+        self.service.event("suppressed", message_id=told["message_ids"][0])
+        self.service.event("delivered", message_id=told["message_ids"][1])
+
+    def test_suppressed_alone(self) -> None:
+        """Is told of likewise, and the same request again is answered as at first."""
+        self.service.cli("suppression", "add", "alone@far.test")
+        body = {
+            "envelope_sender": "me@far.test",
+            "content": "Subject: hi\r\n\r\nthere\r\n",
+            "recipients": [{"email": "alone@far.test"}],
+        }
+        told = self.post("/api/inject/v1", body, Idempotency_Key="suppressed").json()
+        self.assertEqual((told["success_count"], told["fail_count"]), (0, 1))
+        self.service.event("suppressed", message_id=told["message_ids"][0])
+        again = self.post("/api/inject/v1", body, Idempotency_Key="suppressed")
+        self.assertEqual(again.headers["Idempotent-Replayed"], "true")
+        self.assertEqual(again.json(), told)
+
+
+class _AnyName(HTTPAdapter):
+    """Trusts a certificate whatever host it names."""
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        super().init_poolmanager(*arguments, **more, assert_hostname=False)
+
+
+class HttpsTests(ApiTestCase):
+    @classmethod
+    def begin(cls, stack: ExitStack) -> None:
+        tables = '[[listener]]\nname = "https"\nkind = "http"\nport = 0\ntls = true\n'
+        cls.service = cls.started(stack, tables)
+        cls.secret = add_key(cls.service)
+
+    def test_events_tell_of_the_channel(self) -> None:
+        """Of what is taken and of what is refused, with several requests on one connection."""
+        certificate = ssl.get_server_certificate(("127.0.0.1", self.service.port("https")))
+        file = self.service.folder / "peer.pem"
+        file.write_text(certificate, "ascii")
+        url = f"https://127.0.0.1:{self.service.port('https')}/v1/message"
+        with requests.Session() as session:
+            session.mount("https://", _AnyName())
+            for secret, status in ((self.secret, 202), (self.secret, 202), ("pmta_x", 401)):
+                answer = session.post(
+                    url,
+                    json=simple("secure@local.test"),
+                    headers={"Authorization": f"Bearer {secret}"},
+                    verify=str(file),
+                    timeout=WAIT_S,
+                )
+                self.assertEqual(answer.status_code, status, answer.text)
+        for event in (
+            self.service.event("received", recipient="secure@local.test"),
+            self.service.event("rejected"),
+        ):
+            self.assertEqual((event["source"], event["tls"]["protocol"]), ("http", "TLSv1.3"))
 
 
 class CommandTests(ApiTestCase):

@@ -77,6 +77,8 @@ class SwaksTests(ClientTestCase):
                 said = self.swaks(listener, tls, "--auth", mechanism, "--to", f"{name}@other.test")
                 self.assertIn("235 2.7.0", said)
                 self.assert_came(name)
+                event = self.service.event("received", recipient=f"{name}@other.test")
+                self.assertEqual(event["tls"]["protocol"], "TLSv1.3")
 
     def test_wrong_password(self) -> None:
         said = self.swaks(
@@ -86,6 +88,8 @@ class SwaksTests(ClientTestCase):
         self.assertNotIn("MAIL FROM", said)
         event = self.service.event("rejected")
         self.assertEqual((event["reply"]["code"], event["reply"]["enhanced"]), (535, "5.7.8"))
+        self.assertEqual(event["source"], "submission")
+        self.assertEqual(event["tls"]["protocol"], "TLSv1.3")
 
     def test_nothing_without_tls(self) -> None:
         """Neither is AUTH offered in clear, nor is mail taken."""

@@ -45,7 +45,7 @@ class HeaderFirstTests(SynchronousTestCase):
     def test_chunks_are_not_seen(self, octets: bytes, cut: int) -> None:
         def sent(pieces: list[bytes]) -> tuple[Reply, bytes, str]:
             behind = FakeIntake(Envelope(NULL, ()))
-            intake = HeaderFirst(behind, look, lambda reply: None)
+            intake = HeaderFirst(behind, look)
             for piece in pieces:
                 intake.write(piece)
             return self.successResultOf(intake.finish()), behind.content, behind.ended

@@ -22,8 +22,8 @@ from protege_mta.config.identities import IdentitiesFile
 from protege_mta.config.model import Settings
 from protege_mta.config.schema import TABLES, Named, Table, Tables, Variant
 from protege_mta.config.toml import ConfigError, keys_of, load
+from protege_mta.model.event import EVENTS
 from protege_mta.observe.events import Event
-from protege_mta.observe.metrics import EVENTS
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = ROOT / "protege_mta"

@@ -15,6 +15,7 @@ from zope.interface import provider
 from protege_mta.config.bounce_rules import classifier
 from protege_mta.model.address import NULL, Address
 from protege_mta.model.envelope import Envelope, Message, Origin, Recipient
+from protege_mta.model.event import EVENTS
 from protege_mta.model.hop import Site
 from protege_mta.model.ids import QueueId
 from protege_mta.model.outcome import (
@@ -25,11 +26,11 @@ from protege_mta.model.outcome import (
     TlsFacts,
     TransientFailure,
 )
-from protege_mta.model.ports import Events, Peer
+from protege_mta.model.ports import About, Events, Peer
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.verdicts import Verdicts
 from protege_mta.observe.events import Event, EventLines
-from protege_mta.observe.metrics import EVENTS, Counts
+from protege_mta.observe.metrics import Counts
 
 NOON = 1_790_000_000.0
 ID = QueueId("01k5vz4m00abcdefgh00000001")
@@ -156,9 +157,38 @@ class EventLinesTests(SynchronousTestCase):
             self.assertNotIn(name, event)
 
     def test_moved_and_delayed(self) -> None:
-        self.assertEqual(self.read(self.lines.moved(MESSAGE, 0, 2, "held"))["event"], "held")
-        delayed = self.read(self.lines.delayed(MESSAGE, 0, 3, "some-dsn"))
-        self.assertEqual((delayed["event"], delayed["dsn"]), ("delayed", "some-dsn"))
+        """How often it was tried, how long it has waited, and what is known of the next time."""
+        held = self.read(self.lines.moved(MESSAGE, 0, 2, "held", 1, "approval"))
+        released = self.read(
+            self.lines.moved(MESSAGE, 0, 3, "released", 1, next_attempt_at=NOON + 300)
+        )
+        delayed = self.read(self.lines.delayed(MESSAGE, 0, 4, 1, "some-dsn", NOON + 300))
+        later = "2026-09-21T14:18:20.000Z"
+        told: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (held, {"event": "held", "reason": "approval"}),
+            (released, {"event": "released", "next_attempt_at": later}),
+            (delayed, {"event": "delayed", "dsn": "some-dsn", "next_attempt_at": later}),
+        ]
+        for event, members in told:
+            members |= {"attempt": 1, "queued_s": 1.25, "subject": "hello"}
+            self.assertLessEqual(members.items(), event.items())
+        self.assertNotIn("next_attempt_at", held)
+
+    def test_a_time_that_is_over_is_no_next_one(self) -> None:
+        """It is due, and waits for its turn, which nobody can foretell."""
+        for line in (
+            self.lines.moved(MESSAGE, 0, 3, "released", 0, next_attempt_at=NOON),
+            self.lines.delayed(MESSAGE, 0, 4, 1, "some-dsn", 0.0),
+        ):
+            self.assertNotIn("next_attempt_at", self.read(line))
+
+    def test_a_protected_channel_is_told(self) -> None:
+        origin = attrs.evolve(MESSAGE.origin, tls=TlsFacts("TLSv1.3", "TLS_AES_128_GCM_SHA256"))
+        event = self.read(self.lines.received(attrs.evolve(MESSAGE, origin=origin), 0))
+        self.assertEqual(
+            event["tls"],
+            {"protocol": "TLSv1.3", "cipher": "TLS_AES_128_GCM_SHA256", "verified": False},
+        )
 
     def test_null_reverse_path_is_told(self) -> None:
         """An empty sender is a fact, not a missing one."""
@@ -172,10 +202,35 @@ class EventLinesTests(SynchronousTestCase):
         first, second = (self.read(line) for line in self.appended)
         self.assertEqual((first["id"], second["id"]), ("s1.0.1", "s1.0.2"))
         self.assertEqual(first["peer_address"], "203.0.113.9")
+        self.assertEqual(first["source"], "smtp")
         self.assertEqual(first["recipient"], "y@y.test")
         self.assertEqual(first["reply"]["code"], 550)
         self.assertEqual(self.counts.rejections, {550: 2})
         self.assertEqual(self.counts.reasons, {"no-relaying": 2})
+
+    def test_rejected_has_all_that_is_known(self) -> None:
+        peer = Peer("203.0.113.9", 0, "http", session_id="s1", identity="key:a", source="http")
+        about = About(
+            tenant="t",
+            campaign="c",
+            size_octets=99,
+            header_message_id="<1@x.test>",
+            subject="hello",
+        )
+        self.lines.rejected(peer, "x@x.test", "", TABLE["rate-limited"], about)
+        (event,) = (self.read(line) for line in self.appended)
+        self.assertLessEqual(
+            {
+                "source": "http",
+                "identity": "key:a",
+                "tenant": "t",
+                "campaign": "c",
+                "size_octets": 99,
+                "header_message_id": "<1@x.test>",
+                "subject": "hello",
+            }.items(),
+            event.items(),
+        )
 
     def test_a_connection_that_is_rejected_has_no_sender(self) -> None:
         """An empty one would be the null reverse-path."""

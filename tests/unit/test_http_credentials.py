@@ -23,7 +23,7 @@ from protege_mta.http.listener import LINGER_OCTETS, HttpLimits
 from protege_mta.model.account import Account
 from protege_mta.model.apikey import ApiKey, KeySecret, fingerprint, secret_text
 from protege_mta.model.caller import Caller, Flaw, Scope
-from protege_mta.model.ports import Events, PasswordProof, Peer, Proof, StateFailed
+from protege_mta.model.ports import About, Events, PasswordProof, Peer, Proof, StateFailed
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.policy.callers import FREE, KnownCallers, Tries
 
@@ -79,9 +79,12 @@ class Told:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, Reply]] = []
 
-    def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
+    def rejected(
+        self, peer: Peer, sender: str | None, recipient: str, reply: Reply, about: About
+    ) -> None:
         assert sender is None
         assert not recipient
+        assert peer.source == "http"
         self.lines.append((peer.address, peer.identity, reply))
 
 

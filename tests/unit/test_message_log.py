@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.http.timeline import Whose, may_change, may_see
 from protege_mta.model.caller import Caller, Scope
+from protege_mta.model.ports import StateFailed
 from protege_mta.state.log import NAME, TransactionLog, Wanted
 
 
@@ -95,6 +96,35 @@ class LogTests(SynchronousTestCase):
         self.log.add([line("a", 0, 0, "received")], "c")
         self.log.close()
         (self.folder / NAME).write_bytes(b"no database, no database, no database")
+        self.assertEqual((self.log.cursor(), self.ids()), ("", []))
+
+    def test_a_file_that_cannot_be_used(self) -> None:
+        """Is told as every state is that nobody can read; once it can be, the log goes on."""
+        (self.folder / NAME).mkdir()
+        for work in (
+            self.log.cursor,
+            self.log.trim,
+            lambda: self.log.find("a"),
+            lambda: self.log.events("a"),
+            lambda: self.log.list(Wanted(), 10),
+            lambda: self.log.add([line("a", 0, 0, "received")], "c"),
+        ):
+            with self.assertRaises(StateFailed):
+                work()
+        (self.folder / NAME).rmdir()
+        self.log.add([line("a", 0, 0, "received")], "c")
+        self.assertEqual(self.ids(), ["a"])
+
+    def test_damage_found_while_reading(self) -> None:
+        """Whoever asks is told to come back, and by then the log is made anew."""
+        self.log.add([line("a", 0, 0, "received")], "c")
+        self.log.close()
+        path = self.folder / NAME
+        octets = bytearray(path.read_bytes())
+        octets[4096:] = b"\xaa" * (len(octets) - 4096)  # its header and its schema are whole
+        path.write_bytes(octets)
+        with self.assertRaises(StateFailed):
+            self.log.find("a")
         self.assertEqual((self.log.cursor(), self.ids()), ("", []))
 
 

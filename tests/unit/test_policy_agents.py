@@ -282,6 +282,7 @@ class SendingTests(Case):
                 (ANN, ANN_AT, "a@else.test", "5.6.11"),
             ],
         )
+        self.assertEqual({(e["source"], e["tenant"]) for e in events}, {("tunnel", "acme")})
 
     def test_long_nonsense_is_told_in_part(self) -> None:
         self.send(sender="x" * 60_000, recipient="y" * 60_000)

@@ -18,7 +18,12 @@ class HeaderFirstTests(SynchronousTestCase):
         self.behind = FakeIntake(Envelope(NULL, ()))
         self.looked_at: list[bytes] = []
         self.ends: list[Reply | None] = []
-        self.intake: Intake = HeaderFirst(self.behind, self.look, self.ends.append)
+        self.fields = b""
+        self.intake: Intake = HeaderFirst(self.behind, self.look, self.ended)
+
+    def ended(self, reply: Reply | None, fields: bytes) -> None:
+        self.ends.append(reply)
+        self.fields = fields
 
     def look(self, fields: bytes) -> bytes | Reply:
         self.looked_at.append(fields)
@@ -51,6 +56,7 @@ class HeaderFirstTests(SynchronousTestCase):
         self.assertEqual((self.behind.content, self.behind.ended), (b"", "aborted"))
         self.assertEqual(self.finish(), TABLE["bad-author"])
         self.assertEqual(self.ends, [TABLE["bad-author"]])
+        self.assertEqual(self.fields, b"A: bad\r\n")
 
     def test_refused_at_the_end(self) -> None:
         self.intake.write(b"A: bad")

@@ -16,6 +16,7 @@ from protege_mta.model.account import Account, AccountLimits, ScramVerifier
 from protege_mta.model.address import Address
 from protege_mta.model.envelope import Envelope, Origin, Recipient
 from protege_mta.model.ids import IdSource, QueueId
+from protege_mta.model.outcome import TlsFacts
 from protege_mta.model.ports import Door, Intake, MailCommand, PasswordProof, Peer, Proof
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.observe.events import EventLines
@@ -93,7 +94,7 @@ class Case(SynchronousTestCase):
         self.peer = self.session()
 
     def session(self, address: str = "198.51.100.7", identity: str = "bot") -> Peer:
-        return Peer(address, 40000, "submission", "s-1", identity=identity)
+        return Peer(address, 40000, "submission", "s-1", identity=identity, source="submission")
 
     def opened(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
         self.origins.append(origin)
@@ -247,6 +248,26 @@ class IdentityTests(Case):
                 ("bot", "bot@ours.test", "", 550, TABLE["from-not-allowed"].text),
             ],
         )
+
+    def test_refusals_say_whose_and_what(self) -> None:
+        """The account's tenant at each step, and the header where it has come."""
+        self.have(allowed_from=("ours.test",), denied_to=("bad.test",))
+        self.send(sender="a@else.test")
+        self.send(recipients=("x@bad.test",))
+        self.send(b"From: a@else.test\r\nSubject: hello\r\nMessage-ID: <1@else.test>\r\n\r\n")
+        events = [json.loads(line) for line in self.lines]
+        self.assertEqual(
+            [(one["source"], one["tenant"]) for one in events], [("submission", "acme")] * 3
+        )
+        self.assertEqual(
+            [(one.get("subject"), one.get("header_message_id")) for one in events],
+            [(None, None), (None, None), ("hello", "<1@else.test>")],
+        )
+
+    def test_the_channel_goes_with_the_message(self) -> None:
+        self.peer.tls = TlsFacts("TLSv1.3", "TLS_AES_128_GCM_SHA256")
+        self.assertEqual(self.send(), "ok")
+        self.assertEqual([one.tls for one in self.origins], [self.peer.tls])
 
 
 class ReversePathTests(Case):

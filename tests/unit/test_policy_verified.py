@@ -224,6 +224,7 @@ class VerifiedTests(SynchronousTestCase):
         self.assertEqual(reply, TABLE["dmarc-failed"])
         [event] = self.lines
         self.assertEqual((event["event"], event["sender"], event["reply"]["code"]), ("rejected", "a@else.test", 550))  # fmt: skip
+        self.assertEqual((event["source"], event["subject"]), ("smtp", "hi"))
         self.assertEqual((self.queued, self.acceptance.arriving), ([], set()))
         [folder] = {step.path.parent for step in disk.steps if step.path and step.path.parent.name == "big"}  # fmt: skip
         self.assertEqual(disk.names(folder), [])

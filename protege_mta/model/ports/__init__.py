@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .authentication import Authentication, Authenticator
 from .delivery import Attempt, HopAbilities, Prepare, Prepared, Transport
-from .events import CursorGone, Events, JournalReader, Page
+from .events import NOTHING_MORE, About, CursorGone, Events, JournalReader, Page
 from .http import Callers, Contacts, Permit, Sending
 from .names import Answer, Found, NoSuchName, NoSuchRecord, RecordKind, Resolver, TryAgain
 from .reception import (
@@ -44,6 +44,8 @@ from .threads import InThread
 from .tunnels import Agents, Session, Sessions, StreamDoor
 
 __all__ = [
+    "NOTHING_MORE",
+    "About",
     "Accounts",
     "Agents",
     "Answer",

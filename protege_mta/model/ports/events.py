@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import attrs
 
@@ -17,6 +17,24 @@ from .reception import Peer
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
+
+
+@attrs.frozen(kw_only=True)
+class About:
+    """What is known of mail that is refused at the door, besides who was named.
+
+    :ivar tenant: whose it would have been.
+    :ivar size_octets: 0 where it has not come yet.
+    """
+
+    tenant: str = ""
+    campaign: str = ""
+    size_octets: int = 0
+    header_message_id: str = ""
+    subject: str = ""
+
+
+NOTHING_MORE: Final = About()
 
 
 class Events(Protocol):
@@ -45,8 +63,21 @@ class Events(Protocol):
         next_attempt_at: float,
     ) -> bytes: ...
 
-    def delayed(self, message: Message, recipient: int, transition: int, dsn: str) -> bytes:
-        """The sender is told of the delay.  :param dsn: the DSN's id, or ``none``."""
+    def delayed(
+        self,
+        message: Message,
+        recipient: int,
+        transition: int,
+        attempt: int,
+        dsn: str,
+        next_attempt_at: float,
+    ) -> bytes:
+        """The sender is told of the delay.
+
+        :param attempt: real contacts so far.
+        :param dsn: the DSN's id, or ``none``.
+        :param next_attempt_at: POSIX seconds; 0, or in the past, where nobody knows.
+        """
 
     def ended(
         self,
@@ -72,9 +103,14 @@ class Events(Protocol):
         recipient: int,
         transition: int,
         event: Literal["held", "released"],
+        attempt: int = 0,
         reason: str = "",
+        next_attempt_at: float = 0.0,
     ) -> bytes:
-        """:param reason: why, where a rule and not a person did it."""
+        """:param attempt: real contacts so far.
+        :param reason: why, where a rule and not a person did it.
+        :param next_attempt_at: of what is released, POSIX seconds; 0 or in the past for at once.
+        """
 
     def returned(
         self,
@@ -109,7 +145,14 @@ class Events(Protocol):
         :param kind: the feedback type.
         """
 
-    def rejected(self, peer: Peer, sender: str | None, recipient: str, reply: Reply) -> None:
+    def rejected(
+        self,
+        peer: Peer,
+        sender: str | None,
+        recipient: str,
+        reply: Reply,
+        about: About = NOTHING_MORE,
+    ) -> None:
         """Refused at the door: told at once, since there is no message to wait for.
 
         :param sender: None where the connection was, and nobody was named.

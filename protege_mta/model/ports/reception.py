@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from ..account import ScramVerifier
-from ..envelope import Envelope, Recipient
+from ..envelope import Envelope, Recipient, Source
 from ..outcome import TlsFacts
 from ..reply import Reply
 from ..value import value
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False)
 class Peer:
-    """Who is connected to one of our SMTP listeners, and what is known of it.
+    """Who is connected to one of our doors, and what is known of it.
 
     Mutable, owned by the connection; a door only reads it.
 
     :ivar listener: the listener's name.
+    :ivar source: by which door it comes.
     :ivar helo: the argument of HELO or EHLO, checked for syntax; empty before.
     :ivar identity: who authenticated; empty if nobody did.
     :ivar offence: for what the session was broken off, where it was the client's doing: the name
@@ -40,6 +41,7 @@ class Peer:
     tls: TlsFacts | None = None
     identity: str = ""
     offence: str = ""
+    source: Source = "smtp"
 
 
 @value
