@@ -7,8 +7,8 @@ or ``admin``; and what waits for approval is released by ``admin``, never by the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Sequence
-from typing import Any, Final, Literal, Protocol
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol, get_args
 
 import attrs
 import msgspec
@@ -20,14 +20,28 @@ from zope.interface import implementer
 
 from ..message.parts import attachments, body_of, read_parts
 from ..model import ids
+from ..model.address import parse
 from ..model.caller import Caller, Flaw, Scope
+from ..model.domain import ascii_domain
 from ..model.ids import QueueId
+from ..model.outcome import Fate
 from ..model.ports import Content
 from ..observe.events import Event
 from . import answer
 from .endpoint import Answer, Endpoint, Parameter
+from .reading import Refused, pointer
+from .wanted import is_tag, time_of
 
 MOST: Final = 1000
+TEXT_CHARACTERS: Final = 256
+"""Nothing that a message is found by is longer."""
+
+STATUSES: Final = (
+    *("received", "scheduled", "deferred", "delayed", "held", "released"),
+    *get_args(Fate),
+)
+"""What a recipient's last event may be."""
+
 USUAL: Final = 100
 
 Action = Literal["cancel", "retry", "hold", "release"]
@@ -45,7 +59,8 @@ class Whose(msgspec.Struct):
 class RecipientStanding(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A recipient.
 
-    :ivar status: the last event's name, or where it stands in the queue.
+    :ivar status: the last event's name, or where it stands in the queue: ``scheduled``, ``active``,
+        ``deferred``, ``held``, ``corrupt``; ``ended`` for a moment, until its fate can be told.
     :ivar next_attempt_at: POSIX seconds; absent where there is none.
     :ivar why: why it waits, in a sentence.
     """
@@ -59,7 +74,11 @@ class RecipientStanding(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class MessageSummary(msgspec.Struct, kw_only=True):
-    """A message.  :ivar is_queued: whether it is in the queue, with its content."""
+    """A message.
+
+    :ivar tags: its sender's words for reports.
+    :ivar is_queued: whether it is in the queue, with its content.
+    """
 
     id: str
     at: str
@@ -71,6 +90,7 @@ class MessageSummary(msgspec.Struct, kw_only=True):
     tenant: str
     campaign: str
     header_message_id: str
+    tags: Sequence[str] = ()
     is_queued: bool
     recipients: list[RecipientStanding]
 
@@ -89,17 +109,24 @@ class MessagePage(msgspec.Struct):
 
 
 class Done(msgspec.Struct):
-    """:ivar changed: whether there was anything to do."""
+    """What an action has come to.
+
+    :ivar changed: whether anything is different now: false where all was as it is wanted.
+    :ivar under_way: whether an attempt is under way, which nobody breaks off: it may deliver the
+        message.  The same is done to what it leaves, unless the service dies before it is over.
+    """
 
     id: str
     changed: bool
+    under_way: bool = False
 
 
 @attrs.frozen(kw_only=True)
 class Query:
     """What a list is asked for; what is empty or None is not looked at.
 
-    :ivar before: an id: only older messages.
+    :ivar before: an id, or how one begins: only older messages.
+    :ivar since: likewise: only this one, and newer ones.
     """
 
     recipient: str = ""
@@ -108,7 +135,9 @@ class Query:
     tenant: str | None = None
     identity: str = ""
     campaign: str = ""
+    tag: str = ""
     before: str = ""
+    since: str = ""
 
 
 class AuthenticateAny(Protocol):
@@ -120,7 +149,10 @@ class AuthenticateAny(Protocol):
 
 
 class Records(Protocol):
-    """Messages that are in the queue, and those that were."""
+    """Messages that are in the queue, and those that were.
+
+    What is asked of those that were raises :class:`~.reading.Refused` where nobody can tell now.
+    """
 
     def whose(self, id: QueueId) -> Awaitable[Whose | None]:
         """None for a message that nobody knows of any more."""
@@ -130,8 +162,8 @@ class Records(Protocol):
 
     def list(self, query: Query, most: int) -> Awaitable[list[MessageSummary]]: ...
 
-    def change(self, id: QueueId, action: Action) -> Awaitable[bool | None]:
-        """Whether there was anything to do; None where it is not in the queue."""
+    def change(self, id: QueueId, action: Action) -> Awaitable[Done | Flaw]:
+        """What has come of it, or why it does not apply."""
 
     def open(self, id: QueueId) -> Awaitable[Content | None]:
         """Its octets, to be closed; None where it is not in the queue."""
@@ -158,10 +190,17 @@ ENDPOINTS: Final = (
             Parameter(name="recipient", summary="Only those to this address"),
             Parameter(name="sender", summary="Only those of this reverse-path"),
             Parameter(
-                name="status", summary="Only those with a recipient whose last event is this"
+                name="status",
+                summary="Only those with a recipient whose last event is this: "
+                + ", ".join(STATUSES),
             ),
-            Parameter(name="tenant", summary="Only those of this tenant"),
+            Parameter(name="tenant", summary="Only those of this tenant; empty for nobody's"),
             Parameter(name="campaign", summary="Only those of this campaign"),
+            Parameter(name="tag", summary="Only those with this tag"),
+            Parameter(
+                name="since", summary="Only those that came at this time (RFC 3339) or later"
+            ),
+            Parameter(name="until", summary="Only those that came before this time"),
             Parameter(name="after", summary="The `next` of the page before"),
             Parameter(name="limit", summary=f"Most messages, up to {MOST}", type=int),
         ),
@@ -191,9 +230,13 @@ ENDPOINTS: Final = (
             method="POST",
             path=f"/v1/message/{{id}}/{action}",
             summary=summary,
-            answers={200: Answer(summary="Done", type=Done)},
+            answers={
+                200: Answer(summary="Done", type=Done),
+                202: Answer(summary="To be done to what the attempt under way leaves", type=Done),
+            },
             scope="send",
-            **_ID,  # type: ignore[arg-type]
+            problems=(401, 403, 404, 409, 503),
+            tag="Messages",
         )
         for action, summary in (
             ("cancel", "Take a message out of the queue; nobody is told"),
@@ -234,13 +277,19 @@ def may_change(caller: Caller, whose: Whose, action: Action) -> Flaw | None:
     """Why a caller may not do that to a message that it may see; None to go on."""
     is_admin, is_own = "admin" in caller.scopes, _is_own(caller, whose)
     if action == "release" and whose.needs_approval:
-        return None if is_admin and not is_own else _NO_APPROVAL
+        return None if is_admin and not _is_sender(caller, whose) else _NO_APPROVAL
     if is_admin or (is_own and "send" in caller.scopes):
         return None
     return _ONLY_OWN
 
 
 def _is_own(caller: Caller, whose: Whose) -> bool:
+    """Whether the caller has sent it.  A key may have the name of one that is gone, which was
+    another tenant's."""
+    return _is_sender(caller, whose) and caller.tenant == whose.tenant
+
+
+def _is_sender(caller: Caller, whose: Whose) -> bool:
     return bool(caller.identity) and caller.identity == whose.identity
 
 
@@ -253,7 +302,10 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         if isinstance(caller, Flaw):
             return caller
         id = ids.parse(text)
-        whose = None if id is None else await records.whose(id)
+        try:
+            whose = None if id is None else await records.whose(id)
+        except Refused as refused:
+            return refused.flaw
         if id is None or whose is None or not may_see(caller, whose):
             return _UNKNOWN
         return caller, id, whose
@@ -263,7 +315,10 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         found = await seen(request, id)
         if isinstance(found, Flaw):
             return answer.flaw(request, found)
-        timeline = await records.timeline(found[1])
+        try:
+            timeline = await records.timeline(found[1])
+        except Refused as refused:
+            return answer.flaw(request, refused.flaw)
         if timeline is None:
             return answer.flaw(request, _UNKNOWN)
         summary, lines = timeline
@@ -276,12 +331,12 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         caller = await authenticate(request, "read", "send")
         if isinstance(caller, Flaw):
             return answer.flaw(request, caller)
-        query, limit = asked(request, caller), _limit(request)
-        if isinstance(query, Flaw):
-            return answer.flaw(request, query)
-        if isinstance(limit, Flaw):
-            return answer.flaw(request, limit)
-        found = await records.list(query, limit)
+        try:
+            values = _values(request)
+            query, limit = asked(values, caller), _limit(values)
+            found = await records.list(query, limit)
+        except Refused as refused:
+            return answer.flaw(request, refused.flaw)
         following = found[-1].id if len(found) == limit else ""
         return answer.json(request, MessagePage(found, following))
 
@@ -297,10 +352,13 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         flaw = may_change(caller, whose, wanted)
         if flaw is not None:
             return answer.flaw(request, flaw)
-        changed = await records.change(name, wanted)
-        if changed is None:
-            return answer.flaw(request, _GONE)
-        return answer.json(request, Done(name, changed))
+        try:
+            done = await records.change(name, wanted)
+        except Refused as refused:
+            return answer.flaw(request, refused.flaw)
+        if isinstance(done, Flaw):
+            return answer.flaw(request, done)
+        return answer.json(request, done, 202 if done.under_way else 200)
 
     @app.route("/v1/message/<id>/raw", methods=["GET"])
     async def raw(request: IRequest, id: str) -> bytes:
@@ -335,43 +393,122 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         return b""
 
 
-def asked(request: IRequest, caller: Caller) -> Query | Flaw:
-    """What the query asks for, as far as the caller may know it."""
-    tenant, identity = _value(request, b"tenant"), ""
-    if "admin" not in caller.scopes:
+def asked(values: Mapping[str, str], caller: Caller) -> Query:
+    """What a query asks for, as far as the caller may know it.
+
+    :raise Refused: it makes no sense, or it asks for what is another tenant's.
+    """
+    texts = {
+        name: _text(values, name) for name in ("recipient", "sender", "tenant", "campaign", "tag")
+    }
+    status = values.get("status", "")
+    if "status" in values and status not in STATUSES:
+        raise _bad("status", "there is no such status", f"one of {', '.join(STATUSES)}")
+    if texts["tag"] is not None and not is_tag(texts["tag"]):
+        raise _bad("tag", "this is no tag")
+    for name in ("recipient", "campaign"):
+        if texts[name] == "":
+            raise _bad(name, "there is nothing to look for")
+    since, until = _bound(values, "since"), _bound(values, "until")
+    if since and until and until <= since:
+        raise _bad("until", "this is not later than since")
+    before = until
+    if "after" in values:
+        cursor = ids.parse(values["after"])
+        if cursor is None:
+            raise Refused(Flaw(400, "bad-cursor", "this is no cursor of ours", "/after"))
+        before = min(before, cursor) if before else cursor
+    sender = texts["sender"]
+    if sender is not None and sender not in ("", "<>"):
+        sender = _address(sender, "sender")
+    tenant, identity = texts["tenant"], ""
+    if "admin" not in caller.scopes and (caller.tenant or "read" not in caller.scopes):
+        if tenant not in (None, caller.tenant):
+            raise Refused(
+                Flaw(403, "not-your-tenant", "the key belongs to another tenant", "/tenant")
+            )
+        tenant = caller.tenant
         if "read" not in caller.scopes:
             identity = caller.identity or " "  # who has no name has sent nothing
-        elif caller.tenant:
-            if tenant not in (None, caller.tenant):
-                return Flaw(
-                    403, "not-your-tenant", "the key belongs to another tenant", member="/tenant"
-                )
-            tenant = caller.tenant
-    before = _value(request, b"after") or ""
-    if before and ids.parse(before) is None:
-        return Flaw(400, "bad-cursor", "this is no cursor of ours", member="/after")
     return Query(
-        recipient=_value(request, b"recipient") or "",
-        sender=_value(request, b"sender"),
-        status=_value(request, b"status") or "",
+        recipient=_address(texts["recipient"], "recipient") if texts["recipient"] else "",
+        sender="" if sender == "<>" else sender,
+        status=status,
         tenant=tenant,
         identity=identity,
-        campaign=_value(request, b"campaign") or "",
+        campaign=texts["campaign"] or "",
+        tag=texts["tag"] or "",
         before=before,
+        since=since,
     )
 
 
-def _limit(request: IRequest) -> int | Flaw:
-    text = _value(request, b"limit") or str(USUAL)
+_KNOWN: Final = frozenset(
+    one.name for each in ENDPOINTS if each.path == "/v1/messages" for one in each.parameters
+)
+
+
+def _values(request: IRequest) -> dict[str, str]:
+    """What the query says, each once.  :raise Refused:"""
+    found = {}
+    arguments: dict[bytes, list[bytes]] = request.args or {}
+    for octets, values in arguments.items():
+        name = octets.decode("latin-1")
+        if name not in _KNOWN:
+            raise Refused(
+                Flaw(
+                    400,
+                    "unknown-parameter",
+                    "there is no such parameter",
+                    pointer(name) if name.isprintable() and len(name) < TEXT_CHARACTERS else "",
+                    ", ".join(sorted(_KNOWN)),
+                )
+            )
+        if len(values) > 1:
+            raise _bad(name, "this is there twice")
+        try:
+            found[name] = values[0].decode("utf-8")
+        except UnicodeDecodeError:
+            raise _bad(name, "this is no UTF-8") from None
+    return found
+
+
+def _text(values: Mapping[str, str], name: str) -> str | None:
+    text = values.get(name)
+    if text is not None and len(text) > TEXT_CHARACTERS:
+        raise _bad(name, "this is longer than any can be")
+    return text
+
+
+def _address(text: str, name: str) -> str:
+    """As events have it, in whatever case."""
+    local, at, domain = text.rpartition("@")
+    if not domain.isascii():
+        text = f"{local}@{ascii_domain(domain)}"
+    if not at or parse(text, is_smtputf8=True) is None:
+        raise _bad(name, "this is no address", "user@example.org")
+    return text
+
+
+def _bound(values: Mapping[str, str], name: str) -> str:
+    """A time as ids begin with it; empty for none."""
+    if name not in values:
+        return ""
+    at = time_of(values[name])
+    if at is None:
+        raise _bad(name, "this is no time as RFC 3339 has it", "2026-12-01T09:00:00Z")
+    return ids.first_at(at)
+
+
+def _limit(values: Mapping[str, str]) -> int:
+    text = values.get("limit", str(USUAL))
     if not (text.isascii() and text.isdigit()) or len(text) > 9 or not 1 <= int(text) <= MOST:
-        return Flaw(400, "bad-limit", f"wanted a number from 1 to {MOST}", member="/limit")
+        raise Refused(Flaw(400, "bad-limit", f"wanted a number from 1 to {MOST}", "/limit"))
     return int(text)
 
 
-def _value(request: IRequest, name: bytes) -> str | None:
-    arguments: dict[bytes, list[bytes]] = request.args or {}
-    values = arguments.get(name)
-    return values[-1].decode("utf-8", "replace") if values else None
+def _bad(name: str, detail: str, hint: str = "") -> Refused:
+    return Refused(Flaw(400, "bad-parameter", detail, f"/{name}", hint))
 
 
 def _all_of(content: Content) -> Iterator[bytes]:

@@ -168,6 +168,15 @@ class FileJournal:
         with self._lock:
             self._add((line,))
 
+    def flush(self) -> bool:
+        """Have readers see what has been published.
+
+        :return: whether they see all of it; else the disk refuses, or did so since the start.
+        """
+        with self._lock:
+            self._write()
+            return all(file.is_whole for file in self._files)
+
     def synced(self) -> Position:
         """What lies before this position need not be told again."""
         return self._synced

@@ -99,25 +99,28 @@ class LogTests(SynchronousTestCase):
 
 
 class ScopeTests(SynchronousTestCase):
-    def caller(self, *scopes: Scope, identity: str = "key:a", tenant: str = "") -> Caller:
+    def caller(self, *scopes: Scope, identity: str = "key:a", tenant: str = "t") -> Caller:
         return Caller(identity=identity, scopes=frozenset(scopes), tenant=tenant)
 
     def test_who_sees(self) -> None:
-        """Its sender, the keys of its tenant and of none that may read, and admin."""
+        """Its sender, the keys of its tenant and of none that may read, and admin; not a key of the
+        sender's name that another tenant has now."""
         whose = Whose("key:a", "t")
         for caller, is_shown in (
             (self.caller("send"), True),
             (self.caller("send", identity="key:b"), False),
             (self.caller("read", identity="key:b", tenant="t"), True),
             (self.caller("read", identity="key:b", tenant="u"), False),
-            (self.caller("read", identity="key:b"), True),
+            (self.caller("read", identity="key:b", tenant=""), True),
+            (self.caller("send", tenant=""), False),
+            (self.caller("send", tenant="u"), False),
             (self.caller("admin", identity="key:b", tenant="u"), True),
         ):
             self.assertEqual(may_see(caller, whose), is_shown, caller)
 
     def test_nobody_is_no_identity(self) -> None:
         """Who came without a key owns nothing, not even what came without one."""
-        self.assertFalse(may_see(self.caller("send", identity=""), Whose("", "")))
+        self.assertFalse(may_see(self.caller("send", identity="", tenant=""), Whose("", "")))
 
     def test_who_changes(self) -> None:
         whose = Whose("key:a", "t")
