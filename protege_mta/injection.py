@@ -332,8 +332,8 @@ class DeskPosting:
         asks = peer if peer.identity else attrs.evolve(peer, identity="network")
         for recipient in envelope.recipients:
             reply = self._desk.relaying.judge(asks, recipient.address)
-            # A 202 says that it is kept, and their mail never is.
-            is_passed = reply.code < 400 and self._desk.relaying.is_passed_through(recipient)
+            # A 202 says that it is kept, and their mail never is, be they here or away.
+            is_passed = reply.code < 500 and self._desk.relaying.is_passed_through(recipient)
             is_kept = reply.code < 400 and not is_passed
             kept.append(is_kept)
             if is_passed:
