@@ -32,7 +32,7 @@ from protege_mta.policy.relaying import Relaying
 from protege_mta.testing.requests import MemoryRequests
 from protege_mta.transport.control import ControlFault, Done
 
-from .test_http_listener import Case, Wire
+from .test_http_listener import CLOSED, Case, Wire
 from .test_schedule_dispatch import FlowCase
 
 Told = tuple[int, dict[str, Any]]
@@ -64,7 +64,7 @@ class ListJournal:
         lines = self.lines[at : min(at + most, self.visible)]
         ends = [f"{at + n + 1:06d}" for n in range(len(lines))]
         end = at + len(lines)
-        return succeed(Page(lines, ends, f"{end:06d}", end >= self.visible))
+        return succeed(Page(lines, ends, f"{end:06d}", not lines))
 
     def end(self) -> str:
         return f"{self.visible:06d}"
@@ -196,7 +196,9 @@ class ApiCase(FlowCase, Case):
             if wire.value():
                 break
             self.clock.advance(0.1)
-        return self.answered(wire)
+        told = self.answered(wire)
+        wire.protocol.connectionLost(CLOSED)
+        return told
 
     def do(self, id: str, action: str) -> Told:
         return self.asked(f"/v1/message/{id}/{action}", "POST")
