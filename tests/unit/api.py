@@ -154,7 +154,7 @@ class ApiCase(FlowCase, Case):
             new_id=self.new_id,
             hostname=lambda: "us.test",
         )
-        desk = messages.Desk(
+        self.messages = messages.Desk(
             mailroom=self.mailroom,
             authenticate=self.authenticate,
             writer=Writer(limits=lambda: limits, now=now, hostname=lambda: "us.test"),
@@ -162,7 +162,7 @@ class ApiCase(FlowCase, Case):
             pause=lambda: succeed(None),
             new_session_id=lambda: "s-1",
         )
-        messages.add(self.app, desk)
+        messages.add(self.app, self.messages)
 
     def in_thread(self, work: Any) -> Deferred[Any]:
         return succeed(None).addCallback(lambda _: work())
