@@ -169,13 +169,14 @@ class FileJournal:
             self._add((line,))
 
     def flush(self) -> bool:
-        """Have readers see what has been published.
+        """Have readers of the segments, or of the log where there are none, see what was published.
 
-        :return: whether they see all of it; else the disk refuses, or did so since the start.
+        :return: whether they see all of it; else the disk refuses, or did so for too long.
         """
         with self._lock:
             self._write()
-            return all(file.is_whole for file in self._files)
+            file = self._files[-1]
+            return not (file.pending or file.has_dropped)
 
     def synced(self) -> Position:
         """What lies before this position need not be told again."""

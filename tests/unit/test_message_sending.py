@@ -58,9 +58,9 @@ class SendAtTests(ApiCase):
         status, told = self.post(send_at=self.in_s(-200))
         self.assertEqual((status, told["recipients"][0]["status"]), (202, "queued"))
         self.assertEqual(len(self.transport.attempts), 1)
-        told = self.post(send_at=self.in_s(-400))
-        self.assertEqual(self.problem(told), (422, "bad-member", "/send_at"))
-        self.assertEqual(told[1]["detail"], "this time has passed")
+        refused = self.post(send_at=self.in_s(-400))
+        self.assertEqual(self.problem(refused), (422, "bad-member", "/send_at"))
+        self.assertEqual(refused[1]["detail"], "this time has passed")
 
     def test_far_off(self) -> None:
         self.assertEqual(self.post(send_at=self.in_s(86_400))[0], 202)
@@ -69,10 +69,11 @@ class SendAtTests(ApiCase):
             self.assertEqual(self.problem(told), (422, "bad-member", "/send_at"), text)
 
     def test_nonsense(self) -> None:
-        for value in (
+        values: tuple[Any, ...] = (
             *("", "tomorrow", "2023-11-15", "2023-11-15T09:00:00", "2023-13-15T09:00:00Z"),
             *("2023-11-15T25:00:00Z", "1700000000", 1_700_000_000, {}, "0000-01-01T00:00:00Z"),
-        ):
+        )
+        for value in values:
             told = self.post(send_at=value)
             self.assertEqual((told[0], told[1]["member"]), (422, "/send_at"), value)
 
@@ -130,7 +131,8 @@ class PriorityTests(ApiCase):
         self.assertTrue(entry.is_urgent)
 
     def test_nonsense(self) -> None:
-        for value in ("urgent", "", "HIGH", 1, None):
+        values: tuple[Any, ...] = ("urgent", "", "HIGH", 1, None)
+        for value in values:
             told = self.post(priority=value)
             self.assertEqual((told[0], told[1]["member"]), (422, "/priority"))
 
