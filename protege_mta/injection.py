@@ -257,7 +257,8 @@ class DeskPosting:
             first = results[0]
             member = outgoing.members[0] if outgoing.members else ""
             if first.detail == NOT_KEPT:
-                return Flaw(422, "not-kept", NOT_KEPT, member, "send it by SMTP or by the tunnel")
+                hint = "send it by SMTP, which answers when the agent has it"
+                return Flaw(422, "not-kept", NOT_KEPT, member, hint)
             return Flaw(422, "no-recipient", first.detail, member)
         if not all(kept):
             recipients = tuple(

@@ -18,13 +18,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .http import timeline
+from .http.message_query import Query
 from .http.reading import Refused
 from .http.timeline import (
     Action,
     AuthenticateAny,
     Done,
     MessageSummary,
-    Query,
     RecipientStanding,
     Whose,
 )
@@ -140,8 +140,10 @@ class MessageLog:
             self._is_failing = True
             self.log.failure("the transaction log cannot be kept up", failure=failure)
 
-    async def _follow(self, most: int) -> bool:
-        """:return: whether all of the journal has been read."""
+    async def _follow(self, most: int, until: str = "") -> bool:
+        """:param until: a cursor to stop at; empty to go on as long as more comes.
+        :return: whether all of the journal has been read, so far.
+        """
         log, count, is_end = self._log, 0, False
         cursor = await self.in_thread(log.cursor)
         while count < most and not is_end:
@@ -154,7 +156,7 @@ class MessageLog:
                 lines, cursor = page.lines, page.cursor
                 await self.in_thread(partial(log.add, lines, cursor))
             count += len(page.lines)
-            is_end = page.is_end
+            is_end = page.is_end or "" < until <= cursor
         if count:
             await self.in_thread(log.trim)
         self._is_failing = False
@@ -170,7 +172,8 @@ class MessageLog:
         async def ask() -> Any:
             try:
                 is_whole = await self.in_thread(self._flush)
-                if not (await self._follow(ASKED) and is_whole):
+                end = self._journal.end()  # on a busy relay there is always more
+                if not (await self._follow(ASKED, end) and is_whole):
                     raise Refused(_BEHIND)
                 return await self.in_thread(work)
             except (sqlite3.Error, OSError):

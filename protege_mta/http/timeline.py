@@ -7,10 +7,9 @@ or ``admin``; and what waits for approval is released by ``admin``, never by the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, get_args
+from collections.abc import Awaitable, Iterator, Sequence
+from typing import Any, Final, Literal, Protocol
 
-import attrs
 import msgspec
 from klein import Klein
 from twisted.internet.defer import Deferred
@@ -20,29 +19,14 @@ from zope.interface import implementer
 
 from ..message.parts import attachments, body_of, read_parts
 from ..model import ids
-from ..model.address import parse
 from ..model.caller import Caller, Flaw, Scope
-from ..model.domain import ascii_domain
 from ..model.ids import QueueId
-from ..model.outcome import Fate
 from ..model.ports import Content
 from ..observe.events import Event
 from . import answer
-from .endpoint import Answer, Endpoint, Parameter
-from .reading import Refused, pointer
-from .wanted import is_tag, time_of
-
-MOST: Final = 1000
-TEXT_CHARACTERS: Final = 256
-"""Nothing that a message is found by is longer."""
-
-STATUSES: Final = (
-    *("received", "scheduled", "deferred", "delayed", "held", "released"),
-    *get_args(Fate),
-)
-"""What a recipient's last event may be."""
-
-USUAL: Final = 100
+from .endpoint import Answer, Endpoint
+from .message_query import PARAMETERS, Query, asked, limit_of, values_of
+from .reading import Refused
 
 Action = Literal["cancel", "retry", "hold", "release"]
 ACTIONS: Final[tuple[Action, ...]] = ("cancel", "retry", "hold", "release")
@@ -121,25 +105,6 @@ class Done(msgspec.Struct):
     under_way: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class Query:
-    """What a list is asked for; what is empty or None is not looked at.
-
-    :ivar before: an id, or how one begins: only older messages.
-    :ivar since: likewise: only this one, and newer ones.
-    """
-
-    recipient: str = ""
-    sender: str | None = None
-    status: str = ""
-    tenant: str | None = None
-    identity: str = ""
-    campaign: str = ""
-    tag: str = ""
-    before: str = ""
-    since: str = ""
-
-
 class AuthenticateAny(Protocol):
     """:data:`~.endpoint.Authenticate` where one of several scopes will do."""
 
@@ -186,24 +151,7 @@ ENDPOINTS: Final = (
         method="GET",
         path="/v1/messages",
         summary="List messages, the newest first",
-        parameters=(
-            Parameter(name="recipient", summary="Only those to this address"),
-            Parameter(name="sender", summary="Only those of this reverse-path"),
-            Parameter(
-                name="status",
-                summary="Only those with a recipient whose last event is this: "
-                + ", ".join(STATUSES),
-            ),
-            Parameter(name="tenant", summary="Only those of this tenant; empty for nobody's"),
-            Parameter(name="campaign", summary="Only those of this campaign"),
-            Parameter(name="tag", summary="Only those with this tag"),
-            Parameter(
-                name="since", summary="Only those that came at this time (RFC 3339) or later"
-            ),
-            Parameter(name="until", summary="Only those that came before this time"),
-            Parameter(name="after", summary="The `next` of the page before"),
-            Parameter(name="limit", summary=f"Most messages, up to {MOST}", type=int),
-        ),
+        parameters=PARAMETERS,
         answers={200: Answer(summary="Messages", type=MessagePage)},
         problems=(400, 401, 403, 503),
         scope="send",
@@ -332,8 +280,8 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         if isinstance(caller, Flaw):
             return answer.flaw(request, caller)
         try:
-            values = _values(request)
-            query, limit = asked(values, caller), _limit(values)
+            values = values_of(request)
+            query, limit = asked(values, caller), limit_of(values)
             found = await records.list(query, limit)
         except Refused as refused:
             return answer.flaw(request, refused.flaw)
@@ -391,124 +339,6 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         finally:
             content.close()
         return b""
-
-
-def asked(values: Mapping[str, str], caller: Caller) -> Query:
-    """What a query asks for, as far as the caller may know it.
-
-    :raise Refused: it makes no sense, or it asks for what is another tenant's.
-    """
-    texts = {
-        name: _text(values, name) for name in ("recipient", "sender", "tenant", "campaign", "tag")
-    }
-    status = values.get("status", "")
-    if "status" in values and status not in STATUSES:
-        raise _bad("status", "there is no such status", f"one of {', '.join(STATUSES)}")
-    if texts["tag"] is not None and not is_tag(texts["tag"]):
-        raise _bad("tag", "this is no tag")
-    for name in ("recipient", "campaign"):
-        if texts[name] == "":
-            raise _bad(name, "there is nothing to look for")
-    since, until = _bound(values, "since"), _bound(values, "until")
-    if since and until and until <= since:
-        raise _bad("until", "this is not later than since")
-    before = until
-    if "after" in values:
-        cursor = ids.parse(values["after"])
-        if cursor is None:
-            raise Refused(Flaw(400, "bad-cursor", "this is no cursor of ours", "/after"))
-        before = min(before, cursor) if before else cursor
-    sender = texts["sender"]
-    if sender is not None and sender not in ("", "<>"):
-        sender = _address(sender, "sender")
-    tenant, identity = texts["tenant"], ""
-    if "admin" not in caller.scopes and (caller.tenant or "read" not in caller.scopes):
-        if tenant not in (None, caller.tenant):
-            raise Refused(
-                Flaw(403, "not-your-tenant", "the key belongs to another tenant", "/tenant")
-            )
-        tenant = caller.tenant
-        if "read" not in caller.scopes:
-            identity = caller.identity or " "  # who has no name has sent nothing
-    return Query(
-        recipient=_address(texts["recipient"], "recipient") if texts["recipient"] else "",
-        sender="" if sender == "<>" else sender,
-        status=status,
-        tenant=tenant,
-        identity=identity,
-        campaign=texts["campaign"] or "",
-        tag=texts["tag"] or "",
-        before=before,
-        since=since,
-    )
-
-
-_KNOWN: Final = frozenset(
-    one.name for each in ENDPOINTS if each.path == "/v1/messages" for one in each.parameters
-)
-
-
-def _values(request: IRequest) -> dict[str, str]:
-    """What the query says, each once.  :raise Refused:"""
-    found = {}
-    arguments: dict[bytes, list[bytes]] = request.args or {}
-    for octets, values in arguments.items():
-        name = octets.decode("latin-1")
-        if name not in _KNOWN:
-            raise Refused(
-                Flaw(
-                    400,
-                    "unknown-parameter",
-                    "there is no such parameter",
-                    pointer(name) if name.isprintable() and len(name) < TEXT_CHARACTERS else "",
-                    ", ".join(sorted(_KNOWN)),
-                )
-            )
-        if len(values) > 1:
-            raise _bad(name, "this is there twice")
-        try:
-            found[name] = values[0].decode("utf-8")
-        except UnicodeDecodeError:
-            raise _bad(name, "this is no UTF-8") from None
-    return found
-
-
-def _text(values: Mapping[str, str], name: str) -> str | None:
-    text = values.get(name)
-    if text is not None and len(text) > TEXT_CHARACTERS:
-        raise _bad(name, "this is longer than any can be")
-    return text
-
-
-def _address(text: str, name: str) -> str:
-    """As events have it, in whatever case."""
-    local, at, domain = text.rpartition("@")
-    if not domain.isascii():
-        text = f"{local}@{ascii_domain(domain)}"
-    if not at or parse(text, is_smtputf8=True) is None:
-        raise _bad(name, "this is no address", "user@example.org")
-    return text
-
-
-def _bound(values: Mapping[str, str], name: str) -> str:
-    """A time as ids begin with it; empty for none."""
-    if name not in values:
-        return ""
-    at = time_of(values[name])
-    if at is None:
-        raise _bad(name, "this is no time as RFC 3339 has it", "2026-12-01T09:00:00Z")
-    return ids.first_at(at)
-
-
-def _limit(values: Mapping[str, str]) -> int:
-    text = values.get("limit", str(USUAL))
-    if not (text.isascii() and text.isdigit()) or len(text) > 9 or not 1 <= int(text) <= MOST:
-        raise Refused(Flaw(400, "bad-limit", f"wanted a number from 1 to {MOST}", "/limit"))
-    return int(text)
-
-
-def _bad(name: str, detail: str, hint: str = "") -> Refused:
-    return Refused(Flaw(400, "bad-parameter", detail, f"/{name}", hint))
 
 
 def _all_of(content: Content) -> Iterator[bytes]:

@@ -36,7 +36,7 @@ def first_at(at: float) -> str:
 
     :param at: POSIX seconds.
     """
-    return _base32(max(0, int(at * 1000)), 10)
+    return _base32(max(0, round(at * 1000)), 10)
 
 
 def derived(parent: QueueId, transition: str) -> QueueId:

@@ -10,7 +10,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.http.timeline import STATUSES, Whose, may_change, may_see
+from protege_mta.http.message_query import STATUSES
+from protege_mta.http.timeline import Whose, may_change, may_see
 from protege_mta.model.caller import Caller, Scope
 from protege_mta.observe.metrics import EVENTS
 from protege_mta.state.log import NAME, VERSIONS, LoggedRecipient, TransactionLog, Wanted

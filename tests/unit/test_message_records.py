@@ -14,6 +14,7 @@ from protege_mta import message_log
 from protege_mta.model.batch import Batch
 from protege_mta.model.caller import Caller, Flaw
 from protege_mta.model.envelope import Origin
+from protege_mta.model.ports import Page
 from protege_mta.testing.transports import TAKEN
 
 from .api import ApiCase, key
@@ -85,6 +86,21 @@ class TruthTests(ApiCase):
         self.assertEqual([status for status, _ in answers], [503, 503, 200])
         self.assertEqual(answers[0][1]["type"], "urn:protege-mta:problem:log-behind")
         self.assertEqual(self.listed(), ids[::-1])
+
+    def test_more_comes_all_the_time(self) -> None:
+        """Who asks does not wait for what happens meanwhile."""
+        id = self.posted()
+        after = self.journal.after
+
+        def busy(cursor: str, most: int) -> Deferred[Page]:
+            self.lines.append(self.lines[0])
+            self.journal.flush()
+            return after(cursor, most)
+
+        self.patch(self.journal, "after", busy)
+        self.patch(message_log, "ASKED", 20)
+        self.assertEqual(self.statuses(id), ["delivered"])
+        self.assertEqual(self.listed(), [id])
 
     def test_it_can_wait_for_what_is_in_the_queue(self) -> None:
         """A message that is there can be stopped, however far behind the log is."""
