@@ -131,7 +131,7 @@ class Wanted:
     since: str = ""
 
 
-_COMMON: Final = frozenset(("received", "delivered", "relayed"))
+_COMMON: Final = frozenset(("delivered", "relayed"))
 """What so many have that it is a bad way to find the few that are wanted."""
 
 _REPORTS: Final = ("returned", "feedback")
@@ -151,10 +151,11 @@ class TransactionLog:
     def __init__(self, folder: Path, *, most: int = 1_000_000) -> None:
         self._path = folder / NAME
         self._most = most
-        self._added = most  # since the last trim; there may be too many from before
+        self._count = -1  # of messages; -1 until they have been counted
         self._connection: sqlite3.Connection | None = None
 
     def close(self) -> None:
+        self._count = -1
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -208,9 +209,9 @@ class TransactionLog:
         try:
             with connection:
                 connection.execute("BEGIN")
-                connection.executemany(
+                added = connection.executemany(
                     "INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?, ?, ?)", messages.values()
-                )
+                ).rowcount
                 connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", tags)
                 # The furthest transition stands, whatever is told again behind it.
                 connection.executemany(
@@ -225,20 +226,21 @@ class TransactionLog:
         except sqlite3.DatabaseError as error:
             self._is_damaged(error)
             raise
-        self._added += len(messages)
+        if self._count >= 0:
+            self._count += max(0, added)
 
     def trim(self) -> None:
-        """Let the oldest messages go where there are too many, a hundredth at a time: to count them
-        takes as long as there are many."""
-        if self._added < max(1, self._most // 100):
-            return
-        self._added = 0
+        """Let the oldest messages go where there are too many."""
         connection = self._open()
-        row = connection.execute(
-            "SELECT id FROM message ORDER BY id DESC LIMIT 1 OFFSET ?", (self._most - 1,)
-        ).fetchone()
-        if row is None:
+        if self._count < 0:
+            [(self._count,)] = connection.execute("SELECT count(*) FROM message")
+        excess = self._count - self._most
+        if excess <= 0:
             return
+        # From the old end, so that only what goes is looked at.
+        row = connection.execute(
+            "SELECT id FROM message ORDER BY id LIMIT 1 OFFSET ?", (excess,)
+        ).fetchone()
         with connection:
             connection.execute("BEGIN")
             for table, column in (
@@ -248,6 +250,7 @@ class TransactionLog:
                 ("tag", "message_id"),
             ):
                 connection.execute(f"DELETE FROM {table} WHERE {column} < ?", row)
+        self._count -= excess
 
     def find(self, id: str) -> Logged | None:
         """One message."""

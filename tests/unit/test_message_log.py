@@ -201,6 +201,16 @@ class LogTests(SynchronousTestCase):
         self.assertEqual((self.ids(), self.log.events("a")), (["c", "b"], []))
         rows = self.log._open().execute("SELECT message_id FROM tag").fetchall()
         self.assertEqual(rows, [("b",), ("c",)])
+        self.log.add([line("c", 0, 1, "delivered")], "c")  # no other message
+        self.log.trim()
+        self.assertEqual(self.ids(), ["c", "b"])
+        self.log.close()
+        self.log.add([line(id, 0, 0, "received") for id in "bde"], "c")
+        self.log.trim()
+        self.assertEqual(self.ids(), ["e", "d"])
+        self.log.add([line("f", 0, 0, "received")], "c")
+        self.log.trim()
+        self.assertEqual(self.ids(), ["f", "e"])
 
     def test_an_older_file(self) -> None:
         """Is brought up to date, with all that is in it."""
