@@ -12,7 +12,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from .model.ports import Damaged, Recovered
-from .schedule.desk import Chosen, Desk, NotFound
+from .schedule.desk import Change, Chosen, Desk, NotFound
 from .transport.control import ControlFault, Done, Handler, Row
 
 CAT_OCTETS: Final = 65_536
@@ -118,16 +118,17 @@ class Clerk:
             await self._pause()
         yield Done({"count": count})
 
-    def _changing(self, change: Callable[[Recovered], Deferred[bool]]) -> Handler:
+    def _changing(self, change: Callable[[Recovered], Deferred[Change]]) -> Handler:
         async def handle(arguments: Mapping[str, Any]) -> Answer:
             choice = _choice(arguments)
             if not (choice.ids or choice.domain or choice.state or arguments.get("all")):
                 raise ControlFault("usage", "name messages by id, domain or state, or say all")
-            count = 0
+            count = later = 0
             async for found in self._found(choice):
-                if await change(found):
-                    count += 1
-            yield Done({"count": count})
+                came_to = await change(found)
+                count += Change.DONE in came_to
+                later += Change.LATER in came_to
+            yield Done({"count": count, "later": later} if later else {"count": count})
 
         return handle
 

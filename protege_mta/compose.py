@@ -332,7 +332,12 @@ class House:
             arriving=lambda: self.acceptance.arriving,
         )
         self.message_log = MessageLog(
-            settings.state_dir, self.feed.journal, self.desk, self._in_thread, reactor
+            settings.state_dir,
+            self.feed.journal,
+            self.journal.flush,
+            self.desk,
+            self._in_thread,
+            reactor,
         )
         self.configure(settings)
         self.metrics.watch(

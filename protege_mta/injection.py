@@ -43,6 +43,9 @@ POSTING_OCTETS: Final = 134_217_728
 """What the messages of one request may have together: they are in memory until they are stored."""
 
 
+NOT_KEPT: Final = "mail for this agent is never kept, and so cannot be taken by HTTP"
+
+
 class _Answer(msgspec.Struct, array_like=True, gc=False):
     """What is kept with the name of a request."""
 
@@ -258,6 +261,9 @@ class DeskPosting:
         if not any(kept):
             first = results[0]
             member = outgoing.members[0] if outgoing.members else ""
+            if first.detail == NOT_KEPT:
+                hint = "send it by SMTP, which answers when the agent has it"
+                return Flaw(422, "not-kept", NOT_KEPT, member, hint)
             return Flaw(422, "no-recipient", first.detail, member)
         if not all(kept):
             recipients = tuple(
@@ -268,14 +274,6 @@ class DeskPosting:
             member for member, is_kept in zip(outgoing.members, kept, strict=False) if is_kept
         )
         envelope = distinct(desk.relaying.readdressed(envelope))
-        if desk.relaying.way(envelope) != "queue":
-            return Flaw(
-                422,
-                "not-kept",
-                "mail for this agent is never kept, and so cannot be taken by HTTP",
-                outgoing.members[0] if outgoing.members else "",
-                "send it by SMTP, which answers when the agent has it",
-            )
         self._octets += len(content)
         if self._octets > POSTING_OCTETS:
             return Flaw(413, "too-large", "the messages of one request are too large together")
@@ -307,6 +305,7 @@ class DeskPosting:
             may_sign=True,
             tenant=outgoing.tenant,
             campaign=outgoing.campaign,
+            tags=outgoing.tags,
             hold=permit.hold,
             is_sandbox=self._caller.is_sandbox,
             tls=self._peer.tls,
@@ -342,9 +341,13 @@ class DeskPosting:
         asks = peer if peer.identity else attrs.evolve(peer, identity="network")
         for recipient in envelope.recipients:
             reply = self._desk.relaying.judge(asks, recipient.address)
-            is_kept = reply.code < 400
+            # A 202 says that it is kept, and their mail never is, be they here or away.
+            is_passed = reply.code < 500 and self._desk.relaying.is_passed_through(recipient)
+            is_kept = reply.code < 400 and not is_passed
             kept.append(is_kept)
-            if is_kept:
+            if is_passed:
+                results.append(RecipientResult(recipient.address, "rejected", NOT_KEPT))
+            elif is_kept:
                 results.append(self._kept(recipient.address, tenant, state))
             else:
                 known = _about(outgoing, glance)

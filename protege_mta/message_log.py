@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import attrs
 from klein import Klein
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .http import timeline
+from .http.message_query import Query
+from .http.reading import Refused
 from .http.timeline import (
     Action,
     AuthenticateAny,
+    Done,
     MessageSummary,
-    Query,
     RecipientStanding,
     Whose,
 )
+from .model.caller import Flaw
 from .model.ids import QueueId
-from .model.ports import Content, CursorGone, JournalReader, NoSuchMessage, Recovered
-from .schedule.desk import Chosen, Desk, NotFound
+from .model.outcome import Fate
+from .model.ports import (
+    Content,
+    CursorGone,
+    JournalReader,
+    NoSuchMessage,
+    Recovered,
+    SpoolFailed,
+    SpoolFull,
+)
+from .schedule.desk import Change, Chosen, Desk, NotFound
 from .state.log import Logged, LoggedMessage, TransactionLog, Wanted
 
 TICK_S: Final = 1.0
@@ -38,10 +51,42 @@ is quieter, or until somebody asks."""
 ASKED: Final = 50_000
 """So many are read first where somebody asks."""
 
+SETTLE_S: Final = 0.1
+SETTLES: Final = 5
+"""A message may have left the queue a moment before its fate is told: so often, and so far apart, is
+it looked for again."""
+
+_FATES: Final = frozenset(get_args(Fate))
+
+_BEHIND: Final = Flaw(
+    503, "log-behind", "the log of messages has not caught up with the events", retry_after_s=1
+)
+_UNAVAILABLE: Final = Flaw(
+    503, "unavailable", "the log of messages cannot be read just now", retry_after_s=10
+)
+_NOT_STORED: Final = Flaw(
+    503, "unavailable", "the queue cannot be written just now", retry_after_s=10
+)
+_ENDED: Final = Flaw(
+    409, "already-ended", "the message has left the queue: each recipient has met its fate"
+)
+_HELD: Final = Flaw(
+    409, "held", "the message is held, and is not tried before it is released", hint="release it"
+)
+_CANCELLED: Final = Flaw(
+    409, "being-cancelled", "the message is being tried, and what that leaves will be removed"
+)
+_DAMAGED: Final = Flaw(
+    409, "damaged", "the message cannot be read, and so not sent", hint="cancel it"
+)
+_UNKNOWN: Final = Flaw(404, "no-such-message", "there is no such message any more")
+
 
 class MessageLog:
     """:class:`~.http.timeline.Records`.
 
+    :param flush: has the journal's readers see what has happened; whether they see all of it.
+        Blocks.
     :param in_thread: runs what blocks.
     """
 
@@ -51,12 +96,15 @@ class MessageLog:
         self,
         folder: Path,
         journal: JournalReader,
+        flush: Callable[[], bool],
         desk: Desk,
         in_thread: Callable[[Callable[[], Any]], Deferred[Any]],
         clock: IReactorTime,
     ) -> None:
         self._log = TransactionLog(folder)
         self._journal = journal
+        self._flush = flush
+        self._clock = clock
         self._desk = desk
         self.in_thread = in_thread
         self._lock = DeferredLock()
@@ -82,20 +130,22 @@ class MessageLog:
 
     # --- following -------------------------------------------------------------------------------
 
-    def _tick(self) -> Deferred[None]:
-        return self._lock.run(lambda: Deferred.fromCoroutine(self._follow(PACE))).addErrback(
-            self._failed
-        )
+    def _tick(self) -> Deferred[object]:
+        following = self._lock.run(lambda: Deferred.fromCoroutine(self._follow(PACE)))
+        return following.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
         if not self._is_failing:
             self._is_failing = True
             self.log.failure("the transaction log cannot be kept up", failure=failure)
 
-    async def _follow(self, most: int) -> None:
-        log, count = self._log, 0
+    async def _follow(self, most: int, until: str = "") -> bool:
+        """:param until: a cursor to stop at; empty to go on as long as more comes.
+        :return: whether all of the journal has been read, so far.
+        """
+        log, count, is_end = self._log, 0, False
         cursor = await self.in_thread(log.cursor)
-        while count < most:
+        while count < most and not is_end:
             try:
                 page = await self._journal.after(cursor, PACE)
             except CursorGone as gone:
@@ -105,18 +155,29 @@ class MessageLog:
                 lines, cursor = page.lines, page.cursor
                 await self.in_thread(partial(log.add, lines, cursor))
             count += len(page.lines)
-            if page.is_end:
-                break
+            is_end = page.is_end or "" < until <= cursor
         if count:
             await self.in_thread(log.trim)
         self._is_failing = False
+        return is_end
 
     async def _asked(self, work: Callable[[], Any]) -> Any:
-        """Ask the log, once it has caught up."""
+        """Ask the log, which knows all that has been answered for.
+
+        :raise Refused: it does not, for now: nobody is told half of it, or that there is no such
+            message.
+        """
 
         async def ask() -> Any:
-            await self._follow(ASKED)
-            return await self.in_thread(work)
+            try:
+                is_whole = await self.in_thread(self._flush)
+                end = self._journal.end()  # on a busy relay there is always more
+                if not (await self._follow(ASKED, end) and is_whole):
+                    raise Refused(_BEHIND)
+                return await self.in_thread(work)
+            except (sqlite3.Error, OSError):
+                self._failed(Failure())
+                raise Refused(_UNAVAILABLE) from None
 
         return await self._lock.run(lambda: Deferred.fromCoroutine(ask()))
 
@@ -131,33 +192,75 @@ class MessageLog:
         return None if logged is None else Whose(logged.message.identity, logged.message.tenant)
 
     async def timeline(self, id: QueueId) -> tuple[MessageSummary, Sequence[bytes]] | None:
-        logged: Logged | None = await self._asked(lambda: self._log.find(id))
-        lines: Sequence[bytes] = await self._asked(lambda: self._log.events(id))
-        # After the log, so that a message is in one of them.
-        queued = await self._queued(id)
-        if queued is None:
-            return None if logged is None else (_summary(logged, None), lines)
-        return self._standing(queued, logged), lines
+        for _ in range(SETTLES):
+            logged, lines = await self._asked(lambda: (self._log.find(id), self._log.events(id)))
+            # After the log, so that a message is in one of them.
+            queued = await self._queued(id)
+            if queued is not None:
+                return self._standing(queued, logged), lines
+            if logged is None:
+                return None
+            if _is_over(logged):
+                break
+            await self._pause()
+        return _summary(logged, is_queued=False), lines
 
     async def list(self, query: Query, most: int) -> list[MessageSummary]:
         wanted = Wanted(**attrs.asdict(query))
-        found: list[Logged] = await self._asked(lambda: self._log.list(wanted, most))
-        return [_summary(one, await self._queued(QueueId(one.message.id))) for one in found]
+        for _ in range(SETTLES):
+            found: list[Logged] = await self._asked(lambda: self._log.list(wanted, most))
+            told, is_settled = [], True
+            for one in found:
+                is_queued = (
+                    not _is_over(one) and await self._queued(QueueId(one.message.id)) is not None
+                )
+                is_settled = is_settled and (is_queued or _is_over(one))
+                told.append(_summary(one, is_queued=is_queued))
+            if is_settled:
+                break
+            await self._pause()
+        return told
 
-    async def change(self, id: QueueId, action: Action) -> bool | None:
+    async def change(self, id: QueueId, action: Action) -> Done | Flaw:
         queued = await self._queued(id)
-        if queued is None:
-            return None
+        if queued is not None:
+            try:
+                change = await self._hand(action)(queued)
+            except (SpoolFailed, SpoolFull):
+                return _NOT_STORED
+            if change:
+                return Done(id, Change.DONE in change, Change.LATER in change)
+        return await self._unchanged(id, action)
+
+    def _hand(self, action: Action) -> Callable[[Recovered], Deferred[Change]]:
         desk = self._desk
         match action:
             case "cancel":
-                return await desk.remove(queued)
+                return desk.remove
             case "retry":
-                return await desk.retry(queued)
+                return desk.retry
             case "hold":
-                return await desk.hold(queued)
+                return desk.hold
             case "release":
-                return await desk.release(queued)
+                return desk.release
+
+    async def _unchanged(self, id: QueueId, action: Action) -> Done | Flaw:
+        """Why there was nothing to do: because all is as it is wanted, or because it does not apply
+        to a message that stands so."""
+        found = await self.timeline(id)
+        if found is None:
+            return _UNKNOWN
+        summary, _ = found
+        states = {one.status for one in summary.recipients}
+        if not summary.is_queued:
+            return Done(id, False) if action == "cancel" and states == {"removed"} else _ENDED
+        if "corrupt" in states:
+            return _DAMAGED
+        if action == "hold" and "held" not in states and "active" in states:
+            return _CANCELLED
+        if action == "retry" and "active" not in states and "held" in states:
+            return _HELD
+        return Done(id, False)
 
     async def open(self, id: QueueId) -> Content | None:
         try:
@@ -172,6 +275,9 @@ class MessageLog:
         except NotFound:
             return None
 
+    def _pause(self) -> Deferred[None]:
+        return deferLater(self._clock, SETTLE_S, lambda: None)
+
     def _standing(self, queued: Recovered, logged: Logged | None) -> MessageSummary:
         row = self._desk.row(queued)
         why = {
@@ -180,11 +286,11 @@ class MessageLog:
             for address in one.get("recipients", ())
         }
         message, origin = queued.message, queued.message.origin
-        fates = [] if logged is None else [one.status for one in logged.recipients]
+        fates = {} if logged is None else {one.number: one.status for one in logged.recipients}
         recipients = []
         for index, one in enumerate(row["recipients"]):
             status = one["state"]
-            if status == "ended" and index < len(fates):
+            if status == "ended" and fates.get(index) in _FATES:
                 status = fates[index]
             recipients.append(
                 RecipientStanding(
@@ -207,12 +313,18 @@ class MessageLog:
             tenant=origin.tenant,
             campaign=origin.campaign,
             header_message_id=message.header_message_id,
+            tags=origin.tags,
             is_queued=True,
             recipients=recipients,
         )
 
 
-def _summary(logged: Logged, queued: Recovered | None) -> MessageSummary:
+def _is_over(logged: Logged) -> bool:
+    """Whether every recipient that is known of has met its fate."""
+    return all(one.status in _FATES for one in logged.recipients)
+
+
+def _summary(logged: Logged, *, is_queued: bool) -> MessageSummary:
     message: LoggedMessage = logged.message
     return MessageSummary(
         id=message.id,
@@ -225,7 +337,8 @@ def _summary(logged: Logged, queued: Recovered | None) -> MessageSummary:
         tenant=message.tenant,
         campaign=message.campaign,
         header_message_id=message.header_message_id,
-        is_queued=queued is not None,
+        tags=message.tags,
+        is_queued=is_queued,
         recipients=[
             RecipientStanding(address=one.address, status=one.status) for one in logged.recipients
         ],

@@ -201,6 +201,9 @@ def _hand_in(name: str, help: str) -> None:
         else:
             count = done["count"]
             write(f"{count} message{'' if count == 1 else 's'} {_DONE[name]}")
+            later = done.get("later", 0)
+            if later:
+                write(f"{later} being delivered just now: what that leaves will be {_DONE[name]}")
 
     command.command(name, help=help)(change)
 

@@ -33,6 +33,7 @@ class Outgoing:
     content: bytes = attrs.field(repr=False)
     tenant: str = ""
     campaign: str = ""
+    tags: tuple[str, ...] = ()
     is_urgent: bool = False
     from_member: str = "/from"
     members: tuple[str, ...] = ()

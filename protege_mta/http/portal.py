@@ -190,7 +190,7 @@ async def _sent(desk: Desk, portal: Portal, request: IRequest, caller: Caller) -
         if not isinstance(value, dict):
             raise _bad("the body is not a JSON object")
         wanted: PortalMessage = typed(value, PortalMessage)
-        one = _outgoing(desk, portal, wanted, posting.new_id())
+        one = _outgoing(desk, portal, wanted, posting.new_id(), caller.tenant)
         found = posting.add(one)
         if isinstance(found, Flaw):
             raise Refused(found)
@@ -224,7 +224,9 @@ def _waits(request: IRequest, caller: Caller, found: Accepted) -> bool:
     return is_tried and caller.waits and args.get(b"wait") != [b"0"]
 
 
-def _outgoing(desk: Desk, portal: Portal, wanted: PortalMessage, id: QueueId) -> Outgoing:
+def _outgoing(
+    desk: Desk, portal: Portal, wanted: PortalMessage, id: QueueId, tenant: str
+) -> Outgoing:
     writer = desk.writer
     limits = writer.limits()
     given = (wanted.from_email or "").strip() or portal.default_from()
@@ -262,7 +264,7 @@ def _outgoing(desk: Desk, portal: Portal, wanted: PortalMessage, id: QueueId) ->
         id=id,
         members=("/to",) * len(addresses),
         from_member="/from_email",
-        shared=Common(author=author, limits=limits),
+        shared=Common(author=author, tenant=tenant, limits=limits),
         at="",
     )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any, Final, Literal, Protocol
 
-import attrs
 import msgspec
 from klein import Klein
 from twisted.internet.defer import Deferred
@@ -23,10 +22,9 @@ from ..model.ids import QueueId
 from ..model.ports import Content
 from ..observe.events import Event
 from . import answer, pieces
-from .endpoint import Answer, Endpoint, Parameter
-
-MOST: Final = 1000
-USUAL: Final = 100
+from .endpoint import Answer, Endpoint
+from .message_query import PARAMETERS, Query, asked, limit_of, values_of
+from .reading import Refused
 
 Action = Literal["cancel", "retry", "hold", "release"]
 ACTIONS: Final[tuple[Action, ...]] = ("cancel", "retry", "hold", "release")
@@ -43,7 +41,8 @@ class Whose(msgspec.Struct):
 class RecipientStanding(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A recipient.
 
-    :ivar status: the last event's name, or where it stands in the queue.
+    :ivar status: the last event's name, or where it stands in the queue: ``scheduled``, ``active``,
+        ``deferred``, ``held``, ``corrupt``; ``ended`` for a moment, until its fate can be told.
     :ivar next_attempt_at: POSIX seconds; absent where there is none.
     :ivar why: why it waits, in a sentence.
     """
@@ -57,7 +56,11 @@ class RecipientStanding(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class MessageSummary(msgspec.Struct, kw_only=True):
-    """A message.  :ivar is_queued: whether it is in the queue, with its content."""
+    """A message.
+
+    :ivar tags: its sender's words for reports.
+    :ivar is_queued: whether it is in the queue, with its content.
+    """
 
     id: str
     at: str
@@ -69,6 +72,7 @@ class MessageSummary(msgspec.Struct, kw_only=True):
     tenant: str
     campaign: str
     header_message_id: str
+    tags: Sequence[str] = ()
     is_queued: bool
     recipients: list[RecipientStanding]
 
@@ -87,26 +91,16 @@ class MessagePage(msgspec.Struct):
 
 
 class Done(msgspec.Struct):
-    """:ivar changed: whether there was anything to do."""
+    """What an action has come to.
+
+    :ivar changed: whether anything is different now: false where all was as it is wanted.
+    :ivar under_way: whether an attempt is under way, which nobody breaks off: it may deliver the
+        message.  The same is done to what it leaves, unless the service dies before it is over.
+    """
 
     id: str
     changed: bool
-
-
-@attrs.frozen(kw_only=True)
-class Query:
-    """What a list is asked for; what is empty or None is not looked at.
-
-    :ivar before: an id: only older messages.
-    """
-
-    recipient: str = ""
-    sender: str | None = None
-    status: str = ""
-    tenant: str | None = None
-    identity: str = ""
-    campaign: str = ""
-    before: str = ""
+    under_way: bool = False
 
 
 class AuthenticateAny(Protocol):
@@ -118,7 +112,10 @@ class AuthenticateAny(Protocol):
 
 
 class Records(Protocol):
-    """Messages that are in the queue, and those that were."""
+    """Messages that are in the queue, and those that were.
+
+    What is asked of those that were raises :class:`~.reading.Refused` where nobody can tell now.
+    """
 
     def whose(self, id: QueueId) -> Awaitable[Whose | None]:
         """None for a message that nobody knows of any more."""
@@ -128,8 +125,8 @@ class Records(Protocol):
 
     def list(self, query: Query, most: int) -> Awaitable[list[MessageSummary]]: ...
 
-    def change(self, id: QueueId, action: Action) -> Awaitable[bool | None]:
-        """Whether there was anything to do; None where it is not in the queue."""
+    def change(self, id: QueueId, action: Action) -> Awaitable[Done | Flaw]:
+        """What has come of it, or why it does not apply."""
 
     def open(self, id: QueueId) -> Awaitable[Content | None]:
         """Its octets, to be closed; None where it is not in the queue.  :raise Damaged:"""
@@ -152,17 +149,7 @@ ENDPOINTS: Final = (
         method="GET",
         path="/v1/messages",
         summary="List messages, the newest first",
-        parameters=(
-            Parameter(name="recipient", summary="Only those to this address"),
-            Parameter(name="sender", summary="Only those of this reverse-path"),
-            Parameter(
-                name="status", summary="Only those with a recipient whose last event is this"
-            ),
-            Parameter(name="tenant", summary="Only those of this tenant"),
-            Parameter(name="campaign", summary="Only those of this campaign"),
-            Parameter(name="after", summary="The `next` of the page before"),
-            Parameter(name="limit", summary=f"Most messages, up to {MOST}", type=int),
-        ),
+        parameters=PARAMETERS,
         answers={200: Answer(summary="Messages", type=MessagePage)},
         problems=(400,),
         scope="send",
@@ -189,9 +176,13 @@ ENDPOINTS: Final = (
             method="POST",
             path=f"/v1/message/{{id}}/{action}",
             summary=summary,
-            answers={200: Answer(summary="Done", type=Done)},
+            answers={
+                200: Answer(summary="Done", type=Done),
+                202: Answer(summary="To be done to what the attempt under way leaves", type=Done),
+            },
             scope="send",
-            **_ID,  # type: ignore[arg-type]
+            problems=(401, 403, 404, 409, 503),
+            tag="Messages",
         )
         for action, summary in (
             ("cancel", "Take a message out of the queue; nobody is told"),
@@ -232,13 +223,19 @@ def may_change(caller: Caller, whose: Whose, action: Action) -> Flaw | None:
     """Why a caller may not do that to a message that it may see; None to go on."""
     is_admin, is_own = "admin" in caller.scopes, _is_own(caller, whose)
     if action == "release" and whose.needs_approval:
-        return None if is_admin and not is_own else _NO_APPROVAL
+        return None if is_admin and not _is_sender(caller, whose) else _NO_APPROVAL
     if is_admin or (is_own and "send" in caller.scopes):
         return None
     return _ONLY_OWN
 
 
 def _is_own(caller: Caller, whose: Whose) -> bool:
+    """Whether the caller has sent it.  A key may have the name of one that is gone, which was
+    another tenant's."""
+    return _is_sender(caller, whose) and caller.tenant == whose.tenant
+
+
+def _is_sender(caller: Caller, whose: Whose) -> bool:
     return bool(caller.identity) and caller.identity == whose.identity
 
 
@@ -251,7 +248,10 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         if isinstance(caller, Flaw):
             return caller
         id = ids.parse(text)
-        whose = None if id is None else await records.whose(id)
+        try:
+            whose = None if id is None else await records.whose(id)
+        except Refused as refused:
+            return refused.flaw
         if id is None or whose is None or not may_see(caller, whose):
             return _UNKNOWN
         return caller, id, whose
@@ -261,7 +261,10 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         found = await seen(request, id)
         if isinstance(found, Flaw):
             return answer.flaw(request, found)
-        timeline = await records.timeline(found[1])
+        try:
+            timeline = await records.timeline(found[1])
+        except Refused as refused:
+            return answer.flaw(request, refused.flaw)
         if timeline is None:
             return answer.flaw(request, _UNKNOWN)
         summary, lines = timeline
@@ -274,12 +277,12 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         caller = await authenticate(request, "read", "send")
         if isinstance(caller, Flaw):
             return answer.flaw(request, caller)
-        query, limit = asked(request, caller), _limit(request)
-        if isinstance(query, Flaw):
-            return answer.flaw(request, query)
-        if isinstance(limit, Flaw):
-            return answer.flaw(request, limit)
-        found = await records.list(query, limit)
+        try:
+            values = values_of(request)
+            query, limit = asked(values, caller), limit_of(values)
+            found = await records.list(query, limit)
+        except Refused as refused:
+            return answer.flaw(request, refused.flaw)
         following = found[-1].id if len(found) == limit else ""
         return answer.json(request, MessagePage(found, following))
 
@@ -293,10 +296,13 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
             flaw = may_change(caller, whose, action)
             if flaw is not None:
                 return answer.flaw(request, flaw)
-            changed = await records.change(name, action)
-            if changed is None:
-                return answer.flaw(request, _GONE)
-            return answer.json(request, Done(name, changed))
+            try:
+                done = await records.change(name, action)
+            except Refused as refused:
+                return answer.flaw(request, refused.flaw)
+            if isinstance(done, Flaw):
+                return answer.flaw(request, done)
+            return answer.json(request, done, 202 if done.under_way else 200)
 
     for action in ACTIONS:
         serve(action)
@@ -336,45 +342,6 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         finally:
             content.close()
         return b""
-
-
-def asked(request: IRequest, caller: Caller) -> Query | Flaw:
-    """What the query asks for, as far as the caller may know it."""
-    tenant, identity = _value(request, b"tenant"), ""
-    if "admin" not in caller.scopes:
-        if "read" not in caller.scopes:
-            identity = caller.identity or " "  # who has no name has sent nothing
-        elif caller.tenant:
-            if tenant not in (None, caller.tenant):
-                return Flaw(
-                    403, "not-your-tenant", "the key belongs to another tenant", member="/tenant"
-                )
-            tenant = caller.tenant
-    before = _value(request, b"after") or ""
-    if before and ids.parse(before) is None:
-        return Flaw(400, "bad-cursor", "this is no cursor of ours", member="/after")
-    return Query(
-        recipient=_value(request, b"recipient") or "",
-        sender=_value(request, b"sender"),
-        status=_value(request, b"status") or "",
-        tenant=tenant,
-        identity=identity,
-        campaign=_value(request, b"campaign") or "",
-        before=before,
-    )
-
-
-def _limit(request: IRequest) -> int | Flaw:
-    text = _value(request, b"limit") or str(USUAL)
-    if not (text.isascii() and text.isdigit()) or len(text) > 9 or not 1 <= int(text) <= MOST:
-        return Flaw(400, "bad-limit", f"wanted a number from 1 to {MOST}", member="/limit")
-    return int(text)
-
-
-def _value(request: IRequest, name: bytes) -> str | None:
-    arguments: dict[bytes, list[bytes]] = request.args or {}
-    values = arguments.get(name)
-    return values[-1].decode("utf-8", "replace") if values else None
 
 
 def _all_of(content: Content) -> Iterator[bytes]:

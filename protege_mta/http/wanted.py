@@ -92,7 +92,7 @@ class NewMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     Mailboxes are ``a@example.org``, ``Name <a@example.org>``, or objects.
 
     :ivar headers: more header fields, by name.
-    :ivar tags: words for reports; they are in the field X-Tags.
+    :ivar tags: words for reports; they are in events, and in the field X-Tags.
     :ivar campaign: what it belongs to, for events; the field X-Campaign says the same.
     :ivar tenant: whose it is; left out, the key's.
     :ivar priority: ``high`` goes before other mail; the field ``X-Type: transactional`` says the same.
@@ -225,6 +225,7 @@ class Writer:
             attachments=_attachments(wanted.attachments, at + "/attachments", limits),
             tenant=tenant,
             campaign=campaign[:200],
+            tags=_tags(wanted.tags, at),
             is_urgent=wanted.priority == "high"
             or named.get("x-type", "").strip().lower() == "transactional",
             hold_until=hold_until,
@@ -232,13 +233,11 @@ class Writer:
         )
 
     def _release_at(self, text: str, member: str, limits: MessageLimits) -> float:
-        try:
-            when = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
-            at = when.timestamp()
-        except (msgspec.ValidationError, ValueError, OverflowError):
+        at = time_of(text)
+        if at is None:
             raise _refused(
                 "bad-member", "this is no time as RFC 3339 has it", member, "2026-12-01T09:00:00Z"
-            ) from None
+            )
         now = self.now()
         if at < now - PAST_S:
             raise _refused("bad-member", "this time has passed", member)
@@ -271,7 +270,7 @@ class Writer:
             text=wanted.text,
             html=wanted.html,
             attachments=shared.attachments,
-            fields=self._fields(wanted, id, addresses, shared.tenant, at),
+            fields=self._fields(wanted, id, addresses, shared, at),
             date=trace.date(int(self.now())),
             message_id=f"<{id}@{self.hostname()}>",
             seed=id,
@@ -292,22 +291,17 @@ class Writer:
         )
 
     def _fields(
-        self, wanted: NewMessage, id: QueueId, to: Sequence[Address], tenant: str, at: str
+        self, wanted: NewMessage, id: QueueId, to: Sequence[Address], shared: Common, at: str
     ) -> tuple[tuple[str, str], ...]:
         fields = list(fields_of(wanted.headers, at + "/headers"))
-        if wanted.tags:
-            for number, tag in enumerate(wanted.tags):
-                if not _TAG.fullmatch(tag):
-                    raise _refused(
-                        "bad-member",
-                        "a tag has 64 letters, digits and ._:- at most",
-                        at + pointer("tags", number),
-                    )
-            fields.append(("X-Tags", ", ".join(wanted.tags)))
+        if shared.tags:
+            fields.append(("X-Tags", ", ".join(shared.tags)))
         if wanted.campaign and not any(name.lower() == "x-campaign" for name, _ in fields):
             fields.append(("X-Campaign", wanted.campaign))
         if wanted.unsubscribe is not None:
-            fields += self._unsubscribe(wanted.unsubscribe, id, to, tenant, at + "/unsubscribe")
+            fields += self._unsubscribe(
+                wanted.unsubscribe, id, to, shared.tenant, at + "/unsubscribe"
+            )
         return tuple(fields)
 
     def _unsubscribe(
@@ -356,6 +350,7 @@ class Common:
     attachments: tuple[Attachment, ...] = ()
     tenant: str = ""
     campaign: str = ""
+    tags: tuple[str, ...] = ()
     is_urgent: bool = False
     hold_until: float = 0.0
     limits: MessageLimits
@@ -388,6 +383,7 @@ def outgoing(
         content=content,
         tenant=shared.tenant,
         campaign=shared.campaign,
+        tags=shared.tags,
         is_urgent=shared.is_urgent,
         from_member=from_member,
         members=tuple(first.values()),
@@ -419,6 +415,31 @@ _NAMED: Final = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^<>"]*?))\s*<([^<>]*)>\
 def pointer_to(at: str, name: str, index: int) -> str:
     """Where an entry of a list of mailboxes is."""
     return f"{at}/{name}/{index}"
+
+
+def time_of(text: str) -> float | None:
+    """What RFC 3339 has, in POSIX seconds; None for anything else."""
+    try:
+        when: datetime = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
+        return when.timestamp()
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        return None
+
+
+def is_tag(text: str) -> bool:
+    return _TAG.fullmatch(text) is not None
+
+
+def _tags(given: Sequence[str], at: str) -> tuple[str, ...]:
+    """Each once.  :raise Refused:"""
+    for number, tag in enumerate(given):
+        if not is_tag(tag):
+            raise _refused(
+                "bad-member",
+                "a tag has 64 letters, digits and ._:- at most",
+                at + pointer("tags", number),
+            )
+    return tuple(dict.fromkeys(given))
 
 
 def _mailboxes(given: Sequence[AnyMailbox], at: str) -> Iterator[Mailbox]:

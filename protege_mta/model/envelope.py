@@ -77,6 +77,7 @@ class Origin:
     :ivar answer: what its door says besides the message's id, to hear again whoever hands it in
         again: a small text of the door's own making; empty where the id is all.
     :ivar hold: why it does not leave before a person has released it; empty where nobody has to.
+    :ivar tags: the sender's words for reports.
     :ivar is_sandbox: it never leaves, nor does what comes of it; :mod:`.sandbox` says its fate.
     :ivar tls: how the client's channel is protected; for the event of its arrival alone: the spool
         does not keep it.
@@ -92,6 +93,7 @@ class Origin:
     answer: str = ""
     hold: str = ""
     is_sandbox: bool = False
+    tags: tuple[str, ...] = ()
     tls: TlsFacts | None = None
 
 

@@ -31,6 +31,14 @@ def parse(text: str) -> QueueId | None:
     return QueueId(lower) if _SHAPE.fullmatch(lower) else None
 
 
+def first_at(at: float) -> str:
+    """What sorts before every id of that time or a later one, and behind all others.
+
+    :param at: POSIX seconds.
+    """
+    return _base32(max(0, round(at * 1000)), 10)
+
+
 def derived(parent: QueueId, transition: str) -> QueueId:
     """The one name of what ``transition`` of ``parent`` brought forth.
 

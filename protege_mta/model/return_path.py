@@ -62,6 +62,7 @@ class Sent:
     campaign: str = ""
     header_message_id: str = ""
     is_sandbox: bool = False
+    tags: tuple[str, ...] = ()
 
 
 def sent_of(message: Message) -> Sent:
@@ -77,6 +78,7 @@ def sent_of(message: Message) -> Sent:
         origin.campaign,
         message.header_message_id,
         origin.is_sandbox,
+        origin.tags,
     )
 
 

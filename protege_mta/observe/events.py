@@ -57,6 +57,7 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     identity: str = ""
     tenant: str = ""
     campaign: str = ""
+    tags: tuple[str, ...] = ()
     attempt: int = 0
     route: str = ""
     mx: str = ""
@@ -282,6 +283,7 @@ class EventLines:
             identity=sent.identity,
             tenant=sent.tenant,
             campaign=sent.campaign,
+            tags=sent.tags,
             header_message_id=sent.header_message_id,
             report_id=report,
             sandbox=sent.is_sandbox,
@@ -349,6 +351,7 @@ class EventLines:
             identity=origin.identity,
             tenant=origin.tenant,
             campaign=origin.campaign,
+            tags=origin.tags,
             sandbox=origin.is_sandbox,
             route=route,
             header_message_id=message.header_message_id,

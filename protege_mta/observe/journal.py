@@ -168,6 +168,16 @@ class FileJournal:
         with self._lock:
             self._add((line,))
 
+    def flush(self) -> bool:
+        """Have readers of the segments, or of the log where there are none, see what was published.
+
+        :return: whether they see all of it; else the disk refuses, or did so for too long.
+        """
+        with self._lock:
+            self._write()
+            file = self._files[-1]
+            return not (file.pending or file.has_dropped)
+
     def synced(self) -> Position:
         """What lies before this position need not be told again."""
         return self._synced

@@ -23,6 +23,7 @@ class LineFile:
     :ivar pending: what waits; :ivar pending_octets: its octets, as far as they were added.
     :ivar is_gapped: something is missing that only the spool still has, or what was written may not
         be there: nothing is durable any more until the next start.
+    :ivar has_dropped: the former of the two.
     """
 
     log = Logger()
@@ -33,6 +34,7 @@ class LineFile:
         self.pending: list[bytes] = []
         self.pending_octets = 0
         self.is_gapped = False
+        self.has_dropped = False
         self._failed = failed
         self._is_failing = False
 
@@ -48,7 +50,7 @@ class LineFile:
             # from now on, the next start writes them.
             self.pending = [b"\n"] if self.pending[0] == b"\n" else []
             self.pending_octets = 0
-            self.is_gapped = True
+            self.is_gapped = self.has_dropped = True
             self.log.error(
                 "events wait in the spool until the next start, as {path} cannot be written",
                 path=self.path,

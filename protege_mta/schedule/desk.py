@@ -5,11 +5,12 @@ Works on a running service and, with no scheduler, on a spool that nobody else h
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from ..model import ids
@@ -25,7 +26,7 @@ from ..model.status import RecipientStatus
 from .entry import Entry
 from .intake import Arriving
 from .ledger import Ledger, Page, status_of, waits_until
-from .scheduler import Scheduler
+from .scheduler import Order, Scheduler
 from .verdict import Ended
 
 Row = dict[str, Any]
@@ -59,6 +60,18 @@ class Chosen:
     state: str = ""
 
 
+class Change(enum.Flag):
+    """What putting a hand in has come to.
+
+    DONE: something is different now, durably.  LATER: an attempt is under way, which nobody breaks
+    off; once it is over, so is done to what it has left, if the service lives to see that.
+    """
+
+    NOTHING = 0
+    DONE = enum.auto()
+    LATER = enum.auto()
+
+
 class Desk:
     """Answers and obeys; every change is durable before it says so.
 
@@ -79,6 +92,7 @@ class Desk:
         self._now = now
         self._scheduler = scheduler
         self._arriving = arriving
+        self._hands: dict[QueueId, DeferredLock] = {}
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -208,18 +222,27 @@ class Desk:
 
     # --- hands in --------------------------------------------------------------------------------
 
-    def hold(self, found: Recovered) -> Deferred[bool]:
+    def hold(self, found: Recovered) -> Deferred[Change]:
         """Stop trying until :meth:`release`.  What is being tried just now is held after that."""
+        return self._in_turn(self._hold, found)
+
+    def _hold(self, found: Recovered) -> Deferred[Change]:
         if self._scheduler is not None:
             entries: Sequence[Entry] = self._scheduler.hold(found.message.id)
         else:
             entries = [entry for entry in self._entries(found) if entry.state != "held"]
             for entry in entries:
                 entry.state = "held"
-        return self._record(found, entries, "held")
+        later = self._ordered(found, "hold")
+        return self._record(found, entries, "held").addCallback(lambda change: change | later)
 
-    def release(self, found: Recovered) -> Deferred[bool]:
-        """Held mail is due now, or when its sender would have it released."""
+    def release(self, found: Recovered) -> Deferred[Change]:
+        """Held mail is due now, or when its sender would have it released; what was to be held after
+        its attempt is not."""
+        return self._in_turn(self._release, found)
+
+    def _release(self, found: Recovered) -> Deferred[Change]:
+        is_withdrawn = bool(self._ordered(found, "hold"))
         entries = [entry for entry in self._entries(found) if entry.state == "held"]
         for entry in entries:
             entry.due_at = max(self._now(), entry.arrived_at)
@@ -230,26 +253,30 @@ class Desk:
             return stored
         scheduler = self._scheduler
 
-        def durable(was_any: bool) -> bool:
+        def durable(change: Change) -> Change:
             scheduler.release(found.message.id)
-            return was_any
+            return change | Change.DONE if is_withdrawn else change
 
         return stored.addCallback(durable)
 
-    def retry(self, found: Recovered) -> Deferred[bool]:
+    def retry(self, found: Recovered) -> Deferred[Change]:
         """Waiting mail is due now, whatever its site's back-off, and whenever its sender would have
         it released."""
+        return self._in_turn(self._retry, found)
+
+    def _retry(self, found: Recovered) -> Deferred[Change]:
         if self._scheduler is not None:
-            return succeed(bool(self._scheduler.retry(found.message.id)))
+            tried = self._scheduler.retry(found.message.id)
+            return succeed(Change.DONE if tried else Change.NOTHING)
         entries = [entry for entry in self._entries(found) if entry.state != "held"]
         for entry in entries:
             entry.due_at = self._now()
         return self._record(found, entries, None)
 
-    def retry_released(self, found: Recovered) -> Deferred[bool]:
+    def retry_released(self, found: Recovered) -> Deferred[Change]:
         """:meth:`retry`, unless its sender would have it released later."""
         if found.message.envelope.hold_until > self._now():
-            return succeed(False)
+            return succeed(Change.NOTHING)
         return self.retry(found)
 
     def retry_all(self) -> Iterator[int] | None:
@@ -267,25 +294,34 @@ class Desk:
             for start in range(0, len(ids), SLICE)
         )
 
-    def remove(self, found: Recovered) -> Deferred[bool]:
+    def remove(self, found: Recovered) -> Deferred[Change]:
         """Take it out of the queue; nobody is told.  What is being tried just now goes after it."""
+        return self._in_turn(self._remove, found)
+
+    def _remove(self, found: Recovered) -> Deferred[Change]:
         id = found.message.id
         if self._scheduler is None or id in self._spool.corrupt_ids():
             entries: Sequence[Entry] = self._made(found)
         else:
             entries = self._scheduler.remove(id)
+        change = self._ordered(found, "remove")
+        if entries:
+            change |= Change.DONE
         ending = [self._ledger.removed(found.message, entry) for entry in entries]
-        return gatherResults(ending).addCallback(lambda _: bool(entries))
+        return gatherResults(ending).addCallback(lambda _: change)
 
-    def bounce(self, found: Recovered) -> Deferred[bool]:
+    def bounce(self, found: Recovered) -> Deferred[Change]:
         """Return it to its sender now.  What is being tried just now is left alone."""
+        return self._in_turn(self._bounce, found)
+
+    def _bounce(self, found: Recovered) -> Deferred[Change]:
         id = found.message.id
         if id in self._spool.corrupt_ids():
-            return succeed(False)
+            return succeed(Change.NOTHING)
         if self._scheduler is None:
             entries: Sequence[Entry] = self._made(found)
         elif self._scheduler.is_active(id):
-            return succeed(False)
+            return succeed(Change.NOTHING)
         else:
             entries = self._scheduler.remove(id)
         ending = [
@@ -294,14 +330,38 @@ class Desk:
             )
             for entry in entries
         ]
-        return gatherResults(ending).addCallback(lambda _: bool(entries))
+        change = Change.DONE if entries else Change.NOTHING
+        return gatherResults(ending).addCallback(lambda _: change)
+
+    def _in_turn(
+        self, change: Callable[[Recovered], Deferred[Change]], found: Recovered
+    ) -> Deferred[Change]:
+        """One hand at a time on a message: each finds what the one before it has left."""
+        id = found.message.id
+        lock = self._hands.setdefault(id, DeferredLock())
+
+        def over(result: Change | Failure) -> Change | Failure:
+            if not lock.locked:
+                self._hands.pop(id, None)
+            return result
+
+        return lock.run(change, found).addBoth(over)
+
+    def _ordered(self, found: Recovered, order: Order) -> Change:
+        """LATER where that is to be done to what is being tried just now."""
+        scheduler = self._scheduler
+        if scheduler is None:
+            return Change.NOTHING
+        entries = scheduler.entries(found.message.id)
+        is_any = any(scheduler.order(entry) == order for entry in entries)
+        return Change.LATER if is_any else Change.NOTHING
 
     def _record(
         self,
         found: Recovered,
         entries: Sequence[Entry],
         event: Literal["held", "released"] | None,
-    ) -> Deferred[bool]:
+    ) -> Deferred[Change]:
         page = Page([], [])
         for entry in entries:
             if event is not None:
@@ -311,8 +371,8 @@ class Desk:
                 now = attrs.evolve(now, state="deferred" if entry.attempts else "scheduled")
             page.operations.append(Update(entry.id, entry.recipients, now))
         if not entries:
-            return succeed(False)
-        return self._ledger.commit(page).addCallback(lambda _: True)
+            return succeed(Change.NOTHING)
+        return self._ledger.commit(page).addCallback(lambda _: Change.DONE)
 
     # --- entries ---------------------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ then told to the scheduler.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
+import attrs
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -42,7 +43,7 @@ from ..model.reply import TABLE, Reply
 from ..model.status import RecipientStatus
 from .backoff import RetrySchedule, for_agents
 from .entry import DONE, Entry, Health, Report
-from .ledger import Ledger, ends, status_of, waits_until
+from .ledger import Ledger, Page, ends, status_of, waits_until
 from .locator import Locate
 from .prepare import Preparer
 from .readdressed import Readdressed
@@ -62,7 +63,7 @@ from .verdict import (
 if TYPE_CHECKING:
     import random
 
-    from .scheduler import Scheduler
+    from .scheduler import Order, Scheduler
 
 _T = TypeVar("_T")
 _GoOn = Callable[[Content, Entry, _T], None]
@@ -419,7 +420,13 @@ class Dispatcher:
         """Local trouble: nothing was learnt, nothing is counted, try later."""
         self.log.failure("message {id} has to wait", failure=failure, id=entry.id)
         report = Report(Health.UNKNOWN, entry.recipients, entry.attempts, due_at)
-        self.scheduler.finished(entry, report)
+        if self.scheduler.order(entry) is None:
+            self.scheduler.finished(entry, report)
+            return
+        self._spool.statuses(entry.id).addCallbacks(
+            lambda found: self._give_back(entry, report, found.message),
+            lambda failure: self._not_obeyed(failure, entry, report),
+        )
 
     def _is_in_vain(self, entry: Entry, outcomes: Sequence[tuple[int, Outcome]]) -> bool:
         """Whether there was nobody to try it with, and no person wants something else of it."""
@@ -506,11 +513,43 @@ class Dispatcher:
         else:
             committing.addCallback(lambda _: self._ledger.commit(page))
         return committing.addCallbacks(
-            lambda _: self.scheduler.finished(entry, report),
+            lambda _: self._give_back(entry, report, message, order),
             lambda failure: self._not_recorded(
                 failure, entry, message, transition, attempt, site, verdict.ended
             ),
         )
+
+    def _give_back(
+        self, entry: Entry, report: Report, message: Message, obeyed: Order | None = None
+    ) -> None:
+        """Give the scheduler an entry whose state is recorded, once that is what people want of it:
+        somebody may have said so, or something else, while it was written down.
+
+        :param obeyed: the order that the record follows.
+        """
+        order = self.scheduler.order(entry)
+        if order == obeyed or not report.recipients:
+            self.scheduler.finished(entry, report)
+            return
+        entry.recipients, entry.due_at = report.recipients, report.due_at
+        if order == "remove":
+            report = attrs.evolve(report, recipients=())
+            recording = self._ledger.removed(message, entry)
+        else:
+            event: Literal["held", "released"] = "held" if order == "hold" else "released"
+            lines = self._ledger.moved(message, entry, entry.recipients, event)
+            now = status_of(entry, is_held=order == "hold")
+            recording = self._ledger.commit(Page([Update(entry.id, entry.recipients, now)], lines))
+        recording.addCallbacks(
+            lambda _: self._give_back(entry, report, message, order),
+            lambda failure: self._not_obeyed(failure, entry, report),
+        )
+
+    def _not_obeyed(self, failure: Failure, entry: Entry, report: Report) -> None:
+        self.log.failure(
+            "what was ordered of {id} cannot be recorded", failure=failure, id=entry.id
+        )
+        self.scheduler.finished(entry, attrs.evolve(report, recipients=entry.recipients))
 
     def _learned(
         self, message: Message, verdict: Verdict, site: Site | None
@@ -590,4 +629,4 @@ class Dispatcher:
         over = {one.recipient for one in done}
         left = tuple([index for index in entry.recipients if index not in over])
         due_at = self._next_due(entry, entry.attempts + 1) or entry.expires_at
-        self.scheduler.finished(entry, Report(Health.UNKNOWN, left, entry.attempts, due_at))
+        self._give_back(entry, Report(Health.UNKNOWN, left, entry.attempts, due_at), message)

@@ -438,12 +438,12 @@ class Scheduler:
         """Stop trying.
 
         :return: the entries that are held now; active ones are once they come back with
-            recipients left (see :meth:`order`).
+            recipients left (see :meth:`order`), unless they are to be removed.
         """
         held = []
         for entry in self.entries(id):
             if entry.state == "active":
-                self._orders[entry] = "hold"
+                self._orders.setdefault(entry, "hold")
             elif entry.state != "held":
                 self._step_out(entry)
                 self._register.change(entry, "held")
@@ -525,7 +525,8 @@ class Scheduler:
     def order(self, entry: Entry) -> Order | None:
         """What a person wants of an active entry.
 
-        Whoever has it in hand obeys when storing what remains, before reporting it as finished.
+        Whoever has it in hand obeys when storing what remains, and stores it again where that has
+        changed meanwhile, before reporting it as finished.
         """
         return self._orders.get(entry)
 

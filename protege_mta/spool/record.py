@@ -196,6 +196,7 @@ class _Message(msgspec.Struct, omit_defaults=True, gc=False):
     dmarc: str = ""
     why: str = ""
     box: bool = False
+    tag: tuple[str, ...] = ()
 
 
 class ContentMeta(msgspec.Struct, omit_defaults=True):
@@ -272,6 +273,7 @@ def _message_octets(message: Message) -> bytes:
         message.verdicts.dmarc,
         origin.hold,
         origin.is_sandbox,
+        origin.tags,
     )
     try:
         return _encode(it)
@@ -304,7 +306,8 @@ def message_of(id: QueueId, meta: ContentMeta) -> Message:
             requires_tls=it.tls,
         ),
         origin=Origin(
-            *(it.src, it.who, it.peer, it.sign, it.tnt, it.cmp, it.rid, it.ans, it.why, it.box)
+            *(it.src, it.who, it.peer, it.sign, it.tnt, it.cmp, it.rid, it.ans, it.why, it.box),
+            tags=it.tag,
         ),
         arrived_at=it.at,
         size_octets=it.size,

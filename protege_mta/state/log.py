@@ -20,9 +20,8 @@ import msgspec
 from ..model.ports import StateFailed
 
 NAME: Final = "log.sqlite"
-VERSION: Final = 1
 
-_TABLES: Final = (
+_FIRST: Final = (
     "CREATE TABLE place (cursor TEXT NOT NULL)",
     """CREATE TABLE message (
         id TEXT PRIMARY KEY,
@@ -49,8 +48,25 @@ _TABLES: Final = (
     ) WITHOUT ROWID""",
     "CREATE INDEX message_by_sender ON message (sender, id)",
     "CREATE INDEX message_by_tenant ON message (tenant, id)",
-    f"PRAGMA user_version = {VERSION}",
 )
+
+_CHOICES: Final = (
+    "ALTER TABLE recipient ADD COLUMN transition INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX recipient_by_status ON recipient (status, message_id)",
+    # What most mail has not costs nothing where it is not.
+    "CREATE INDEX message_by_campaign ON message (campaign, id) WHERE campaign <> ''",
+    "CREATE INDEX message_by_identity ON message (identity, id) WHERE identity <> ''",
+    """CREATE TABLE tag (
+        tag TEXT NOT NULL,
+        message_id TEXT NOT NULL,
+        PRIMARY KEY (tag, message_id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX tag_by_message ON tag (message_id)",
+    "UPDATE message SET sender = lower(sender) WHERE sender <> lower(sender)",
+)
+
+VERSIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _CHOICES)
+"""What makes version 1 of an empty file, version 2 of version 1, and so on; only ever added to."""
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -65,11 +81,12 @@ class _Line(msgspec.Struct, gc=False):
     identity: str = ""
     tenant: str = ""
     campaign: str = ""
+    tags: tuple[str, ...] = ()
     header_message_id: str = ""
     subject: str = ""
 
 
-class LoggedMessage(msgspec.Struct, gc=False, kw_only=True):
+class LoggedMessage(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
     """What is known of a message itself."""
 
     id: str
@@ -82,11 +99,13 @@ class LoggedMessage(msgspec.Struct, gc=False, kw_only=True):
     tenant: str
     campaign: str
     header_message_id: str
+    tags: tuple[str, ...] = ()
 
 
 class LoggedRecipient(msgspec.Struct, gc=False):
-    """:ivar status: the last event's name."""
+    """:ivar number: the index into the envelope.  :ivar status: the last event's name."""
 
+    number: int
     address: str
     status: str
 
@@ -100,7 +119,8 @@ class Logged(msgspec.Struct, gc=False):
 class Wanted:
     """Which messages; what is empty, or None, is not looked at.
 
-    :ivar before: an id: only older ones.
+    :ivar before: an id, or how one begins: only older ones.
+    :ivar since: likewise: only this one, and newer ones.
     """
 
     recipient: str = ""
@@ -109,8 +129,13 @@ class Wanted:
     tenant: str | None = None
     identity: str = ""
     campaign: str = ""
+    tag: str = ""
     before: str = ""
+    since: str = ""
 
+
+_COMMON: Final = frozenset(("delivered", "relayed"))
+"""What so many have that it is a bad way to find the few that are wanted."""
 
 _REPORTS: Final = ("returned", "feedback")
 """What others say of a message later; where its recipients stand is as it was."""
@@ -130,9 +155,11 @@ class TransactionLog:
     def __init__(self, folder: Path, *, most: int = 1_000_000) -> None:
         self._path = folder / NAME
         self._most = most
+        self._count = -1  # of messages; -1 until they have been counted
         self._connection: sqlite3.Connection | None = None
 
     def close(self) -> None:
+        self._count = -1
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -146,7 +173,8 @@ class TransactionLog:
     def add(self, lines: Sequence[bytes], cursor: str) -> None:
         """Take events in, and remember that it was done."""
         messages: dict[str, tuple[Any, ...]] = {}
-        recipients: list[tuple[str, int, str, str]] = []
+        recipients: list[tuple[str, int, str, str, int]] = []
+        tags: set[tuple[str, str]] = set()
         events: list[tuple[str, int, int | str, bytes]] = []
         for line in lines:
             try:
@@ -154,12 +182,12 @@ class TransactionLog:
                 id, number_text, transition_text = one.id.rsplit(".", 2)
                 number = int(number_text)
                 is_report = one.event in _REPORTS
-                transition = transition_text if is_report else int(transition_text)
+                count = 0 if is_report else int(transition_text)
             except (msgspec.DecodeError, ValueError):
                 continue  # a line that a disk has spoilt
             if not one.message_id or id != one.message_id:
                 continue  # what was refused at the door has no message
-            events.append((id, number, transition, line))
+            events.append((id, number, transition_text if is_report else count, line))
             if is_report:
                 continue
             if id not in messages or one.event == "received":
@@ -174,38 +202,54 @@ class TransactionLog:
                     tenant=one.tenant,
                     campaign=one.campaign,
                     header_message_id=one.header_message_id,
+                    tags=one.tags,
                 )
-                row = (id, one.sender, one.tenant, one.identity, one.campaign, _encode(document))
-                messages[id] = row
-            recipients.append((id, number, one.recipient.lower(), one.event))
+                sender = one.sender.lower()
+                messages[id] = (
+                    *(id, sender, one.tenant, one.identity, one.campaign, _encode(document)),
+                )
+                tags.update([(tag, id) for tag in one.tags])
+            recipients.append((id, number, one.recipient.lower(), one.event, count))
         with self._told(), self._open() as connection:
             connection.execute("BEGIN")
-            connection.executemany(
+            added = connection.executemany(
                 "INSERT OR IGNORE INTO message VALUES (?, ?, ?, ?, ?, ?)", messages.values()
-            )
-            # In the order of the journal, so that the last one stands.
+            ).rowcount
+            connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", tags)
+            # The furthest transition stands, whatever is told again behind it.
             connection.executemany(
-                "INSERT OR REPLACE INTO recipient VALUES (?, ?, ?, ?)", recipients
+                "INSERT INTO recipient VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                "SET status = excluded.status, transition = excluded.transition "
+                "WHERE excluded.transition >= transition",
+                recipients,
             )
             connection.executemany("INSERT OR REPLACE INTO event VALUES (?, ?, ?, ?)", events)
             connection.execute("DELETE FROM place")
             connection.execute("INSERT INTO place VALUES (?)", (cursor,))
+        if self._count >= 0:
+            self._count += max(0, added)
 
     def trim(self) -> None:
         """Let the oldest messages go where there are too many."""
         with self._told(), self._open() as connection:
-            row = connection.execute(
-                "SELECT id FROM message ORDER BY id DESC LIMIT 1 OFFSET ?", (self._most - 1,)
-            ).fetchone()
-            if row is None:
+            if self._count < 0:
+                [(self._count,)] = connection.execute("SELECT count(*) FROM message")
+            excess = self._count - self._most
+            if excess <= 0:
                 return
+            # From the old end, so that only what goes is looked at.
+            row = connection.execute(
+                "SELECT id FROM message ORDER BY id LIMIT 1 OFFSET ?", (excess,)
+            ).fetchone()
             connection.execute("BEGIN")
             for table, column in (
                 ("message", "id"),
                 ("recipient", "message_id"),
                 ("event", "message_id"),
+                ("tag", "message_id"),
             ):
                 connection.execute(f"DELETE FROM {table} WHERE {column} < ?", row)
+        self._count -= excess
 
     def find(self, id: str) -> Logged | None:
         """One message."""
@@ -224,46 +268,22 @@ class TransactionLog:
 
     def list(self, wanted: Wanted, most: int) -> list[Logged]:
         """The newest messages of which all that is wanted is true."""
-        clauses, values = ["1"], []
-        for column, value in (
-            ("sender", wanted.sender),
-            ("tenant", wanted.tenant),
-            ("identity", wanted.identity or None),
-            ("campaign", wanted.campaign or None),
-        ):
-            if value is not None:
-                clauses.append(f"{column} = ?")
-                values.append(value)
-        if wanted.before:
-            clauses.append("id < ?")
-            values.append(wanted.before)
-        inner = []
-        if wanted.recipient:
-            inner.append("address = ?")
-            values.append(wanted.recipient.lower())
-        if wanted.status:
-            inner.append("status = ?")
-            values.append(wanted.status)
-        if inner:
-            clauses.append(
-                "EXISTS (SELECT 1 FROM recipient WHERE message_id = id AND "
-                + " AND ".join(inner)
-                + ")"
-                if not wanted.recipient
-                else f"id IN (SELECT message_id FROM recipient WHERE {' AND '.join(inner)})"
-            )
+        statement, values = _query(wanted)
         with self._told():
-            rows = self._open().execute(
-                f"SELECT document FROM message WHERE {' AND '.join(clauses)} "
-                "ORDER BY id DESC LIMIT ?",
-                (*values, most),
-            )
+            rows = self._open().execute(statement, values | {"most": most})
             return [self._logged(document) for (document,) in rows.fetchall()]
+
+    def plan(self, wanted: Wanted) -> Sequence[str]:
+        """How SQLite finds them."""
+        statement, values = _query(wanted)
+        with self._told():
+            rows = self._open().execute(f"EXPLAIN QUERY PLAN {statement}", values | {"most": 1})
+            return [str(row[3]) for row in rows]
 
     def _logged(self, document: bytes) -> Logged:
         message = _message(document)
         rows = self._open().execute(
-            "SELECT address, status FROM recipient WHERE message_id = ? ORDER BY number",
+            "SELECT number, address, status FROM recipient WHERE message_id = ? ORDER BY number",
             (message.id,),
         )
         return Logged(message, [LoggedRecipient(*row) for row in rows])
@@ -298,18 +318,78 @@ class TransactionLog:
         return True
 
 
+def _query(wanted: Wanted) -> tuple[str, dict[str, str]]:
+    """The statement for a list, which takes ``most`` besides.
+
+    One of what is wanted leads through its index, newest first, and the rest is looked up for each
+    that it finds: SQLite, which knows nothing of how many have what, would sort a million rows.
+    """
+    status = wanted.status
+    equal = {
+        "campaign": wanted.campaign or None,
+        "sender": None if wanted.sender is None else wanted.sender.lower(),
+        "identity": wanted.identity or None,
+        "tenant": wanted.tenant,
+    }
+    columns = {column: value for column, value in equal.items() if value is not None}
+    values = {
+        **columns,
+        "address": wanted.recipient.lower(),
+        "status": status,
+        "tag": wanted.tag,
+        "before": wanted.before,
+        "since": wanted.since,
+    }
+    leading = next(iter(columns), "")
+    id = "message_id"
+    if wanted.recipient:
+        source, clauses = "recipient AS r INDEXED BY recipient_by_address", ["address = :address"]
+        if status:
+            clauses.append("status = :status")
+    elif wanted.tag:
+        source, clauses = "tag AS r", ["r.tag = :tag"]
+    elif status and (not leading or (status not in _COMMON and leading in ("identity", "tenant"))):
+        source, clauses = "recipient AS r INDEXED BY recipient_by_status", ["status = :status"]
+    else:
+        source, id = "message", "id"
+        clauses = []
+        if leading:
+            source += f" INDEXED BY message_by_{leading}"
+    if id == "message_id":
+        source += " CROSS JOIN message ON id = message_id"  # in this order
+    clauses += [f"{column} = :{column}" for column in columns]
+    # As the partial indexes have it.
+    clauses += [f"{column} <> ''" for column in ("campaign", "identity") if column in columns]
+    if wanted.tag and wanted.recipient:
+        clauses.append("EXISTS (SELECT 1 FROM tag WHERE tag = :tag AND message_id = id)")
+    if status and "status = :status" not in clauses:
+        clauses.append(
+            "EXISTS (SELECT 1 FROM recipient WHERE message_id = id AND status = :status)"
+        )
+    if wanted.before:
+        clauses.append(f"{id} < :before")
+    if wanted.since:
+        clauses.append(f"{id} >= :since")
+    # One recipient of a message after the other leads to it more than once.
+    group = f"GROUP BY {id} " if " AS r INDEXED" in source else ""
+    where = f"WHERE {' AND '.join(clauses)} " if clauses else ""
+    return f"SELECT document FROM {source} {where}{group}ORDER BY {id} DESC LIMIT :most", values
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         [(version,)] = connection.execute("PRAGMA user_version")
-        if version not in (0, VERSION):
-            raise sqlite3.DatabaseError("made by another version")
-        if not version:
+        if version > len(VERSIONS):
+            raise sqlite3.DatabaseError("made by a later version")
+        if version < len(VERSIONS):
             connection.execute("BEGIN")
-            for statement in _TABLES:
-                connection.execute(statement)
+            for statements in VERSIONS[version:]:
+                for statement in statements:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {len(VERSIONS)}")
             connection.execute("COMMIT")
     except BaseException:
         connection.close()

@@ -22,6 +22,9 @@ from ..model.return_path import DAYS, Sent, sent_of
 from .database import Database
 
 _NOTED: Final = 10_000
+_WITH_TAGS: Final = 7
+"""So many facts there are behind the recipients where a message has tags, which come last."""
+
 _SWEEP: Final = 10_000
 """Old rows are swept out after so many new ones."""
 
@@ -50,7 +53,8 @@ class SentMessages:
             del self._noted[next(iter(self._noted))]
         self._noted[message.id] = None
         sent = sent_of(message)
-        row = (sent.id, self._now(), json.dumps(attrs.astuple(sent)[1:]))
+        facts = attrs.astuple(sent)[1:]
+        row = (sent.id, self._now(), json.dumps(facts if sent.tags else facts[:-1]))
         self._writing[sent.id] = sent
         self._write(
             lambda connection: connection.execute(
@@ -71,6 +75,8 @@ class SentMessages:
                 "SELECT facts FROM sent WHERE message_id = ?", (id,)
             ):
                 sender, recipients, *rest = json.loads(facts)
+                if len(rest) == _WITH_TAGS:
+                    rest[-1] = tuple(rest[-1])
                 return Sent(id, sender, tuple(recipients), *rest)
         return None
 

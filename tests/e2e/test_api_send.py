@@ -53,6 +53,7 @@ class MessageTests(ApiTestCase):
                 ],
                 "headers": {"X-Own": "yes"},
                 "campaign": "spring",
+                "tags": ["welcome", "second"],
                 "unsubscribe": {"url": "https://far.test/u/1", "one_click": True},
             },
         )  # fmt: skip
@@ -64,6 +65,10 @@ class MessageTests(ApiTestCase):
             (fate["message_id"], fate["source"], fate["identity"], fate["campaign"]),
             (told["id"], "http", "key:app", "spring"),
         )
+        self.assertEqual(fate["tags"], ["welcome", "second"])
+        page = ask(self.service, self.secret, "GET", "/v1/messages?tag=second").json()
+        [logged] = page["messages"]
+        self.assertEqual((logged["id"], logged["tags"]), (told["id"], ["welcome", "second"]))
         message = read(self.service.wait_for_mail("one")[0])
         self.assertEqual(message["Subject"], "Grüße")
         self.assertEqual(str(message["From"]), "Röbin <me@far.test>")

@@ -111,7 +111,7 @@ class InboundWebhookTests(ServiceTestCase):
         told = until(gone, "the fate")
         self.assertEqual(told["is_queued"], False)
         self.assertEqual(self.ask(f"/v1/message/{id}/raw", "read")[0], 404)
-        self.assertEqual(self.ask(f"/v1/message/{id}/retry", "admin", "POST")[0], 404)
+        self.assertEqual(self.ask(f"/v1/message/{id}/retry", "admin", "POST")[0], 409)
         page = json.loads(self.ask("/v1/messages?recipient=late@hook.test&limit=1", "read")[1])
         self.assertEqual([each["id"] for each in page["messages"]], [id])
         page = json.loads(

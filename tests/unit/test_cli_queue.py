@@ -150,6 +150,15 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual(heard.heard, [{"command": "queue.hold", "arguments": {"ids": [ID, "x"]}}])
         self.assertEqual(ran.out, "2 messages held\n")
 
+    def test_under_way(self) -> None:
+        """What is being delivered just now is not called held, nor removed."""
+        answer = {"queue.remove": [{"done": {"count": 0, "later": 1}}]}
+        ran, _ = self.ask(answer, "queue", "remove", ID)
+        self.assertEqual(
+            ran.out,
+            "0 messages removed\n1 being delivered just now: what that leaves will be removed\n",
+        )
+
     def test_domain(self) -> None:
         ran, heard = self.ask(
             {"queue.retry": [{"done": {"count": 1}}]},

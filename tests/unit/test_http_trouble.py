@@ -16,11 +16,12 @@ from zope.interface import provider
 
 from protege_mta.http import events, messages, portal, suppressions, timeline, unsubscribe
 from protege_mta.http.listener import HttpLimits
+from protege_mta.http.message_query import Query
 from protege_mta.http.reading import ReadLimits
-from protege_mta.http.timeline import Action, MessageSummary, Query, Whose
+from protege_mta.http.timeline import Action, Done, MessageSummary, Whose
 from protege_mta.http.wanted import MessageLimits, Writer
 from protege_mta.model.address import Address
-from protege_mta.model.caller import Caller, Scope
+from protege_mta.model.caller import Caller, Flaw, Scope
 from protege_mta.model.envelope import Envelope, Message, Origin, Recipient
 from protege_mta.model.ids import QueueId
 from protege_mta.model.ports import (
@@ -107,7 +108,7 @@ class Failing:
     async def list(self, query: Query, most: int) -> list[MessageSummary]:
         raise self.fault
 
-    async def change(self, id: QueueId, action: Action) -> bool | None:
+    async def change(self, id: QueueId, action: Action) -> Done | Flaw:
         raise self.fault
 
     async def open(self, id: QueueId) -> Content | None:

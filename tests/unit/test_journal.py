@@ -182,12 +182,14 @@ class FaultTests(Case):
             journal.publish([line("a"), line("b")], (1, 10))
             self.assertEqual(self.path.read_bytes(), line("a"))
             journal.sync()
+            self.assertFalse(journal.flush())
             self.assertEqual(journal.synced(), (0, 0))
         journal.publish([line("c")], (1, 20))
+        self.assertTrue(journal.flush())
         journal.sync()
         self.assertEqual(self.ids(), ["a", "b", "c"])
         self.assertEqual(journal.synced(), (1, 20))
-        self.assertEqual(self.failures, 2)
+        self.assertEqual(self.failures, 3)
 
     def test_memory_is_bounded(self) -> None:
         """What memory cannot hold waits in the spool, and comes at the next start."""
@@ -200,6 +202,7 @@ class FaultTests(Case):
         journal.publish([line("d")], (1, 40))
         journal.sync()
         self.assertEqual(self.ids(), ["c", "d"])
+        self.assertFalse(journal.flush())  # it never will be, by this process
         self.assertEqual(journal.synced(), (0, 0))
         told = [((line(name),), (1, 10 * n)) for n, name in enumerate("abcd", 1)]
         again = self.journal()
@@ -215,6 +218,7 @@ class FaultTests(Case):
             journal.sync()
         journal.sync()
         self.assertEqual(journal.synced(), (0, 0))
+        self.assertTrue(journal.flush())  # it is there to be read, for now
         self.assertEqual(self.failures, 1)
 
     def test_cursor_not_stored(self) -> None:
@@ -264,6 +268,18 @@ class ThreadTests(Case):
             self.assertTrue(is_written.wait(10))
         self.assertEqual(self.ids(), ["a", "b", "c"])
         self.assertEqual(journal.synced(), (0, 0))
+
+    def test_flush(self) -> None:
+        """Who reads need not wait for the tick's end."""
+        journal = self.journal()
+        journal.start()
+        self.addCleanup(journal.close)
+        journal.publish([line("a")], (1, 10))
+        for name in "bcd":
+            journal.publish([line(name)], (1, 20))
+        journal.append(line("e"))
+        self.assertTrue(journal.flush())
+        self.assertEqual(self.ids(), ["a", "b", "c", "d", "e"])
 
     def test_much_is_written_at_once(self) -> None:
         """What waits for a tick is bounded, whatever the journal's thread is doing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,18 @@ class ReturnPathTests(ReturnedCase):
         self.assertEqual({one["sender"] for one in self.told}, {"a@ours.test"})
         kept = self.sent.find(id)
         self.assertEqual(kept and kept.sender, "a@ours.test")
+
+    def test_tags_are_kept(self) -> None:
+        """For the events that reports bring; who has none costs nothing, and is as ever."""
+        origin = Origin("http", "key:app", tags=("x", "y"))
+        tagged = self.send("gone@example.net", sender="a@ours.test", origin=origin)
+        plain = self.hand_in("gone@example.net")
+        for id, tags in ((tagged, ("x", "y")), (plain, ())):
+            kept = self.sent.find(id)
+            self.assertEqual(kept and kept.tags, tags)
+        with self.database.snapshot() as connection:
+            rows = dict(connection.execute("SELECT message_id, facts FROM sent"))
+        self.assertEqual([len(json.loads(rows[id])) for id in (tagged, plain)], [9, 8])
 
 
 class NotifiedTests(ReturnedCase):

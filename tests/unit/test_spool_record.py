@@ -30,7 +30,7 @@ class MetaTests(SynchronousTestCase):
         """What says that a message has to wait, or never leaves, is kept like all else of it."""
         origin = Origin(
             *("http", "key:bot", "192.0.2.7", True, "tenant", "campaign"),
-            *("request", "answer", "a reason to hold it", True),
+            *("request", "answer", "a reason to hold it", True, ("a tag", "another")),
         )
         one = append()
         one = attrs.evolve(one, message=attrs.evolve(one.message, origin=origin))

@@ -1,0 +1,208 @@
+"""When mail by HTTP goes, before whom, and what is not taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from protege_mta.http import portal
+from protege_mta.model.address import Address
+from protege_mta.model.identity import identity_of
+from protege_mta.model.ids import QueueId
+from protege_mta.policy.relaying import AgentMailboxes, Mailboxes, Relaying
+from protege_mta.testing.sessions import FakeAgents, FakeSession, FakeSessions
+from protege_mta.testing.transports import TAKEN
+
+from .api import ApiCase, key
+from .test_schedule_dispatch import START
+
+ANNA = identity_of(b"\1" * 32)
+
+
+class SendAtTests(ApiCase):
+    """The clock begins at 2023-11-14T22:13:20Z."""
+
+    def attempts_at(self, *seconds: float) -> list[int]:
+        """How many attempts there were, so long after the start."""
+        found = []
+        for until in seconds:
+            self.turn(START + until - self.clock.seconds())
+            found.append(len(self.transport.attempts))
+        return found
+
+    def test_not_before_its_time(self) -> None:
+        id = self.posted(send_at="2023-11-14T22:23:20Z")
+        self.assertEqual(self.statuses(id), ["scheduled"])
+        [one] = self.timeline(id)["recipients"]
+        self.assertEqual(one["next_attempt_at"], START + 600)
+        self.assertEqual(self.attempts_at(590, 610), [0, 1])
+        self.assertEqual(self.statuses(id), ["delivered"])
+
+    def test_time_zones(self) -> None:
+        """The same moment, wherever it is told."""
+        for text in (
+            "2023-11-14T22:23:20Z",
+            "2023-11-15T07:23:20+09:00",
+            "2023-11-14T12:23:20.000-10:00",
+            "2023-11-14t22:23:20z",
+            "2023-11-15T04:08:20+05:45",
+        ):
+            status, told = self.post(send_at=text)
+            self.assertEqual((status, told["recipients"][0]["status"]), (202, "scheduled"), text)
+        self.assertEqual(self.attempts_at(590, 610), [0, 5])
+
+    def test_what_has_passed(self) -> None:
+        """A clock that is a little slow does no harm; more is a mistake that is told."""
+        status, told = self.post(send_at=self.in_s(-200))
+        self.assertEqual((status, told["recipients"][0]["status"]), (202, "queued"))
+        self.assertEqual(len(self.transport.attempts), 1)
+        refused = self.post(send_at=self.in_s(-400))
+        self.assertEqual(self.problem(refused), (422, "bad-member", "/send_at"))
+        self.assertEqual(refused[1]["detail"], "this time has passed")
+
+    def test_far_off(self) -> None:
+        self.assertEqual(self.post(send_at=self.in_s(86_400))[0], 202)
+        for text in (self.in_s(86_401), "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-23:59"):
+            told = self.post(send_at=text)
+            self.assertEqual(self.problem(told), (422, "bad-member", "/send_at"), text)
+
+    def test_nonsense(self) -> None:
+        values: tuple[Any, ...] = (
+            *("", "tomorrow", "2023-11-15", "2023-11-15T09:00:00", "2023-13-15T09:00:00Z"),
+            *("2023-11-15T25:00:00Z", "1700000000", 1_700_000_000, {}, "0000-01-01T00:00:00Z"),
+        )
+        for value in values:
+            told = self.post(send_at=value)
+            self.assertEqual((told[0], told[1]["member"]), (422, "/send_at"), value)
+
+    def test_over_a_restart(self) -> None:
+        id = self.posted(send_at=self.in_s(600))
+        self.restart()
+        self.assertEqual(self.attempts_at(590), [0])
+        self.assertEqual(self.statuses(id), ["scheduled"])
+        self.turn(600)
+        self.assertEqual(self.statuses(id), ["delivered"])
+
+    def test_cancelled_before(self) -> None:
+        """Over a restart too."""
+        id = self.posted(send_at=self.in_s(600))
+        self.assertEqual(self.do(id, "cancel")[0], 200)
+        self.restart()
+        self.assertEqual(self.attempts_at(5000), [0])
+        self.assertEqual(self.statuses(id), ["removed"])
+        self.assertEqual(
+            [event for event, _ in self.events(QueueId(id))], ["received", "scheduled", "removed"]
+        )
+
+    def test_each_of_a_batch(self) -> None:
+        one = {"from": "a@a.test", "to": ["b@b.test"], "text": "x"}
+        body = [one | {"send_at": self.in_s(60)}, one, one | {"send_at": "x"}]
+        status, told = self.asked("/v1/message", "POST", msgspec.json.encode(body))
+        self.assertEqual(status, 202)
+        first, second, third = told["results"]
+        self.assertEqual(first["recipients"][0]["status"], "scheduled")
+        self.assertEqual(second["recipients"][0]["status"], "queued")
+        self.assertEqual(third["error"]["member"], "/2/send_at")
+
+
+class PriorityTests(ApiCase):
+    def test_goes_before_others(self) -> None:
+        """While a site is busy, what is urgent overtakes what was there before it."""
+        self.scheduler._slots.size = 1
+        at_work: Deferred[Any] = Deferred()
+        self.transport.script.append(at_work)
+        first = self.posted()
+        others = [self.posted(to=[f"n{n}@b.test"]) for n in range(3)]
+        by_member = self.posted(priority="high")
+        by_field = self.posted(headers={"X-Type": "Transactional"})
+        self.posted(headers={"X-Priority": "1"})  # people's programs say that of anything
+        at_work.callback([(0, TAKEN)])
+        self.turn(1)
+        order = [one.content.message.id for one in self.transport.attempts]
+        self.assertEqual(order[:4], [first, by_member, by_field, others[0]])
+        self.assertEqual(len(order), 7)
+
+    def test_over_a_restart(self) -> None:
+        id = self.posted(priority="high", send_at=self.in_s(60))
+        self.restart()
+        [entry] = self.scheduler.entries(QueueId(id))
+        self.assertTrue(entry.is_urgent)
+
+    def test_nonsense(self) -> None:
+        values: tuple[Any, ...] = ("urgent", "", "HIGH", 1, None)
+        for value in values:
+            told = self.post(priority=value)
+            self.assertEqual((told[0], told[1]["member"]), (422, "/priority"))
+
+
+class NotKeptTests(ApiCase):
+    """Mail for agents that is never kept cannot be answered for by a 202."""
+
+    sessions = FakeSessions({ANNA: FakeSession(ANNA)})
+    agents = FakeAgents({f"{ANNA}@pass.test": ANNA})
+    relaying = Relaying(
+        {
+            "pass.test": AgentMailboxes(agents, sessions, False),
+            "box.test": Mailboxes(frozenset({"x"})),
+        },
+        {},
+        Address(""),
+    )
+
+    def test_alone(self) -> None:
+        """Be the agent there or away."""
+        for there in ({ANNA: FakeSession(ANNA)}, {}):
+            self.patch(self.sessions, "there", there)
+            told = self.post(to=[f"{ANNA}@pass.test"])
+            self.assertEqual(self.problem(told), (422, "not-kept", "/to/0"))
+            self.assertTrue(told[1]["hint"])
+        self.assertEqual(list(self.spool.ids()), [])
+
+    def test_among_others(self) -> None:
+        """It is told of, and the others have theirs."""
+        status, told = self.post(to=["x@box.test"], cc=[f"{ANNA}@pass.test"])
+        self.assertEqual(status, 202)
+        self.assertEqual(
+            [(one["status"], one.get("detail", "")) for one in told["recipients"]],
+            [
+                ("queued", ""),
+                ("rejected", "mail for this agent is never kept, and so cannot be taken by HTTP"),
+            ],
+        )
+        self.assertEqual(
+            [one["address"] for one in self.timeline(told["id"])["recipients"]], ["x@box.test"]
+        )
+
+    def test_no_such_agent(self) -> None:
+        """Is what is said of one that is none."""
+        told = self.post(to=["nobody@pass.test"])
+        self.assertEqual(self.problem(told), (422, "no-recipient", "/to/0"))
+
+
+class PortalTests(ApiCase):
+    def build(self) -> None:
+        super().build()
+        portal.add(
+            self.app,
+            self.messages,
+            portal.Portal(
+                default_from=lambda: None,
+                is_configured=lambda: True,
+                place_s=lambda address: 0.0,
+                clock=self.clock,
+            ),
+        )
+
+    def test_whose_it_is(self) -> None:
+        """What comes this way is its key's tenant's, as by any other."""
+        self.caller = key("portal", tenant="t")
+        body = msgspec.json.encode({"from_email": "a@a.test", "to": "b@b.test", "text": "x"})
+        self.assertEqual(self.asked("/api/send?wait=0", "POST", body)[0], 200)
+        self.assertEqual({one["tenant"] for one in self.told}, {"t"})
+        [id] = self.listed()
+        self.caller = key("reader", "read", tenant="t")
+        self.assertEqual(self.listed(), [id])
+        self.caller = key("reader", "read", tenant="u")
+        self.assertEqual(self.listed(), [])
