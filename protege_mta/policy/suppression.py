@@ -153,7 +153,8 @@ class Suppression:
         detail: str,
         until: float | None,
     ) -> Suppressed:
-        printable = detail.encode("utf-8", "replace").decode("utf-8")[:_DETAIL_CHARACTERS]
+        printable = "".join(each if each.isprintable() else " " for each in detail)
+        printable = printable[:_DETAIL_CHARACTERS]
         return Suppressed(
             of_address(address), reason, tenant, self._now(), until, printable, message_id
         )

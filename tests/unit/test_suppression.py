@@ -16,6 +16,7 @@ from protege_mta.model.outcome import Contact, Outcome, PermanentFailure, Scope,
 from protege_mta.model.ports import StateFailed, Suppressed, Transport
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.suppression import Chosen, normalised, place_of
+from protege_mta.model.suppression_file import Form, read, write
 from protege_mta.policy.suppression import Suppression
 from protege_mta.schedule.intake import Arriving
 from protege_mta.state.suppression import StoredSuppressions
@@ -28,6 +29,9 @@ HOST = Contact("mx.b.test", "192.0.2.1")
 BLOCKED = PermanentFailure(
     Scope.RECIPIENT, Reply(550, "5.7.1", ("blocked using zen.spamhaus.org",)), HOST
 )
+
+
+FORMS: tuple[Form, ...] = ("csv", "jsonl")
 
 
 class NormalisedTests(SynchronousTestCase):
@@ -365,6 +369,17 @@ class LearnedTests(WithheldCase):
         """Says nothing of the recipient, though there is but one, and whatever its words are."""
         self.bounced(PermanentFailure(Scope.SENDER, Reply(550, "5.1.1", ("no such user",)), HOST))
         self.assertEqual(self.listed(), [])
+
+    def test_what_a_host_says_goes_out_and_comes_in_again(self) -> None:
+        said = ("no such user", "go\x07 away\u2028", "j\udcfcrg")
+        self.bounced(PermanentFailure(Scope.RECIPIENT, Reply(550, "5.1.1", said), HOST))
+        [entry] = self.list.page(Chosen(), None, 10)
+        self.assertTrue(entry.detail.isprintable())
+        for form in FORMS:
+            text = write([entry], form, is_first=True)
+            [again] = read(text.splitlines(keepends=True), form, 0.0)
+            assert isinstance(again, Suppressed)
+            self.assertEqual((again.detail, again.message_id), (entry.detail, entry.message_id))
 
     def test_a_list_that_cannot_be_written(self) -> None:
         """The fate is not held up by it."""
