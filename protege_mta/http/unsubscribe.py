@@ -49,23 +49,23 @@ def add(
 
     :param read: what a token says; None where it is none of ours.
     :param unsubscribe: durable once it resolves; may be done again.
-    :param may: whether a client, by its address, does not come too often.
+    :param may: whether a client, by its address, does not come too often with what is no link of
+        ours.  Who has one is never turned away: a provider comes for all of its users, and once.
     """
 
     def refused(request: IRequest, token: str) -> bytes | Subscription:
-        address: str = getattr(request, "client_address", "")
-        if not may(address):
+        found = read(token)
+        if found is not None:
+            return found
+        if not may(getattr(request, "client_address", "")):
             request.setHeader(b"Retry-After", b"60")
             return answer.flaw(request, Flaw(429, "too-often", "too many requests, try later"))
-        found = read(token)
-        if found is None:
-            return _page(
-                request,
-                "This link does not work",
-                "<p>It may have been cut or changed on its way.</p>",
-                404,
-            )
-        return found
+        return _page(
+            request,
+            "This link does not work",
+            "<p>It may have been cut or changed on its way.</p>",
+            404,
+        )
 
     @app.route("/u/<string:token>", methods=["GET"])
     def asked(request: IRequest, token: str) -> bytes:
