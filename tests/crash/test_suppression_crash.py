@@ -9,6 +9,7 @@ SQLite and the spool write.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import smtplib
 import socketserver
@@ -47,10 +48,8 @@ class _Host(socketserver.StreamRequestHandler):
     server: Host
 
     def handle(self) -> None:
-        try:
+        with contextlib.suppress(ConnectionError):  # the service has died
             self.serve()
-        except ConnectionError:
-            pass  # the service has died
 
     def serve(self) -> None:
         self.wfile.write(b"220 host.test ESMTP\r\n")
