@@ -26,8 +26,8 @@ from ..e2e.service import Service, needs
 from .killed import TABLES
 
 CALLS: Final = {
-    "fdatasync": (2, 3, 4, 5, 6, 7),
-    "pwrite64": (2, 5, 9, 15, 20),
+    "fdatasync": (2, 3, 4, 5, 6, 7, 14),
+    "pwrite64": (2, 5, 9, 15, 20, 45),
     "pwritev,pwritev2": (2, 3, 4, 5),
 }
 LOAD_S: Final = 1.5
