@@ -254,9 +254,9 @@ class House:
             self.limits,
             self.events,
             self.entrance.smtp,
-            accounts=self.register.accounts,
+            caller=self.register.callers.of,
             logins=self.register.logins,
-            usage=self.register.usage,
+            sending=self.register.sending,
             now=time.time,
             new_message_id=lambda: f"<{new_id()}@{self.settings.hostname}>",
         )

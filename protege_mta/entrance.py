@@ -109,9 +109,12 @@ class Entrance:
         origin: Origin,
         trace: Callable[[QueueId, float], bytes],
     ) -> Arrival | Reply:
-        match self.relaying.way(envelope):
+        # What is in the sandbox leaves for nowhere, and agents are elsewhere.
+        match "queue" if origin.is_sandbox else self.relaying.way(envelope):
             case "queue":
                 return self.acceptance.begin(envelope, origin, trace)
+            case "through" if origin.hold:
+                return TABLE["cannot-wait"]
             case "through":
                 return self.pass_through.begin(peer, envelope, origin, trace)
             case "both":

@@ -34,6 +34,7 @@ from .model.outcome import Fate
 from .model.ports import About, Events, Known, Peer, Permit, Request, Requests, Sending, StateFailed
 from .model.reply import TABLE, Reply, name_of
 from .policy.relaying import Relaying
+from .policy.sending import refusal
 from .schedule.intake import HEADER_OCTETS, Acceptance, distinct
 
 PROTOCOL: Final = "HTTP"
@@ -281,9 +282,8 @@ class DeskPosting:
             self._caller, envelope, head, from_member=outgoing.from_member, members=members
         )
         if isinstance(permit, Flaw):
-            limited = "rate-limited" if permit.status == 429 else "recipient-not-allowed"
-            reply = TABLE.get(permit.kind, TABLE[limited])
-            desk.events.rejected(self._peer, envelope.sender, "", reply, _about(outgoing, glance))
+            told = refusal(permit)
+            desk.events.rejected(self._peer, envelope.sender, "", told, _about(outgoing, glance))
             return permit
         if glance.received_count >= HOPS:
             permit.release()

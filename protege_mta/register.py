@@ -23,7 +23,7 @@ from .model.outcome import Fate
 from .model.ports import Events, StateFailed
 from .model.tally import Tally
 from .policy import login
-from .policy.callers import KnownCallers, Tries
+from .policy.callers import KnownCallers, Tries, key_holder
 from .policy.clients import network_of
 from .policy.login import Logins
 from .policy.sending import SendingPolicy
@@ -38,8 +38,8 @@ from .transport.crew import Crew
 LOOK_S: Final = 0.5
 """How often accounts are looked at that nobody has asked for."""
 
-SAVE_S: Final = 10.0
-"""How often counts are kept; a crash forgets what was sent since."""
+SAVE_S: Final = 1.0
+"""How often counts are kept where they have changed; a crash forgets what was sent since."""
 
 
 class Register:
@@ -79,13 +79,15 @@ class Register:
             in_thread=self._crew,
             random_octets=secrets.token_bytes,
             made_up_key=b"",  # until it has been read
+            key_holder=lambda proof: key_holder(self.keys, proof),
         )
         self.keys = StoredKeys(database, time.time)
         self.contacts = StoredContacts(database, now=time.time, random_octets=secrets.token_bytes)
         self._let_go = ""
         self.sending = SendingPolicy(self.usage, self.contacts, time.time)
+        self.callers = KnownCallers(self.keys, self.accounts, self.logins)
         self.credentials = Credentials(
-            KnownCallers(self.keys, self.accounts, self.logins),
+            self.callers,
             Tries(time.monotonic),
             events,
             new_session_id=new_session_id,

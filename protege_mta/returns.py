@@ -23,6 +23,7 @@ from .model.hop import HopKind
 from .model.ids import QueueId
 from .model.ports import Spool
 from .model.return_path import ReturnPaths, Subscription, UnsubscribeLinks
+from .model.suppression import of_address
 from .observe.events import EventLines
 from .policy.buckets import Buckets
 from .policy.returned import Forward, ReturnsTransport
@@ -36,7 +37,7 @@ _KINDS: Final[frozenset[HopKind]] = frozenset(("mx", "smarthost"))
 
 
 LINKS_PER_MINUTE: Final = 60
-"""So often a client may come to links to unsubscribe; providers come for all of their users."""
+"""So often a client may come with what is no link to unsubscribe."""
 
 
 class Returns:
@@ -87,6 +88,7 @@ class Returns:
         self._events.classify = self.suppression.classify = classify
         self.suppression.hard_bounce_s = settings.bounces.hard_bounce_s
         self._has_verp = settings.bounces.verp
+        self._report_addresses = frozenset(map(of_address, settings.bounces.report_addresses))
         self._public_url = settings.api.public_url
 
     def start(self) -> None:
@@ -145,14 +147,23 @@ class Returns:
         return self.paths.address(message.id, index, domain, time.time())
 
     def is_return_path(self, address: Address) -> bool | None:
-        """Whether it is one that is still good, or a forged one; None for any other address."""
+        """Whether it is one that is still good, or a forged one; None for any other address.  Those
+        that the configuration names are good for ever."""
+        if self._is_for_reports(address):
+            return True
         if self.paths.shape(address) is None or not self._is_own(address):
             return None
         return self.paths.read(address, time.time()) is not None
 
     def takes(self, address: Address) -> bool:
         """Whether what is in the queue for an address is for :meth:`transport`."""
+        if self._is_for_reports(address):
+            return True
         return self.paths.shape(address) is not None and self.paths.read(address, None) is not None
+
+    def _is_for_reports(self, address: Address) -> bool:
+        named = self._report_addresses
+        return bool(named) and of_address(address) in named and self._is_own(address)
 
     def transport(self) -> ReturnsTransport:
         """What takes reports."""
@@ -163,5 +174,5 @@ class Returns:
             commit=self._spool.commit,
             suppression=self.suppression,
             forward=self._forward,
-            has_mailbox=self._has_mailbox,
+            has_mailbox=lambda address: self._has_mailbox(address) and not self.takes(address),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import time
@@ -198,7 +199,8 @@ def _export(is_csv: bool, tenant: str | None, reason: str | None, config: Path |
 def _import(file: str, is_csv: bool, tenant: str | None, config: Path | None, as_json: bool) -> int:
     """Add the lines of a file, "-" for stdin.
 
-    Lines that are no entries are told and left out; the exit status is 65 then.
+    Lines that are no entries are told and left out; the exit status is 65 then.  If it breaks off,
+    the same again takes up what is missing.
     """
     from ..model.suppression_file import BadLine, read
     from ..state.database import transaction
@@ -226,8 +228,13 @@ def _import(file: str, is_csv: bool, tenant: str | None, config: Path | None, as
 
 
 def _opened(file: str) -> AbstractContextManager[IO[str]]:
+    """UTF-8, or what a file says by its first octets; octets that are none become U+FFFD."""
     try:
-        return click.open_file(file, encoding="utf-8", errors="replace")
+        with open(file if file != "-" else os.devnull, "rb") as binary:
+            mark = binary.read(2)
+        is_wide = mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding = "utf-16" if is_wide else "utf-8-sig"
+        return click.open_file(file, encoding=encoding, errors="replace")
     except OSError as error:
         raise Fault(f"{file}: {error.strerror}", os.EX_NOINPUT) from error
 

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import attrs
 
+from ..model.address import domain_of
+from ..model.domain import ascii_domain
 from .domains import LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
 from .http import Bounces, InboundHook, Webhook
 from .identities import AgentEntry, of_entries
@@ -130,6 +132,11 @@ def of_settings(settings: Settings, given: Container[str]) -> Iterator[tuple[str
         if isinstance(domain, TunnelDomain) and not settings.tunnel_server.enabled:
             place = f'[domains."{name}"] deliver'
             yield place, 'wanted [tunnel_server] enabled = true too, since "tunnel", got none'
+    own = {ascii_domain(name) for name in (settings.hostname, *settings.domains)}
+    for address in settings.bounces.report_addresses:
+        if ascii_domain(domain_of(address)) not in own:
+            place = "[bounces] report_addresses"
+            yield place, f'wanted addresses at the domains of [domains], got "{address}"'
 
 
 def completed(tables: list[Any]) -> tuple[Any, ...]:

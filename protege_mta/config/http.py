@@ -193,6 +193,14 @@ class Bounces:
             "sender, by which reports are matched to the message. Only for domains of ours.",
         ),
     )
+    report_addresses: tuple[Address, ...] = attrs.field(
+        default=(),
+        metadata=key(
+            ListOf(Mailbox(), "addresses"),
+            "Addresses at domains of ours that complaints and reports are sent to besides, such as "
+            "those that a feedback loop is registered with. They need no mailbox.",
+        ),
+    )
     rules: tuple[Path, ...] = attrs.field(
         default=(),
         metadata=key(

@@ -81,22 +81,22 @@ def add(
 
     :param read: what a token says; None where it is none of ours.
     :param unsubscribe: durable once it resolves; may be done again.
-    :param may: whether a client, by its address, does not come too often.
+    :param may: whether a client, by its address, does not come too often with what is no link of
+        ours.  Who has one is never turned away: a provider comes for all of its users, and once.
     """
 
     def refused(request: IRequest, token: str) -> bytes | Subscription:
-        address: str = getattr(request, "client_address", "")
-        if not may(address):
-            return answer.flaw(request, _TOO_OFTEN)
         found = read(token)
-        if found is None:
-            return _page(
-                request,
-                "This link does not work",
-                "<p>It may have been cut or changed on its way.</p>",
-                404,
-            )
-        return found
+        if found is not None:
+            return found
+        if not may(getattr(request, "client_address", "")):
+            return answer.flaw(request, _TOO_OFTEN)
+        return _page(
+            request,
+            "This link does not work",
+            "<p>It may have been cut or changed on its way.</p>",
+            404,
+        )
 
     @app.route("/u/<string:token>", methods=["GET"])
     def asked(request: IRequest, token: str) -> bytes:

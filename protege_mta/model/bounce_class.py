@@ -52,6 +52,14 @@ UNCATEGORIZED: Final = BounceClass(
     "Uncategorized", remedy="No rule knows this reply; read what the other server says."
 )
 
+AMBIGUOUS: Final = BounceClass(
+    "AmbiguousRefusal",
+    "infrastructure",
+    remedy="The reply names the recipient, and your server, a policy or a limit as well: read it. "
+    "The address may be wrong, and is not suppressed.",
+)
+"""Instead of a class that suppresses, where the reply may be about somebody else."""
+
 Classify = Callable[[Reply], BounceClass]
 
 
@@ -60,9 +68,12 @@ class Rules:
     """What one file says.
 
     :ivar expressions: in order, each with the name of its class.
+    :ivar doubts: what keeps its expressions and its classes, and those of the files behind, from
+        suppressing a recipient.
     """
 
     expressions: tuple[tuple[re.Pattern[str], str], ...] = ()
+    doubts: tuple[re.Pattern[str], ...] = ()
     classes: Mapping[str, BounceClass] = attrs.field(factory=dict)
 
 
@@ -73,36 +84,55 @@ class Classifier:
     """
 
     def __init__(self, files: Sequence[Rules]) -> None:
-        self._expressions = [one for rules in files for one in rules.expressions]
+        self._files = tuple(files)
+        self._meant_in: dict[str, int] = {}
         self._classes: dict[str, BounceClass] = {UNCATEGORIZED.name: UNCATEGORIZED}
-        for rules in files:
+        for index, rules in enumerate(files):
             for name, known in rules.classes.items():
                 self._classes.setdefault(name, known)
+                self._meant_in.setdefault(name, index)
         self._known: dict[tuple[int, str, str], BounceClass] = {}
 
     def __call__(self, reply: Reply) -> BounceClass:
         """The class of a failure.  Where the server would have us come back, nobody is given up."""
-        # A server says the same of each of its mailboxes, but for the names and numbers in it.
-        asked = (reply.code, reply.enhanced, _VARIABLE.sub("#", line_of(reply)))
+        # A server says the same of each of its mailboxes, but for the names and numbers in it, and
+        # a mailbox may be called as it likes: spamhaus@, unknown.user@.
+        line = _VARIABLE.sub(_stand_in, line_of(reply))
+        asked = (reply.code, reply.enhanced, line)
         known = self._known.get(asked)
         if known is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            known = self._known[asked] = self._found(reply)
+            known = self._known[asked] = self._found(line, is_transient=reply.code < 500)
         return known
 
-    def _found(self, reply: Reply) -> BounceClass:
-        line = line_of(reply)
-        name = UNCATEGORIZED.name
-        for expression, rules_name in self._expressions:
-            if expression.search(line) is not None:
-                name = rules_name
-                break
+    def _found(self, line: str, *, is_transient: bool) -> BounceClass:
+        name, has_doubts = self._match(line)
         found = self._classes.get(name) or BounceClass(name, remedy=UNCATEGORIZED.remedy)
-        is_transient = 400 <= reply.code < 500
-        if is_transient and found.action in ("suppress", "none"):
-            return attrs.evolve(found, action="retry")
+        if is_transient:
+            gives_up = found.action in ("suppress", "none")
+            return attrs.evolve(found, action="retry") if gives_up else found
+        if found.action == "suppress" and has_doubts:
+            return self._classes.get(AMBIGUOUS.name, AMBIGUOUS)
         return found
+
+    def _match(self, line: str) -> tuple[str, bool]:
+        """The name of its class, and whether there are doubts about who is at fault."""
+        for index, rules in enumerate(self._files):
+            for expression, name in rules.expressions:
+                if expression.search(line) is not None:
+                    files = self._files[: min(index, self._meant_in.get(name, index)) + 1]
+                    doubts = (doubt for one in files for doubt in one.doubts)
+                    return name, any(doubt.search(line) is not None for doubt in doubts)
+        return UNCATEGORIZED.name, False
+
+
+def _stand_in(found: re.Match[str]) -> str:
+    """Another of the same kind."""
+    text = found[0]
+    if "@" in text:
+        return "x@example"
+    return "192.0.2.1" if "." in text else "x0000000"
 
 
 def line_of(reply: Reply) -> str:
@@ -130,12 +160,14 @@ def parse(octets: bytes) -> Rules:
     rules, classes = tables.get("rules", {}), tables.get("classes", {})
     if not isinstance(rules, dict) or not isinstance(classes, dict):
         raise BadRules("wanted tables [rules] and [classes]")
+    doubts = tables.get("doubts", [])
     return Rules(
         tuple(
             (_compiled(name, text), name)
             for name, texts in rules.items()
             for text in _texts(name, texts)
         ),
+        tuple(_compiled("doubts", text) for text in _texts("doubts", doubts)),
         {name: _class(name, table) for name, table in classes.items()},
     )
 

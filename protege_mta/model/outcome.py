@@ -15,7 +15,8 @@ class Scope(enum.Enum):
     """How far a failure reaches, and so what the scheduler must hold back."""
 
     RECIPIENT = "recipient"  # a reply to RCPT TO, or an LMTP reply after the data
-    MESSAGE = "message"  # a reply to MAIL FROM or to the final dot
+    SENDER = "sender"  # a reply to MAIL FROM
+    MESSAGE = "message"  # a reply to DATA or to the final dot
     HOST = "host"  # one host: refused, timed out, broke TLS
     SITE = "site"  # no host of the site could be reached
     ABSENT = "absent"  # nobody is there, which is no failure: mail waits until somebody comes

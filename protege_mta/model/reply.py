@@ -91,7 +91,6 @@ TABLE: Final[dict[str, Reply]] = {
     # HTTP, in events alone: clients hear of them as problems
     "key-required": _reply(530, "5.7.0", "a request without credentials"),
     "key-refused": _reply(535, "5.7.8", "the API key is not known or not valid"),
-    "scope-missing": _reply(550, "5.7.1", "the API key has no scope for this"),
     "login-required": _reply(530, "5.7.0", "authentication required"),
     # transaction
     "sender-ok": _reply(250, "2.1.0", "sender ok"),
@@ -117,6 +116,16 @@ TABLE: Final[dict[str, Reply]] = {
     "sender-not-allowed": _reply(550, "5.7.1", "this account may not send from this address"),
     "from-not-allowed": _reply(550, "5.7.1", "this account may not send with this From address"),
     "recipient-not-allowed": _reply(550, "5.7.1", "this account may not send to this address"),
+    "scope-missing": _reply(550, "5.7.1", "the API key has no scope for this"),
+    "bcc-not-allowed": _reply(
+        550, "5.7.1", "this account may not hide a recipient, name each in To or Cc"
+    ),
+    "first-time-limit": _reply(
+        450, "4.7.1", "too many recipients that this account has not written to before, try later"
+    ),
+    "cannot-wait": _reply(
+        550, "5.7.1", "mail for this agent is never kept, and so cannot wait for a person's word"
+    ),
     "suppressed-hard_bounce": _reply(550, "5.7.1", "suppressed: mail to this address has bounced"),
     "suppressed-complaint": _reply(550, "5.7.1", "suppressed: the recipient has complained"),
     "suppressed-unsubscribe": _reply(550, "5.7.1", "suppressed: the recipient has unsubscribed"),

@@ -60,3 +60,13 @@ def of_address(address: Address) -> str:
     local = local_part_of(address)
     local = local.lower() if local.isascii() else unicodedata.normalize("NFC", local).lower()
     return f"{local}@{ascii_domain(domain_of(address))}"
+
+
+def written_address(known: str) -> str:
+    """A normalised address as people and programs write it: quoted where it has to be, so that
+    :func:`normalised` gives the same again."""
+    if parse(known, is_smtputf8=True) is not None:
+        return known
+    local, _, domain = known.rpartition("@")
+    escaped = local.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"@{domain}'

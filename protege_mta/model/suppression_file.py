@@ -12,17 +12,21 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final, Literal
 
 import attrs
 
 from .ports import Suppressed
-from .suppression import REASONS, normalised
+from .suppression import REASONS, normalised, written_address
 
 Form = Literal["jsonl", "csv"]
 
 COLUMNS: Final = ("address", "reason", "tenant", "since", "until", "detail", "message_id")
 DETAIL_CHARACTERS: Final = 300
+
+_DELIMITERS: Final = ",;\t"
+"""What stands between cells: that of the first line; spreadsheets write others in other countries."""
 
 
 @attrs.frozen
@@ -71,6 +75,8 @@ def entry_of(row: dict[str, Any], now: float, tenant: str | None = None) -> Supp
             raise BadEntry("wanted a text", name)
     texts: dict[str, str] = {name: row.get(name) or "" for name in COLUMNS}
     for name, text in texts.items():
+        if "\ufffd" in text:  # what stands there for octets that are none
+            raise BadEntry("is not UTF-8", name)
         if not text.isprintable() or len(text) > 1000:
             raise BadEntry("wanted up to 1000 printable characters", name)
     address = normalised(texts["address"])
@@ -96,7 +102,7 @@ def entry_of(row: dict[str, Any], now: float, tenant: str | None = None) -> Supp
 def members_of(entry: Suppressed) -> dict[str, str]:
     """An entry's members; what it has not is left out."""
     told = {
-        "address": entry.address,
+        "address": written_address(entry.address),
         "reason": entry.reason,
         "tenant": entry.tenant,
         "since": _written(entry.since),
@@ -132,22 +138,35 @@ def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str
 
 
 def _csv_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    reader = csv.reader(lines, strict=True)
+    lines = iter(lines)
+    begun = []
+    for line in lines:
+        begun.append(line)
+        if line.strip():
+            break
+    delimiter = max(_DELIMITERS, key="".join(begun).count)
+    reader = csv.reader(chain(begun, lines), strict=True, delimiter=delimiter)
     names: list[str] | None = None
     while True:
+        number = reader.line_num + 1
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, f"is not CSV: {error}"
-            return
+            upto = f" (up to line {reader.line_num})" if reader.line_num > number else ""
+            yield number, f"is not CSV: {error}{upto}"
+            continue
         if not any(cell.strip() for cell in row):
             continue
         if names is None:
             names = [cell.strip().lower().lstrip("\ufeff") for cell in row]
             if "address" not in names:
                 yield reader.line_num, 'wanted names of columns, "address" among them'
+                return
+            unknown = [name for name in names if name not in COLUMNS]
+            if unknown:
+                yield reader.line_num, f"has columns besides {', '.join(COLUMNS)}"
                 return
         elif len(row) > len(names):
             yield reader.line_num, "has more cells than there are columns"

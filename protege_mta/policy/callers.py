@@ -1,4 +1,4 @@
-"""Who asks over HTTP: the holder of an API key, or of a submission account."""
+"""Who sends, over HTTP or by submission: the holder of an API key, or of a submission account."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Final, Protocol
 import attrs
 from twisted.internet.defer import Deferred, succeed
 
-from ..model.account import account_name
-from ..model.apikey import ApiKey, fingerprint
+from ..model.account import Account, account_name
+from ..model.apikey import IDENTITY_PREFIX, ApiKey, fingerprint
 from ..model.caller import Caller, Scope
-from ..model.ports import Accounts, PasswordProof, Peer, Proof, StateFailed
+from ..model.ports import Accounts, LoggedIn, PasswordProof, Peer, Proof, StateFailed
 from ..model.reply import TABLE, Reply
 from .clients import network_of
 from .guessing import Recent
+
+KEY_USER: Final = "apikey"
+"""What a program may say for a user name that has to be filled in, with a key for its password."""
 
 _NOBODYS: Final = b"\0" * 32
 _ACCOUNT_SCOPES: Final[frozenset[Scope]] = frozenset({"send"})
@@ -26,6 +29,9 @@ class Keys(Protocol):
     def find(self, digest: bytes) -> ApiKey | None:
         """The valid key that has a secret of that fingerprint.  :raise StateFailed:"""
 
+    def get(self, name: str) -> ApiKey | None:
+        """The valid key of that name.  :raise StateFailed:"""
+
     def used(self, name: str) -> None:
         """A key opened something just now."""
 
@@ -33,7 +39,21 @@ class Keys(Protocol):
 class Logins(Protocol):
     """Checks passwords as AUTH does, and tells of what it refuses."""
 
-    def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]: ...
+    def login(self, peer: Peer, proof: Proof) -> LoggedIn | Reply | Deferred[Reply]: ...
+
+
+def key_holder(keys: Keys, proof: PasswordProof) -> str | None:
+    """The identity of the key that a password is a secret of, where the name is :data:`KEY_USER` or
+    the key's own, with or without what stands before it; None for any other.
+
+    :raise StateFailed:
+    """
+    digest = fingerprint(proof.password)
+    key = None if digest is None else keys.find(digest)
+    if key is None or proof.name.lower() not in (KEY_USER, key.name, key.identity):
+        return None
+    keys.used(key.name)
+    return key.identity
 
 
 class KnownCallers:
@@ -56,6 +76,8 @@ class KnownCallers:
         """As :meth:`~..model.ports.Callers.basic`."""
         name = account_name(name) or name
         answer = self._logins.login(peer, PasswordProof(name, password))
+        if isinstance(answer, LoggedIn):
+            name, answer = answer.identity, TABLE["logged-in"]
         answered = succeed(answer) if isinstance(answer, Reply) else answer
         return answered.addCallback(self._logged_in, name)
 
@@ -63,20 +85,34 @@ class KnownCallers:
         if reply.code >= 300:
             return reply
         try:
-            account = self._accounts.get(name)
+            found = self.of(name)
         except StateFailed:
             return TABLE["login-later"]
-        if account is None:  # it was there a moment ago
-            return TABLE["login-failed"]
-        return Caller(
-            identity=account.name,
-            scopes=_ACCOUNT_SCOPES,
-            allowed_from=account.allowed_from,
-            allowed_to=account.allowed_to,
-            denied_to=account.denied_to,
-            tenant=account.tenant,
-            limits=account.limits,
-        )
+        return found or TABLE["login-failed"]  # it was there a moment ago
+
+    def of(self, identity: str) -> Caller | None:
+        """Whoever has logged in as that, as they are now; None where they are gone.
+
+        :raise StateFailed:
+        """
+        if identity.startswith(IDENTITY_PREFIX):
+            key = self._keys.get(identity.removeprefix(IDENTITY_PREFIX))
+            return None if key is None else key.caller()
+        account = self._accounts.get(identity)
+        return None if account is None else caller_of(account)
+
+
+def caller_of(account: Account) -> Caller:
+    """Who comes with an account's password."""
+    return Caller(
+        identity=account.name,
+        scopes=_ACCOUNT_SCOPES,
+        allowed_from=account.allowed_from,
+        allowed_to=account.allowed_to,
+        denied_to=account.denied_to,
+        tenant=account.tenant,
+        limits=account.limits,
+    )
 
 
 FREE: Final = 10

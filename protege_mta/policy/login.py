@@ -36,6 +36,7 @@ from ..model.account import (
 from ..model.ports import (
     Accounts,
     Events,
+    LoggedIn,
     PasswordProof,
     Peer,
     Proof,
@@ -93,6 +94,8 @@ class Logins:
     :param now: seconds that never jump.
     :param in_thread: runs a function in a thread, of which :data:`AT_ONCE` are enough.
     :param random_octets: so many, from the system's secure source.
+    :param key_holder: the identity of the API key that a password is a secret of, if the name goes
+        with it; None for any other.
     :ivar made_up_key: a secret that outlives restarts, for the verifiers of names that nobody has;
         may be replaced until the first client comes.
     """
@@ -112,6 +115,7 @@ class Logins:
         in_thread: InThread,
         random_octets: passwords.RandomOctets,
         made_up_key: bytes,
+        key_holder: Callable[[PasswordProof], str | None] = lambda proof: None,
     ) -> None:
         self._accounts = accounts
         self._events = events
@@ -122,6 +126,7 @@ class Logins:
         self._in_thread = in_thread
         self._random_octets = random_octets
         self.made_up_key = made_up_key
+        self._key_holder = key_holder
         self._key = random_octets(32)
         self._guesses = Guesses(settings, now)
         # When each was found.  Apart, so that wrong ones cannot push out right ones.
@@ -144,8 +149,17 @@ class Logins:
             return made_up
         return made_up if account is None or account.scram is None else account.scram
 
-    def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]:
-        """As :meth:`~..model.ports.Door.login`."""
+    def login(self, peer: Peer, proof: Proof) -> LoggedIn | Reply | Deferred[Reply]:
+        """As :meth:`~..model.ports.Door.login`.  The secret of a key cannot be guessed, and so gets in
+        at any time; what looks like one and is none is a wrong password."""
+        if isinstance(proof, PasswordProof):
+            try:
+                identity = self._key_holder(proof)
+            except StateFailed:
+                return self._not_checked(peer, "unavailable")
+            if identity is not None:
+                self._tally.logins["succeeded"] += 1
+                return LoggedIn(identity)
         login = self._begin(peer, proof.name)
         if login is None:
             return self._not_checked(peer, "unavailable")

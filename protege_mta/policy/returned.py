@@ -1,4 +1,4 @@
-"""What comes back to signed return paths: read, matched to what was sent, told, and handed on to
+"""What comes back to signed return paths, and to addresses named for reports: read, matched to what was sent, told, and handed on to
 the original's sender (RFC 3464; RFC 5965).
 
 Everything that is done here may be done again after a crash: an event told twice has one id, an
@@ -41,10 +41,12 @@ Forward = Callable[[Envelope, Origin], Arrival | Reply]
 class ReturnsTransport:
     """A :class:`~..model.ports.Transport` for what is addressed to signed return paths.
 
-    :param returned: what an address says that is a return path of ours, good or not any more.
+    :param returned: what an address says that is a return path of ours, good or not any more; None
+        for any other, which is one for reports.
     :param find: what is kept of a message; None where nothing is.
     :param commit: makes event lines durable.
-    :param has_mailbox: whether mail for an address at a domain of ours would be taken.
+    :param has_mailbox: whether mail for an address at a domain of ours would be taken, and not come
+        here again.
     """
 
     log = Logger()
@@ -87,13 +89,13 @@ class ReturnsTransport:
 
     async def _take(self, content: Content, address: Address) -> Outcome:
         returned = self._returned(address)
-        if returned is None:  # routing sends nothing else here
-            raise RuntimeError(f"{address} is no return path")
         report = read(content.read(0, REPORT_OCTETS))
         if isinstance(report, Complaint):
             # The original's own return path tells more than the one that all reports come to.
             named = (self._returned(path) for path in report.return_paths)
             returned = next((one for one in named if one is not None), returned)
+        if returned is None:  # what anybody could have written, a Message-ID too, proves nothing
+            return await self._hand_on(content, Sent(content.message.id), domain_of(address))
         sent = self._find(returned.id) or Sent(returned.id)
         match report:
             case Notification():
@@ -112,8 +114,9 @@ class ReturnsTransport:
             index, address = _about(sent, returned, status, is_alone=len(report.statuses) == 1)
             if not address or (index, address) in lines:
                 continue
-            # Only what is known to have been sent to is suppressed: a report is anybody's words.
-            if status.action == "failed" and address in sent.recipients:
+            # Only what is known to have been sent under this return path is suppressed: a report is
+            # the words of anybody who has got the message.
+            if status.action == "failed" and sent.recipients[index : index + 1] == (address,):
                 learning = self._suppression.hard_bounce(
                     address, sent.tenant, status.reply, sent.id
                 )
@@ -163,7 +166,7 @@ class ReturnsTransport:
     async def _hand_on(self, content: Content, sent: Sent, domain: str) -> Outcome:
         """Whoever sent the original has the report, whatever it is, where there is a mailbox."""
         to = sent.sender or Address(f"postmaster@{domain}")
-        if not self._has_mailbox(to) or self._returned(to) is not None:
+        if not self._has_mailbox(to):
             return _TAKEN
         message = content.message
         envelope = attrs.evolve(message.envelope, sender=NULL, recipients=(Recipient(to),))
@@ -185,7 +188,11 @@ def _about(
 ) -> tuple[int, Address]:
     """Which recipient of the original, and its address; the address is empty where nobody knows."""
     named = [one for one in (status.original, status.recipient) if one is not None]
-    known = {of_address(one): n for n, one in reversed(list(enumerate(sent.recipients)))}
+    known = {
+        of_address(one): n
+        for n, one in reversed(list(enumerate(sent.recipients)))
+        if returned.recipient in (None, n)
+    }
     for one in named:
         index = known.get(of_address(one))
         if index is not None:

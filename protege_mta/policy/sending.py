@@ -1,7 +1,7 @@
 """What a program may send: as whom, to whom, how much, and what a person has to see first.
 
-One judgement of a whole message, for doors that have all of it before they answer.  It needs no
-network: the limits are those of :mod:`.usage`, the lists and From rules those that submission has.
+The one judgement of keys and accounts, by whatever door they come: at once of a whole message, or
+piece by piece as SMTP brings it.  It needs no network; the limits are those of :mod:`.usage`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import attrs
+
 from ..message import headers
 from ..message.mailboxes import mailboxes
 from ..model.address import NULL, Address
 from ..model.caller import Caller, Flaw
 from ..model.envelope import Envelope
 from ..model.ports import Contacts, StateFailed
+from ..model.reply import TABLE, Reply
 from .addresses import Addresses, addresses, listed
 from .authorship import may_claim
 from .usage import DAY_S, HOUR_S, Reservation, Usage
@@ -40,6 +43,10 @@ class SendingPolicy:
         # First recipients of what is being accepted just now, by identity.
         self._pending: dict[str, Counter[Address]] = {}
 
+    def begin(self, caller: Caller, sender: Address) -> Permit | Flaw:
+        """As :meth:`~..model.ports.Sending.begin`."""
+        return self._begin(caller, sender, recipients=1)
+
     def judge(
         self,
         caller: Caller,
@@ -50,48 +57,57 @@ class SendingPolicy:
         members: Sequence[str] = (),
     ) -> Permit | Flaw:
         """As :meth:`~..model.ports.Sending.judge`."""
-        fields = fields[: headers.header_end(fields)].removesuffix(b"\r\n\r\n")
-        fields += b"" if fields.endswith(b"\r\n") or not fields else b"\r\n"
-        flaw = _sender_flaw(caller, envelope.sender, fields, from_member)
-        flaw = flaw or _recipient_flaw(caller, envelope, fields, members)
+        recipients = [one.address for one in envelope.recipients]
+        permit = self._begin(caller, envelope.sender, recipients=len(set(recipients)))
+        if isinstance(permit, Flaw):
+            return _at(permit, from_member) if permit.kind == _NOT_ALLOWED else permit
+        for index, address in enumerate(recipients):
+            flaw = permit.add(address)
+            if flaw is not None:
+                permit.release()
+                return _at(flaw, _member(members, index)) if flaw.kind == _NO_RECIPIENT else flaw
+        flaw = permit.look(fields, from_member=from_member, members=members)
         if flaw is not None:
+            permit.release()
             return flaw
-        try:
-            return self._permit(caller, [one.address for one in envelope.recipients])
-        except StateFailed:
-            return Flaw(
-                503,
-                "unavailable",
-                "the state of the service cannot be read just now",
-                retry_after_s=10,
-            )
+        return permit
 
-    def _permit(self, caller: Caller, recipients: Sequence[Address]) -> Permit | Flaw:
-        policy, identity = caller.policy, caller.identity
-        distinct = tuple(dict.fromkeys(recipients))
-        first: tuple[Address, ...] = ()
-        hold = APPROVE_ALL if policy.approval == "all" else ""
-        if policy.approval == "first_time" and self._contacts.strangers(
-            identity, distinct, is_known=True
+    def _begin(self, caller: Caller, sender: Address, recipients: int) -> Permit | Flaw:
+        """:param recipients: so many there will be at least."""
+        if "send" not in caller.scopes:
+            return _MAY_NOT_SEND
+        allowed = caller.allowed_from
+        # The null reverse-path is anybody's (RFC 5321, 4.5.5; RFC 8098, 3): programs that read mail
+        # send reports about it.  Their From is held to the rule all the same.
+        if allowed and sender != NULL and sender not in addresses(allowed):
+            return _SENDER
+        reservation = self._usage.begin(caller.identity, caller.limits)
+        if reservation is None:
+            return self._limited(caller, recipients)
+        return Permit(self, caller, reservation, recipients)
+
+    def _first(self, caller: Caller, address: Address) -> bool | Flaw:
+        """Whether the recipient counts as one that the caller has never written to.
+
+        :raise StateFailed:
+        """
+        identity, most = caller.identity, caller.policy.first_time_per_day
+        if not most or not self._contacts.strangers(identity, [address]):
+            return False
+        pending = self._pending.get(identity, Counter())
+        spent = self._contacts.since(identity, self._now() - DAY_S)
+        if address not in pending and spent + len(pending) >= most:
+            return _too_many_strangers(most)
+        return True
+
+    def _hold(self, caller: Caller, address: Address) -> str:
+        """Why a person has to release what goes there.  :raise StateFailed:"""
+        approval = caller.policy.approval
+        if approval == "first_time" and self._contacts.strangers(
+            caller.identity, [address], is_known=True
         ):
-            hold = APPROVE_FIRST
-        if policy.first_time_per_day:
-            pending = self._pending.get(identity, Counter())
-            first = tuple(self._contacts.strangers(identity, distinct))
-            spent = self._contacts.since(identity, self._now() - DAY_S)
-            is_over = spent + len(pending.keys() | set(first)) > policy.first_time_per_day
-            if is_over and not set(first) <= pending.keys():
-                return _too_many_strangers(policy.first_time_per_day)
-        reservation = self._usage.begin(identity, caller.limits)
-        if reservation is None or not all(reservation.add_recipient() for _ in distinct):
-            if reservation is not None:
-                reservation.release()
-            return self._limited(caller, len(distinct))
-        if first:
-            self._pending.setdefault(identity, Counter()).update(first)
-        # Whoever has no such policy is not written down.
-        told = distinct if policy.first_time_per_day or policy.approval == "first_time" else ()
-        return Permit(self, caller, reservation, hold, told, first)
+            return APPROVE_FIRST
+        return ""
 
     def _limited(self, caller: Caller, recipients: int) -> Flaw:
         after_s = self._usage.wait_s(caller.identity, caller.limits, recipients)
@@ -110,42 +126,87 @@ class SendingPolicy:
             retry_after_s=max(1, math.ceil(after_s)),
         )
 
+    def _holds(self, identity: str, first: Address) -> None:
+        self._pending.setdefault(identity, Counter())[first] += 1
+
     def _ended(self, permit: Permit, *, is_accepted: bool) -> None:
-        identity = permit.caller.identity
+        identity, policy = permit.caller.identity, permit.caller.policy
         if permit.first:
             pending = self._pending[identity]
             pending.subtract(permit.first)
             pending += Counter()  # without those that are at nought
             if not pending:
                 del self._pending[identity]
-        if is_accepted and permit.told:
-            self._contacts.add(identity, permit.told, is_known=not permit.hold)
+        # Whoever has no such policy is not written down.
+        is_told = policy.first_time_per_day or policy.approval == "first_time"
+        if is_accepted and is_told and permit.recipients:
+            self._contacts.add(identity, tuple(permit.recipients), is_known=not permit.hold)
 
 
 class Permit:
     """As :class:`~..model.ports.Permit`.
 
-    :ivar told: the recipients to be remembered.
+    :ivar recipients: those that have a place, each once, in order.
     :ivar first: those of them that the caller has never written to, where they are counted.
     """
 
-    __slots__ = ("_policy", "_reservation", "caller", "first", "hold", "told")
+    __slots__ = ("_expected", "_policy", "_reservation", "caller", "first", "hold", "recipients")
 
     def __init__(
-        self,
-        policy: SendingPolicy,
-        caller: Caller,
-        reservation: Reservation,
-        hold: str,
-        told: tuple[Address, ...],
-        first: tuple[Address, ...],
+        self, policy: SendingPolicy, caller: Caller, reservation: Reservation, expected: int
     ) -> None:
         self._policy = policy
         self._reservation = reservation
+        self._expected = expected
         self.caller = caller
-        self.hold = hold
-        self.told = told
-        self.first = first
+        self.hold = APPROVE_ALL if caller.policy.approval == "all" else ""
+        self.recipients: dict[Address, None] = {}
+        self.first: list[Address] = []
+
+    def add(self, address: Address) -> Flaw | None:
+        """As :meth:`~..model.ports.Permit.add`."""
+        caller, policy, recipients = self.caller, self._policy, self.recipients
+        if address in recipients:  # one copy, however often it is named
+            return None
+        if (caller.allowed_to and address not in addresses(caller.allowed_to)) or (
+            caller.denied_to and address in addresses(caller.denied_to)
+        ):
+            return _RECIPIENT
+        most, count = caller.limits.recipients, max(self._expected, len(recipients) + 1)
+        if most and count > most:
+            return _TOO_MANY
+        try:
+            is_first = policy._first(caller, address)
+            hold = policy._hold(caller, address)
+        except StateFailed:
+            return _UNAVAILABLE
+        if isinstance(is_first, Flaw):
+            return is_first
+        if not self._reservation.add_recipient():
+            return policy._limited(caller, count)
+        recipients[address] = None
+        self.hold = self.hold or hold
+        if is_first:
+            policy._holds(caller.identity, address)
+            self.first.append(address)
+        return None
+
+    def look(
+        self, fields: bytes, *, from_member: str = "", members: Sequence[str] = ()
+    ) -> Flaw | None:
+        """As :meth:`~..model.ports.Permit.look`.  Reply-To is anybody's."""
+        caller = self.caller
+        fields = fields[: headers.header_end(fields)].removesuffix(b"\r\n\r\n")
+        fields += b"" if fields.endswith(b"\r\n") or not fields else b"\r\n"
+        if caller.allowed_from and not may_claim(addresses(caller.allowed_from), fields):
+            return _at(_SENDER, from_member)
+        if caller.policy.may_bcc:
+            return None
+        seen = _visible(fields)
+        for index, address in enumerate(self.recipients):
+            if address not in seen:
+                return _at(_BCC, _member(members, index))
+        return None
 
     def settle(self) -> None:
         self._reservation.settle()
@@ -156,60 +217,58 @@ class Permit:
         self._policy._ended(self, is_accepted=False)
 
 
-# --- rules that know nothing of before -----------------------------------------------------------
+# --- refusals ------------------------------------------------------------------------------------
+
+_NOT_ALLOWED: Final = "sender-not-allowed"
+_NO_RECIPIENT: Final = "recipient-not-allowed"
+
+_MAY_NOT_SEND: Final = Flaw(
+    403,
+    "scope-missing",
+    "this needs the scope send, which these credentials do not have",
+    hint='"protege-mta apikey set NAME --scope" gives a key others',
+)
+_SENDER: Final = Flaw(
+    403,
+    _NOT_ALLOWED,
+    "this key may not send as this sender",
+    hint="From, Sender and the envelope's sender have to be in its allowed-from list: "
+    '"protege-mta apikey show" shows it',
+)
+_RECIPIENT: Final = Flaw(
+    403,
+    _NO_RECIPIENT,
+    "this key may not send to this recipient",
+    hint="leave the recipient out, or have the key's lists changed",
+)
+_TOO_MANY: Final = Flaw(
+    403,
+    "too-many-recipients",
+    "the message has more recipients than this key may write to at a time",
+    hint="send it to fewer at a time",
+)
+_BCC: Final = Flaw(
+    403,
+    "bcc-not-allowed",
+    "this key may not hide a recipient from the others",
+    hint="name every recipient in To or Cc",
+)
+_UNAVAILABLE: Final = Flaw(
+    503, "unavailable", "the state of the service cannot be read just now", retry_after_s=10
+)
 
 
-def _sender_flaw(caller: Caller, sender: Address, fields: bytes, member: str) -> Flaw | None:
-    """Reply-To is anybody's; the null reverse-path too (RFC 5321, 4.5.5), and From is held to the
-    rule all the same."""
-    if not caller.allowed_from:
-        return None
-    allowed = addresses(caller.allowed_from)
-    if (sender == NULL or sender in allowed) and may_claim(allowed, fields):
-        return None
-    return Flaw(
-        403,
-        "sender-not-allowed",
-        "this key may not send as this sender",
-        member,
-        "From, Sender and the envelope's sender have to be in its allowed-from list: \"protege-mta "
-        'apikey show" shows it',
-    )
+def refusal(flaw: Flaw) -> Reply:
+    """A refusal as SMTP and events have it."""
+    return TABLE["local-error"] if flaw.status >= 500 else TABLE[flaw.kind]
 
 
-def _recipient_flaw(
-    caller: Caller, envelope: Envelope, fields: bytes, members: Sequence[str]
-) -> Flaw | None:
-    most = caller.limits.recipients
-    recipients = [one.address for one in envelope.recipients]
-    if most and len(set(recipients)) > most:
-        return Flaw(
-            403,
-            "too-many-recipients",
-            "the message has more recipients than this key may write to at a time",
-            hint="send it to fewer at a time",
-        )
-    seen = _visible(fields) if not caller.policy.may_bcc else None
-    allowed, denied = addresses(caller.allowed_to), addresses(caller.denied_to)
-    for index, address in enumerate(recipients):
-        member = members[index] if index < len(members) else ""
-        if (caller.allowed_to and address not in allowed) or address in denied:
-            return Flaw(
-                403,
-                "recipient-not-allowed",
-                "this key may not send to this recipient",
-                member,
-                "leave the recipient out, or have the key's lists changed",
-            )
-        if seen is not None and address not in seen:
-            return Flaw(
-                403,
-                "bcc-not-allowed",
-                "this key may not hide a recipient from the others",
-                member,
-                "name every recipient in To or Cc",
-            )
-    return None
+def _at(flaw: Flaw, member: str) -> Flaw:
+    return attrs.evolve(flaw, member=member) if member else flaw
+
+
+def _member(members: Sequence[str], index: int) -> str:
+    return members[index] if index < len(members) else ""
 
 
 def _visible(fields: bytes) -> Addresses:

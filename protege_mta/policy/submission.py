@@ -1,4 +1,5 @@
-"""What the submission listeners may do: RFC 6409, and what an account is allowed."""
+"""What the submission listeners may do: RFC 6409, and what an account or a key is allowed, which
+:mod:`.sending` says here as for HTTP."""
 
 from __future__ import annotations
 
@@ -9,19 +10,29 @@ from typing import Protocol
 import attrs
 from twisted.internet.defer import Deferred
 
-from ..model.account import Account, ScramVerifier
-from ..model.address import NULL, Address
+from ..model.account import ScramVerifier
+from ..model.address import Address
+from ..model.caller import Caller, Flaw
 from ..model.envelope import Envelope, Origin, Recipient
-from ..model.ports import About, Accounts, Events, Intake, MailCommand, Peer, Proof
+from ..model.ports import (
+    About,
+    Events,
+    Intake,
+    LoggedIn,
+    MailCommand,
+    Peer,
+    Permit,
+    Proof,
+    Sending,
+)
 from ..model.reply import TABLE, Reply
-from .addresses import addresses
-from .authorship import completed, may_claim
+from .authorship import completed
 from .door import Begin
 from .header_first import HeaderFirst, about
 from .limits import Limits
 from .pass_through import PassThrough
 from .relaying import Relaying
-from .usage import Reservation, Usage
+from .sending import refusal
 
 IsSuppressed = Callable[[Address, str], Reply | None]
 
@@ -32,28 +43,35 @@ class Logins(Protocol):
 
     def scram(self, peer: Peer, name: str) -> ScramVerifier: ...
 
-    def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]: ...
+    def login(self, peer: Peer, proof: Proof) -> LoggedIn | Reply | Deferred[Reply]: ...
 
 
 @attrs.define(eq=False)
 class _Transaction:
     """What is known between MAIL and the end of the content.
 
-    :ivar account: None for a peer that may send for where it comes from; it has no reservation.
+    :ivar permit: None for a peer that may send for where it comes from.
     """
 
-    account: Account | None
-    reservation: Reservation | None
-    recipients: set[Address] = attrs.field(factory=set)
+    permit: Permit | None
+
+    @property
+    def is_sandbox(self) -> bool:
+        return self.permit is not None and self.permit.caller.is_sandbox
+
+    @property
+    def tenant(self) -> str:
+        return "" if self.permit is None else self.permit.caller.tenant
 
 
 class SubmissionDoor:
     """Answers for every listener of kind ``submission`` and ``submissions``.
 
-    The place that a transaction holds in its account's limits is free again when the message is
+    The place that a transaction holds in its sender's limits is free again when the message is
     refused or broken off, and, since nobody is told of RSET, at the connection's next MAIL or end
     at the latest.
 
+    :param caller: who has logged in under an identity, as they are now; None where they are gone.
     :param now: POSIX seconds, for Date.
     :param new_message_id: makes a Message-ID, with its angle brackets.
     :ivar relaying: replaced as a whole when the configuration is read again.
@@ -68,9 +86,9 @@ class SubmissionDoor:
         events: Events,
         begin: Begin,
         *,
-        accounts: Accounts,
+        caller: Callable[[str], Caller | None],
         logins: Logins,
-        usage: Usage,
+        sending: Sending,
         now: Callable[[], float],
         new_message_id: Callable[[], str],
     ) -> None:
@@ -79,14 +97,14 @@ class SubmissionDoor:
         self._limits = limits
         self._events = events
         self._begin = begin
-        self._accounts = accounts
+        self._caller = caller
         self._logins = logins
-        self._usage = usage
+        self._sending = sending
         self._now = now
         self._new_message_id = new_message_id
         self.is_suppressed: IsSuppressed = lambda address, tenant: None
         self._transactions: dict[Peer, _Transaction] = {}
-        self._sending: dict[str, set[Peer]] = {}  # who has said MAIL, by account
+        self._connected: dict[str, set[Peer]] = {}  # who has said MAIL, by identity
 
     def opened(self, peer: Peer) -> Reply | None:
         return self._limits.opened(peer)
@@ -96,28 +114,28 @@ class SubmissionDoor:
         self._forget(peer)
         if self.pass_through is not None:
             self.pass_through.closed(peer)
-        sending = self._sending.get(peer.identity)
-        if sending is not None:
-            sending.discard(peer)
-            if not sending:
-                del self._sending[peer.identity]
+        connected = self._connected.get(peer.identity)
+        if connected is not None:
+            connected.discard(peer)
+            if not connected:
+                del self._connected[peer.identity]
 
     def scram(self, peer: Peer, name: str) -> ScramVerifier:
         return self._logins.scram(peer, name)
 
-    def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]:
+    def login(self, peer: Peer, proof: Proof) -> LoggedIn | Reply | Deferred[Reply]:
         return self._logins.login(peer, proof)
 
     def sender(self, peer: Peer, mail: MailCommand) -> Reply:
         self._forget(peer)
         sender = mail.envelope.sender
-        account = self._accounts.get(peer.identity) if peer.identity else None
-        reply = self._judge_sender(peer, account, sender)
-        return self._told(peer, account, sender, "", reply)
+        caller = self._caller(peer.identity) if peer.identity else None
+        reply = self._judge_sender(peer, caller, sender)
+        return self._told(peer, "" if caller is None else caller.tenant, sender, "", reply)
 
     def recipient(self, peer: Peer, mail: MailCommand, recipient: Recipient) -> Reply:
         pass_through = self.pass_through if self.relaying.has_pass_through else None
-        if pass_through is None:
+        if pass_through is None or self._transactions[peer].is_sandbox:
             reply = self._judge_recipient(peer, recipient.address)
         else:
             passed = self.relaying.is_passed_through(recipient)
@@ -125,88 +143,81 @@ class SubmissionDoor:
             reply = refusal or self._judge_recipient(peer, recipient.address)
             if reply.code < 400:
                 pass_through.accepted(peer, mail, passed)
-        account = self._transactions[peer].account
-        return self._told(peer, account, mail.envelope.sender, recipient.address, reply)
+        tenant = self._transactions[peer].tenant
+        return self._told(peer, tenant, mail.envelope.sender, recipient.address, reply)
 
     def receive(self, peer: Peer, envelope: Envelope) -> Intake | Reply:
         transaction = self._transactions[peer]
-        account = transaction.account
+        permit = transaction.permit
         origin = Origin(
             "submission",
             peer.identity,
             peer.address,
             may_sign=True,
-            tenant=_tenant(account),
+            tenant=transaction.tenant,
             tls=peer.tls,
+            hold="" if permit is None else permit.hold,
+            is_sandbox=transaction.is_sandbox,
         )
         intake = self._begin(peer, self.relaying.readdressed(envelope), origin)
         if isinstance(intake, Reply):  # DATA may be said again
-            return self._told(peer, account, envelope.sender, "", intake)
+            return self._told(peer, transaction.tenant, envelope.sender, "", intake)
         del self._transactions[peer]
         return HeaderFirst(
             intake,
-            partial(self._complete, account, envelope.sender),
+            partial(self._complete, permit, envelope.sender),
             partial(self._ended, peer, envelope.sender, transaction),
         )
 
     # --- judgement -------------------------------------------------------------------------------
 
-    def _judge_sender(self, peer: Peer, account: Account | None, sender: Address) -> Reply:
-        reservation = None
+    def _judge_sender(self, peer: Peer, caller: Caller | None, sender: Address) -> Reply:
         if peer.identity:
-            if account is None:  # it is gone since AUTH
+            if caller is None:  # it is gone since AUTH
                 return TABLE["login-required"]
-            if not self._may_connect(account, peer):
+            if not self._may_connect(caller, peer):
                 return TABLE["too-many-connections"]
-            if not _may_send_as(account, sender):
-                return TABLE["sender-not-allowed"]
         elif not self.relaying.may_relay(peer):
             return TABLE["login-required"]
-        refusal = self._limits.message(peer)
-        if refusal is not None:
-            return refusal
-        if account is not None:
-            reservation = self._usage.begin(account.name, account.limits)
-            if reservation is None:
-                return TABLE["rate-limited"]
-        self._transactions[peer] = _Transaction(account, reservation)
+        permit = None
+        if caller is not None:
+            begun = self._sending.begin(caller, sender)
+            if isinstance(begun, Flaw):
+                return refusal(begun)
+            permit = begun
+        limited = self._limits.message(peer)
+        if limited is not None:
+            if permit is not None:
+                permit.release()
+            return limited
+        self._transactions[peer] = _Transaction(permit)
         return TABLE["sender-ok"]
 
-    def _may_connect(self, account: Account, peer: Peer) -> bool:
-        sending = self._sending.setdefault(account.name, set())
-        most = account.limits.connections
-        if most and len(sending) >= most and peer not in sending:
+    def _may_connect(self, caller: Caller, peer: Peer) -> bool:
+        connected = self._connected.setdefault(caller.identity, set())
+        most = caller.limits.connections
+        if most and len(connected) >= most and peer not in connected:
             return False
-        sending.add(peer)
+        connected.add(peer)
         return True
 
     def _judge_recipient(self, peer: Peer, address: Address) -> Reply:
         reply = self._limits.recipient(peer) or self.relaying.judge(peer, address)
         transaction = self._transactions[peer]
-        account, reservation = transaction.account, transaction.reservation
-        if reply.code < 400:
-            reply = self.is_suppressed(address, _tenant(account)) or reply
-        if reply.code >= 400 or account is None or reservation is None:
+        if reply.code < 400 and not transaction.is_sandbox:  # nothing of it leaves
+            reply = self.is_suppressed(address, transaction.tenant) or reply
+        if reply.code >= 400 or transaction.permit is None:
             return reply
-        if account.allowed_to and address not in addresses(account.allowed_to):
-            return TABLE["recipient-not-allowed"]
-        if account.denied_to and address in addresses(account.denied_to):
-            return TABLE["recipient-not-allowed"]
-        if address in transaction.recipients:  # one copy, however often it is named
-            return reply
-        most = account.limits.recipients
-        if most and len(transaction.recipients) >= most:
-            return TABLE["too-many-recipients"]
-        if not reservation.add_recipient():
-            return TABLE["rate-limited"]
-        transaction.recipients.add(address)
-        return reply
+        flaw = transaction.permit.add(address)
+        return reply if flaw is None else refusal(flaw)
 
-    def _complete(self, account: Account | None, sender: Address, fields: bytes) -> bytes | Reply:
+    def _complete(self, permit: Permit | None, sender: Address, fields: bytes) -> bytes | Reply:
         """The header section as it is queued, or why the message is not."""
-        allowed_from = account.allowed_from if account is not None else ()
-        if allowed_from and not may_claim(addresses(allowed_from), fields):
-            return TABLE["from-not-allowed"]
+        flaw = None if permit is None else permit.look(fields)
+        if flaw is not None:
+            found = refusal(flaw)
+            is_about_from = found is TABLE["sender-not-allowed"]
+            return TABLE["from-not-allowed"] if is_about_from else found
         return completed(fields, sender, at=self._now(), message_id=self._new_message_id())
 
     # --- accounting ------------------------------------------------------------------------------
@@ -219,38 +230,22 @@ class SubmissionDoor:
         reply: Reply | None,
         fields: bytes,
     ) -> None:
-        reservation = transaction.reservation
-        if reservation is not None:
+        permit = transaction.permit
+        if permit is not None:
             if reply is not None and reply.code < 300:
-                reservation.settle()
+                permit.settle()
             else:
-                reservation.release()
+                permit.release()
         if reply is not None and reply.code >= 400:
-            known = about(fields, _tenant(transaction.account))
+            known = about(fields, transaction.tenant)
             self._events.rejected(peer, sender, "", reply, known)
 
     def _forget(self, peer: Peer) -> None:
         transaction = self._transactions.pop(peer, None)
-        if transaction is not None and transaction.reservation is not None:
-            transaction.reservation.release()
+        if transaction is not None and transaction.permit is not None:
+            transaction.permit.release()
 
-    def _told(
-        self, peer: Peer, account: Account | None, sender: str, recipient: str, reply: Reply
-    ) -> Reply:
+    def _told(self, peer: Peer, tenant: str, sender: str, recipient: str, reply: Reply) -> Reply:
         if reply.code >= 400:
-            self._events.rejected(peer, sender, recipient, reply, About(tenant=_tenant(account)))
+            self._events.rejected(peer, sender, recipient, reply, About(tenant=tenant))
         return reply
-
-
-def _tenant(account: Account | None) -> str:
-    return account.tenant if account is not None else ""
-
-
-def _may_send_as(account: Account, sender: Address) -> bool:
-    """Whether the reverse-path is the account's.
-
-    The null one is anybody's: programs that read mail send reports about it (RFC 5321, 4.5.5; RFC
-    8098, 3).  Their From is held to the rule all the same.
-    """
-    allowed_from = account.allowed_from
-    return not allowed_from or sender == NULL or sender in addresses(allowed_from)

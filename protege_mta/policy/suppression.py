@@ -77,8 +77,13 @@ class Suppression:
         found = {}
         for index in recipients:
             address = message.envelope.recipients[index].address
-            # What the message itself brought about, before a crash, is no reason to leave off.
-            entry = self._entries.find(address, origin.tenant, but_of=message.id)
+            entry = self._entries.find(address, origin.tenant)
+            if entry is not None and _is_of(entry, message):
+                own, entry = entry, self._entries.find(address, origin.tenant, but_of=message.id)
+                if entry is None:
+                    # It bounced, and a crash came before that was written down: it is tried anew,
+                    # and may be delivered now.
+                    self._entries.withdraw(own)
             if entry is not None:
                 found[index] = reply_of(entry)
         return found
@@ -148,7 +153,8 @@ class Suppression:
         detail: str,
         until: float | None,
     ) -> Suppressed:
-        printable = detail.encode("utf-8", "replace").decode("utf-8")[:_DETAIL_CHARACTERS]
+        printable = "".join(each if each.isprintable() else " " for each in detail)
+        printable = printable[:_DETAIL_CHARACTERS]
         return Suppressed(
             of_address(address), reason, tenant, self._now(), until, printable, message_id
         )
@@ -171,6 +177,11 @@ def _is_ours(message: Message) -> bool:
     return origin.source != "internal" and (origin.source != "smtp" or origin.may_sign)
 
 
+def _is_of(entry: Suppressed, message: Message) -> bool:
+    """Whether it is there because that message has bounced."""
+    return entry.reason == "hard_bounce" and entry.message_id == message.id
+
+
 def _is_about_recipient(failure: PermanentFailure, site: Site | None, *, is_alone: bool) -> bool:
     """Whether somebody who knows has refused this recipient, and not the message that it shares
     with others."""
@@ -178,4 +189,4 @@ def _is_about_recipient(failure: PermanentFailure, site: Site | None, *, is_alon
         return True
     if site is None or site.kind not in _HOSTS or failure.contact is None:
         return False
-    return failure.scope is Scope.RECIPIENT or is_alone
+    return failure.scope is Scope.RECIPIENT or (is_alone and failure.scope is Scope.MESSAGE)

@@ -82,6 +82,7 @@ class StoredKeys:
         self._generation: Generation = (0, 0)
         self._edition: tuple[int, int, int] = (0, 0, 0)
         self._by_digest: dict[bytes, tuple[ApiKey, KeySecret]] = {}
+        self._by_name: dict[str, ApiKey] = {}
         self._used_at: dict[str, float] = {}
 
     def load(self) -> None:
@@ -95,15 +96,30 @@ class StoredKeys:
 
         :raise StateFailed: nobody knows what they are now.
         """
-        generation = self._database.generation()
-        if generation != self._generation:
-            self._follow(generation)
+        self._look()
         found = self._by_digest.get(digest[:_SHORT])
         is_same = hmac.compare_digest(digest, _NOBODYS if found is None else found[1].digest)
         if found is None or not is_same:
             return None
         key, secret = found
         return key if key.is_valid(secret, self._now()) else None
+
+    def get(self, name: str) -> ApiKey | None:
+        """The key of that name, as long as any secret of it may open anything.
+
+        :raise StateFailed: as :meth:`find`.
+        """
+        self._look()
+        key = self._by_name.get(name)
+        now = self._now()
+        if key is None or not any(key.is_valid(secret, now) for secret in key.secrets):
+            return None
+        return key
+
+    def _look(self) -> None:
+        generation = self._database.generation()
+        if generation != self._generation:
+            self._follow(generation)
 
     def _follow(self, generation: Generation) -> None:
         with self._database.snapshot() as connection:
@@ -112,9 +128,10 @@ class StoredKeys:
             )
             edition = (generation[0], last, count)  # of another file revisions mean nothing here
             if edition != self._edition:
+                self._by_name = {key.name: key for key in every(connection)}
                 self._by_digest = {
                     secret.digest[:_SHORT]: (key, secret)
-                    for key in every(connection)
+                    for key in self._by_name.values()
                     for secret in key.secrets
                 }
                 self._edition = edition

@@ -85,16 +85,21 @@ class StoredContacts:
     def since(self, identity: str, at: float) -> int:
         """How many it wrote to for the first time after that moment, POSIX seconds.
 
+        What a clock that was set back says of the future does not count: else it might for years.
+
         :raise StateFailed:
         """
+        now = self._now()
         fresh = [
             hashed
             for (whose, hashed), (first_at, _) in self._fresh.items()
-            if whose == identity and first_at > at
+            if whose == identity and at < first_at <= now
         ]
         with self._database.snapshot() as connection:
             [(count,)] = connection.execute(
-                "SELECT count(*) FROM contact WHERE identity = ? AND first_at > ?", (identity, at)
+                "SELECT count(*) FROM contact WHERE identity = ? AND first_at > ? "
+                "AND first_at <= ?",
+                (identity, at, now),
             )
             for hashed in fresh:  # what is there besides is counted, or older
                 [(is_there,)] = connection.execute(

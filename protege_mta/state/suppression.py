@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..model.ports import Suppressed
 from ..model.suppression import Chosen, Place, normalised
@@ -20,7 +22,8 @@ _COLUMNS: Final = "address, tenant, reason, since, until, detail, message_id"
 _PUT: Final = f"INSERT OR REPLACE INTO suppression ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _FIND: Final = (
     f"SELECT {_COLUMNS} FROM suppression WHERE address = ? AND tenant IN ('', ?) "
-    "AND (until IS NULL OR until > ?) AND NOT (message_id != '' AND message_id = ?) "
+    "AND (until IS NULL OR until > ?) "
+    "AND NOT (message_id != '' AND message_id = ? AND reason = 'hard_bounce') "
     "ORDER BY until IS NULL DESC, until DESC LIMIT 1"
 )
 
@@ -102,6 +105,8 @@ class StoredSuppressions:
     :param now: POSIX seconds.
     """
 
+    log = Logger()
+
     def __init__(self, database: Database, now: Callable[[], float]) -> None:
         self._database = database
         self._now = now
@@ -143,6 +148,24 @@ class StoredSuppressions:
             self._is_empty = False  # whatever a look in between has found
 
         return self._database.write(lambda connection: put(connection, entries)).addCallback(added)
+
+    def withdraw(self, entry: Suppressed) -> Deferred[None]:
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "DELETE FROM suppression WHERE address = ? AND tenant = ? AND reason = ? "
+                "AND message_id = ?",
+                (entry.address, entry.tenant, entry.reason, entry.message_id),
+            )
+
+        return self._database.write(change).addErrback(self._still_there, entry)
+
+    def _still_there(self, failure: Failure, entry: Suppressed) -> None:
+        self.log.error(
+            "the {reason} of {id} stays on the suppression list: {why}",
+            reason=entry.reason,
+            id=entry.message_id,
+            why=failure.getErrorMessage(),
+        )
 
     def remove(self, chosen: Chosen) -> Deferred[int]:
         """Forget entries; how many there were."""

@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from ..model.account import ScramVerifier
 from ..model.envelope import Envelope, Recipient
-from ..model.ports import Door, Intake, MailCommand, Peer, Proof
+from ..model.ports import Door, Intake, LoggedIn, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
 from ..wire.server import ServerMachine
@@ -403,13 +403,13 @@ class SmtpConnection:
             return None
         return channel_binding(self.transport.getHandle(), kind)
 
-    def ask_login(self, proof: Proof) -> Reply | None:
+    def ask_login(self, proof: Proof) -> LoggedIn | Reply | None:
         try:
             answer = self._door.login(self._peer, proof)
         except Exception:
             self._complain("the door could not check a login")
             return TABLE["login-later"]
-        if isinstance(answer, Reply):
+        if isinstance(answer, LoggedIn | Reply):
             return answer
         return self._later(answer.addErrback(self._unchecked))
 

@@ -30,7 +30,7 @@ import attrs
 from ..model.address import NULL
 from ..model.envelope import Envelope, Recipient
 from ..model.outcome import TlsFacts
-from ..model.ports import MailCommand, Peer, Proof
+from ..model.ports import LoggedIn, MailCommand, Peer, Proof
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
 from . import commands, offers
@@ -408,11 +408,13 @@ class ServerMachine:
         if isinstance(step, Reply):
             return self._end_login(step)
         self._login_name = step.name
-        reply = self._shell.ask_login(step)
-        if reply is None:
+        answer = self._shell.ask_login(step)
+        if isinstance(answer, LoggedIn):
+            self._login_name, answer = answer.identity, TABLE["logged-in"]
+        if answer is None:
             self._wait(self._judge_proof)
         else:
-            self._judge_proof(reply)
+            self._judge_proof(answer)
 
     def _judge_proof(self, reply: Reply) -> None:
         if self._exchange is None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ..model.account import ScramVerifier
 from ..model.envelope import Envelope, Recipient
-from ..model.ports import MailCommand, Proof
+from ..model.ports import LoggedIn, MailCommand, Proof
 from ..model.reply import Reply
 
 
@@ -37,7 +37,7 @@ class Shell(Protocol):
         :return: None where there is none of that kind.
         """
 
-    def ask_login(self, proof: Proof) -> Reply | None:
+    def ask_login(self, proof: Proof) -> LoggedIn | Reply | None:
         """Question: is the client who it says?"""
 
     def ask_sender(self, mail: MailCommand) -> Reply | None:

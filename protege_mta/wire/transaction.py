@@ -151,7 +151,7 @@ class Transaction:
                 return self._out_of_step(reply)
             else:
                 del self._script[self._asked :]
-                self._settle(self.recipients, judged(reply, Scope.MESSAGE, self.contact))
+                self._settle(self.recipients, judged(reply, Scope.SENDER, self.contact))
         elif awaited is _DATA:
             return self._answered_data(reply, kind)
         elif awaited is _DOT:

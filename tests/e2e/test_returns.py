@@ -32,6 +32,7 @@ smarthost = {{ host = "127.0.0.1", port = {port}, tls = "none" }}
 
 [bounces]
 verp = true
+report_addresses = ["fbl@local.test"]
 """
 
 LINKS = """
@@ -134,6 +135,23 @@ class ReturnsTests(ServiceTestCase):
         self.assertEqual(event["feedback_type"], "abuse")
         code, text = self.code_of("submission", "reader@example.net")
         self.assertEqual((code, b"complained" in text), (550, True))
+
+    def test_a_feedback_loop(self) -> None:
+        """Has an address of its own.  A stranger's complaint there is for a person to read."""
+        path = self.submit("loop@example.net")
+        octets = reports()["arf-redacted"].replace(b"\n", b"\r\n")
+        stranger = octets.replace(b"<PATH>", b"<a@local.test>")
+        send(self.service.port(), "", "fbl@local.test", stranger)
+        self.service.wait_for_mail("postmaster")
+        self.assertFalse(self.check("loop@example.net")["suppressed"])
+        send(
+            self.service.port(),
+            "",
+            "FBL@local.test",
+            octets.replace(b"<PATH>", f"<{path}>".encode()),
+        )
+        self.service.event("feedback", recipient="loop@example.net")
+        self.assertTrue(self.check("loop@example.net")["suppressed"])
 
     def test_nobody_else_makes_return_paths(self) -> None:
         """Though every other mailbox of the domain is there."""

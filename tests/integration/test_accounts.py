@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.model.ports import Events, PasswordProof, Peer
+from protege_mta.model.ports import Events, LoggedIn, PasswordProof, Peer
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.tally import Tally
 from protege_mta.policy.guessing import LoginSettings
@@ -92,6 +92,7 @@ class TwoProcessesTests(SynchronousTestCase):
     def login(self, password: str) -> Reply:
         peer = Peer("192.0.2.1", 40000, "submission", "s-1")
         answer = self.logins.login(peer, PasswordProof("alice", password))
+        assert not isinstance(answer, LoggedIn), answer
         return answer if isinstance(answer, Reply) else cast(Reply, self.wait_for(answer))
 
     def within_a_second(self, is_so: Callable[[], bool]) -> None:

@@ -12,7 +12,8 @@ from protege_mta.model.caller import AgentPolicy, Caller
 from protege_mta.model.envelope import Envelope, Recipient
 from protege_mta.policy.sending import Permit, SendingPolicy
 from protege_mta.policy.usage import Usage
-from tests.unit.test_policy_sending import FIELDS, NOON, MemoryContacts
+from protege_mta.testing.contacts import MemoryContacts
+from tests.unit.test_policy_sending import FIELDS, NOON
 
 PEOPLE = [Address(f"{name}@b.test") for name in "abcdef"]
 STEPS = st.lists(

@@ -74,6 +74,11 @@ class Allowing:
     """A :class:`~protege_mta.model.ports.Sending`, and its permit.  :ivar hold: of each message."""
 
     hold = ""
+    caller: Caller
+
+    def begin(self, caller: Caller, sender: Address) -> Allowing:
+        self.caller = caller
+        return self
 
     def judge(
         self,
@@ -84,7 +89,13 @@ class Allowing:
         from_member: str = "/from",
         members: Sequence[str] = (),
     ) -> Allowing:
-        return self
+        return self.begin(caller, envelope.sender)
+
+    def add(self, address: Address) -> None: ...
+
+    def look(
+        self, fields: bytes, *, from_member: str = "", members: Sequence[str] = ()
+    ) -> None: ...
 
     def settle(self) -> None: ...
 

@@ -20,7 +20,7 @@ from protege_mta.model.reply import TABLE, Reply
 SAID: Final = (
     (550,"5.1.1","The email account that you tried to reach does not exist. Please try double-checking the recipient's email address for typos or unnecessary spaces. NoSuchUser","InvalidRecipient"),
     (550,"5.1.10","RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup","InvalidRecipient"),
-    (550,"5.4.1","Recipient address rejected: Access denied. AS(201806281)","InvalidRecipient"),
+    (550,"5.4.1","Recipient address rejected: Access denied. AS(201806281)","AmbiguousRefusal"),
     (554,"","delivery error: dd This user doesn't have a yahoo.com account (x@yahoo.com) [0]","InvalidRecipient"),
     (550,"5.1.1","<x@y.test>: Recipient address rejected: User unknown in virtual mailbox table","InvalidRecipient"),
     (550,"5.5.0","Requested action not taken: mailbox unavailable (S2017062302).","InvalidRecipient"),
@@ -56,6 +56,93 @@ SAID: Final = (
 """Code, enhanced code and text, and the class."""
 
 
+NOT_ABOUT_A_MAILBOX: Final = (
+    (550,"5.7.1","Service unavailable; client [192.0.2.1] blocked using Spamhaus"),
+    (550,"5.7.1","Email rejected per policy. User unknown or sender blocked"),
+    (554,"5.7.1","<x@y.test>: Recipient address rejected: Access denied"),
+    (550,"5.4.1","Recipient address rejected: Access denied. AS(201806281) [DB5EUR03FT012.eop-EUR03.prod.protection.outlook.com]"),
+    (550,"5.4.1","All recipient addresses rejected : Access denied"),
+    (550,"5.4.4","Host not found"),
+    (550,"5.4.310","DNS domain x.test does not exist [Message=InfoDomainNonexistent]"),
+    (554,"5.4.14","Hop count exceeded - possible mail loop ATTR34"),
+    (552,"5.2.2","The email account that you tried to reach is over quota."),
+    (550,"5.2.2","mailbox full, account inactive until emptied"),
+    (554,"5.2.2","mailbox full; user unknown to quota daemon"),
+    (550,"5.2.3","Message size exceeds fixed maximum message size"),
+    (450,"4.7.1","<x@y.test>: Recipient address rejected: Greylisted, see http://postgrey"),
+    (550,"5.1.1","<x@y.test>: Recipient address rejected: Greylisted, user unknown for now"),
+    (550,"5.1.1","Mail from 192.0.2.1 refused, see http://www.example/bl"),
+    (550,"5.1.1","mail from your IP 192.0.2.1 was rejected due to reputation"),
+    (550,"5.1.1","Mail rejected. IP 192.0.2.1 is blocked. Unknown user or policy"),
+    (550,"5.1.1","Your server is listed at bl.example.net; recipient unknown"),
+    (550,"5.1.1","sender IP must resolve; recipient rejected"),
+    (550,"5.1.1","This system is configured to reject mail from 192.0.2.1"),
+    (550,"5.1.1","Access denied, your host is not allowed to send to this user"),
+    (550,"5.1.1","No such user - pod; too many invalid recipients, slow down"),
+    (550,"5.1.1","Connection refused: too many connections from your host"),
+    (550,"5.1.1","<x@y.test>: Sender address rejected: not owned by user"),
+    (550,"5.1.1","spam detected; address rejected"),
+    (550,"5.1.1","Rejected by policy: bad reputation of sending host"),
+    (550,"5.1.1","Not accepting mail from 192.0.2.1 (dynamic IP)"),
+    (550,"5.1.1","mail from dynamic IP addresses is not accepted; use your ISP's smarthost"),
+    (550,"","Mailbox unavailable, message refused: the IP has been blocked"),
+    (550,"","Requested action not taken: mailbox unavailable. For explanation visit http://postmaster.gmx.net/en/error-messages?ip=192.0.2.1&c=bip"),
+    (550,"","Requested mail action not taken: mailbox unavailable; Reject due to policy restrictions."),
+    (554,"","Transaction failed. Reject due to policy restrictions. IP address blacklisted"),
+    (550,"5.7.1","Recipient address rejected: user unknown; blocked"),
+    (550,"5.7.0","Local Policy Violation - user unknown in relay table"),
+    (550,"5.7.509","Access denied, sending domain x.test does not pass DMARC verification"),
+    (550,"5.7.705","Access denied, tenant has exceeded threshold"),
+    (550,"5.1.8","Access denied, bad outbound sender AS(42003)"),
+    (550,"5.1.7","invalid address: sender"),
+    (550,"5.1.1","Sender verify failed: no such user sender@ours.test"),
+    (550,"5.1.0","<me@ours.test> sender rejected"),
+    (550,"5.1.0","Address rejected: sender domain has bad reputation"),
+    (550,"5.1.2","Sender domain does not exist"),
+    (550,"5.1.2","Bad destination mailbox address: relay not permitted"),
+    (553,"5.1.3","sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"),
+    (550,"5.1.1","User rate limited: too many messages to this user"),
+    (550,"5.2.1","The user you are trying to contact is receiving mail at a rate that prevents additional messages from being delivered."),
+    (450,"4.2.1","The user you are trying to contact is receiving mail too quickly"),
+    (550,"5.2.1","Mailbox disabled, IP 192.0.2.1 is blocked"),
+    (550,"5.1.1","Recipient refused: SPF check failed"),
+    (550,"5.1.1","Recipient rejected: reverse DNS missing"),
+    (550,"5.1.1","TLS required for this recipient"),
+    (550,"5.1.1","Verification of your HELO name failed"),
+    (550,"5.1.6","recipient no longer on server: 192.0.2.1 blacklisted"),
+    (550,"5.1.1","Temporary lookup failure, user unknown"),
+    (550,"5.1.1","LDAP server unavailable: recipient could not be verified"),
+    (550,"5.1.1","message content rejected for this recipient"),
+    (550,"5.1.1","virus found, not delivered to user"),
+    (550,"5.1.1","Mail server is under attack; 192.0.2.1 banned"),
+    (550,"5.1.1","<x@y.test> blocked by customer's block list"),
+)  # fmt: skip
+"""Refusals of who sends, of a message, or for now, whatever code and words stand before them."""
+
+ABOUT_A_MAILBOX: Final = (
+    (554,"5.1.1","transaction failed"),
+    (550,"5.3.0","<x@y.test>... User unknown"),
+    (550,"5.1.1","<x@y.test>: Recipient address rejected: User unknown in virtual mailbox table"),
+    (550,"5.1.1","The email account that you tried to reach does not exist. Please try double-checking"),
+    (550,"5.1.10","RESOLVER.ADR.RecipientNotFound; Recipient x@y.test not found by SMTP address lookup"),
+    (550,"5.5.0","Requested action not taken: mailbox unavailable (S2017062302)."),
+    (554,"","delivery error: dd This user doesn't have a yahoo.com account (x@yahoo.com) [0]"),
+    (550,"","No such user here"),
+    (550,"","5.1.1 x user unknown"),
+    (551,"","User not local; please try elsewhere user unknown"),
+    (550,"5.2.1","The email account that you tried to reach is disabled."),
+    (550,"5.1.2","no such domain"),
+    (550,"5.1.1","<spamhaus@y.test>: user unknown"),
+    (550,"5.1.1","<blacklisted.rbl@y.test>: Recipient address rejected: User unknown"),
+    (550,"5.1.1","no"),
+    (550,"5.1.1","Mailbox does not exist!"),
+    (550,"5.1.1","recipient rejected"),
+    (550,"5.1.6","Recipient no longer on server"),
+    (550,"5.0.0","User unknown"),
+    (553,"5.1.3","Invalid address"),
+)  # fmt: skip
+
+
 class ShippedRulesTests(SynchronousTestCase):
     """What large providers and common servers say."""
 
@@ -63,6 +150,30 @@ class ShippedRulesTests(SynchronousTestCase):
         classify = classifier([])
         for code, enhanced, text, wanted in SAID:
             self.assertEqual(classify(Reply(code, enhanced, (text,))).name, wanted, text)
+
+    def test_what_may_be_about_us_suppresses_nobody(self) -> None:
+        classify = classifier([])
+        for code, enhanced, text in NOT_ABOUT_A_MAILBOX:
+            found = classify(Reply(code, enhanced, (text,)))
+            self.assertNotEqual(found.action, "suppress", text)
+
+    def test_no_hard_bounce_is_forgotten(self) -> None:
+        classify = classifier([])
+        for code, enhanced, text in ABOUT_A_MAILBOX:
+            found = classify(Reply(code, enhanced, (text,)))
+            self.assertEqual(found.action, "suppress", text)
+
+    def test_a_mailbox_may_be_called_as_it_likes(self) -> None:
+        """And what was said of another before is no matter."""
+        for names in (("spamhaus", "bob"), ("bob", "spamhaus")):
+            classify = classifier([])
+            for name in names:
+                found = classify(Reply(550, "5.1.1", (f"<{name}@x.test>: user unknown",)))
+                self.assertEqual(found.name, "InvalidRecipient")
+
+    def test_a_doubt(self) -> None:
+        found = classifier([])(Reply(550, "5.1.1", ("user unknown, or you come too often",)))
+        self.assertEqual((found.name, found.action), ("AmbiguousRefusal", "none"))
 
     def test_only_what_is_wrong_with_a_recipient_suppresses_it(self) -> None:
         for rules in shipped():
@@ -119,6 +230,17 @@ class OwnRulesTests(SynchronousTestCase):
         path = self.write("[rules]\nFriday = ['(?i)friday']\n")
         found = classifier([path])(Reply(550, "", ("not on a Friday",)))
         self.assertEqual((found.name, found.scope, found.action), ("Friday", "message", "none"))
+
+    def test_whoever_writes_a_rule_has_no_doubts(self) -> None:
+        path = self.write("[rules]\nInvalidRecipient = ['^550 5\\.4\\.1 .*access denied']\n")
+        classify = classifier([path])
+        found = classify(Reply(550, "5.4.1", ("recipient rejected: access denied",)))
+        self.assertEqual((found.name, found.action), ("InvalidRecipient", "suppress"))
+
+    def test_doubts_of_ones_own(self) -> None:
+        path = self.write("doubts = ['(?i)on a friday']\n")
+        found = classifier([path])(Reply(550, "5.1.1", ("no such user on a Friday",)))
+        self.assertEqual(found.action, "none")
 
     def test_another_meaning_of_a_class(self) -> None:
         path = self.write(

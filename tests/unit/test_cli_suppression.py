@@ -68,3 +68,63 @@ class CommandTests(SynchronousTestCase):
     def test_no_address(self) -> None:
         for command in ("add", "remove", "check"):
             self.assertEqual(self.do(command, "nobody").code, 64)
+
+    def import_octets(self, octets: bytes, *options: str) -> Ran:
+        path = self.folder / "in"
+        path.write_bytes(octets)
+        return self.do("import", str(path), *options)
+
+    def addresses(self) -> list[str]:
+        return [json.loads(line)["address"] for line in self.do("export").out.splitlines()]
+
+    def test_what_spreadsheets_write(self) -> None:
+        for octets in (
+            b"\xef\xbb\xbfaddress,reason\r\nj\xc3\xbcrg@b.test,policy\r\n",
+            "address;reason\r\njürg@b.test;policy\r\n".encode("utf-16"),
+            "\n\n address\treason\njürg@b.test\tpolicy".encode(),
+        ):
+            done = self.import_octets(octets, "--csv")
+            self.assertEqual((done.code, done.err), (0, ""))
+            self.assertEqual(self.addresses(), ["jürg@b.test"])
+            self.do("remove", "jürg@b.test")
+
+    def test_another_encoding(self) -> None:
+        """Is told, and what can be read is added; no name is kept that nobody has."""
+        for form, octets in (
+            ("--csv", b"address\na@b.test\nj\xfcrg@b.test\n"),
+            ("--tenant=", b'{"address":"a@b.test"}\n{"address":"j\xfcrg@b.test"}\n'),
+        ):
+            done = self.import_octets(octets, form)
+            self.assertEqual(done.code, 65)
+            self.assertIn("address is not UTF-8", done.err)
+            self.assertEqual(self.addresses(), ["a@b.test"])
+
+    def test_a_line_that_is_no_csv_ends_nothing(self) -> None:
+        done = self.import_octets(b'address\n"a"x@b.test\nc@b.test\n"open\nd@b.test\n', "--csv")
+        self.assertEqual(done.code, 65)
+        self.assertIn("line 2: is not CSV", done.err)
+        self.assertIn("line 4: is not CSV: unexpected end of data (up to line 5)", done.err)
+        self.assertEqual(self.addresses(), ["c@b.test"])
+
+    def test_columns_that_are_none(self) -> None:
+        done = self.import_octets(b"address,shoe\na@b.test,44\n", "--csv")
+        self.assertEqual((done.code, self.addresses()), (65, []))
+        self.assertEqual(done.err.count("\n"), 1)
+
+    def test_names_in_quotes(self) -> None:
+        """Go out as they came in, by either form."""
+        self.assertEqual(self.do("add", '"a \\\\ \\" b"@b.test').code, 0)
+        for form in (["--csv"], []):
+            exported = self.do("export", *form).out
+            self.do("remove", '"a \\\\ \\" b"@b.test')
+            self.assertEqual(self.addresses(), [])
+            self.assertEqual(self.import_octets(exported.encode(), *form).code, 0)
+            self.assertEqual(self.do("export", *form).out, exported)
+
+    def test_what_broke_off_is_taken_up(self) -> None:
+        """The same file once more leaves the list as one whole import would."""
+        lines = [f"r{number}@b.test" for number in range(6000)]
+        self.import_octets("\n".join(["address", *lines[:5500]]).encode(), "--csv")
+        done = self.import_octets("\n".join(["address", *lines]).encode(), "--csv", "--json")
+        self.assertEqual(json.loads(done.out), {"added": 6000, "refused": 0})
+        self.assertEqual(sorted(self.addresses()), sorted(lines))

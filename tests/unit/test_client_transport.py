@@ -427,7 +427,7 @@ class HostOrderTests(TransportTestCase):
                 self.serve(A, script=Script(answers={command: answer}))
                 other = self.serve(B)
                 outcome = self.outcome(make_attempt(ONE, TWO))
-                scope = Scope.RECIPIENT if command == "RCPT" else Scope.MESSAGE
+                scope = {"MAIL": Scope.SENDER, "RCPT": Scope.RECIPIENT}.get(command, Scope.MESSAGE)
                 assert not isinstance(outcome, Delivered)
                 self.assertIs(outcome.scope, scope)
                 self.assertEqual(outcome.cause.code, int(answer[:3]))

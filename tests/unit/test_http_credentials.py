@@ -51,6 +51,9 @@ class Keys:
             raise StateFailed("gone")
         return self.key if digest == self.key.secrets[0].digest else None
 
+    def get(self, name: str) -> ApiKey | None:
+        return self.key if name == self.key.name else None
+
     def used(self, name: str) -> None:
         self.used_by.append(name)
 

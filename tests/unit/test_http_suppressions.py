@@ -211,6 +211,8 @@ class SuppressionsTests(ListCase):
 
 
 class UnsubscribeTests(ListCase):
+    limits = HttpLimits(connections=100, connections_per_ip=100, body_octets=1000)
+
     def setUp(self) -> None:
         super().setUp()
         self.links = UnsubscribeLinks(b"secret")
@@ -258,8 +260,40 @@ class UnsubscribeTests(ListCase):
         self.assertEqual(self.done, [])
 
     def test_too_often(self) -> None:
+        """Are those who guess; whoever has a link gets out."""
         self.may = False
-        self.assertEqual(self.go("POST", self.token)[0], 429)
+        self.assertEqual(self.go("POST", "x" + self.token)[0], 429)
+        self.assertEqual(self.go("POST", self.token)[0], 200)
+
+    def test_every_octet_is_sealed(self) -> None:
+        for at in range(len(self.token) - 1):  # of the last some bits stand for nothing
+            other = "A" if self.token[at] != "A" else "B"
+            forged = self.token[:at] + other + self.token[at + 1 :]
+            self.assertIsNone(self.links.read(forged), at)
+
+    def test_forms_of_the_body(self) -> None:
+        """RFC 8058, 3.1: either kind of form; who sends none, or another, has asked to get out too."""
+        boundary = (
+            '--x\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\n'
+            "One-Click\r\n--x--\r\n"
+        )
+        for kind, body in (
+            ("application/x-www-form-urlencoded", "List-Unsubscribe=One-Click"),
+            ("multipart/form-data; boundary=x", boundary),
+            ("application/json", "{"),
+            ("text/plain", ""),
+        ):
+            self.done.clear()
+            status, _, _ = self.ask(
+                f"POST /u/{self.token} HTTP/1.0\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+                f"Content-Type: {kind}\r\n\r\n{body}".encode()
+            )
+            self.assertEqual((status, len(self.done)), (200, 1), kind)
+
+    def test_other_methods_unsubscribe_nobody(self) -> None:
+        for method, wanted in (("HEAD", 200), ("PUT", 405), ("DELETE", 405), ("OPTIONS", 405)):
+            self.assertEqual(self.go(method, self.token)[0], wanted, method)
+        self.assertEqual(self.done, [])
 
     def test_no_disk(self) -> None:
         self.is_broken = True

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.model.account import Account
 from protege_mta.model.ports import (
     Events,
+    LoggedIn,
     PasswordProof,
     Peer,
     Proof,
@@ -124,10 +125,16 @@ class LoginTestCase(SynchronousTestCase):
             in_thread=self.threads,
             random_octets=octets,
             made_up_key=b"k" * 32,
+            key_holder=self.holder,
         )
         observer = cast(ILogObserver, self.observe)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def holder(self, proof: PasswordProof) -> str | None:
+        if self.accounts.is_broken:
+            raise StateFailed("malformed")
+        return "key:k" if proof == OF_A_KEY else None
 
     def observe(self, event: LogEvent) -> None:
         if event.get("log_namespace", "").endswith("Logins"):
@@ -135,6 +142,7 @@ class LoginTestCase(SynchronousTestCase):
 
     def ask(self, proof: Proof, address: str = "192.0.2.7") -> Deferred[Reply]:
         answer = self.logins.login(peer(address), proof)
+        assert not isinstance(answer, LoggedIn), answer
         if isinstance(answer, Reply):
             done: Deferred[Reply] = Deferred()
             done.callback(answer)
@@ -149,6 +157,7 @@ class LoginTestCase(SynchronousTestCase):
         return NAMES[id(self.successResultOf(asked))]
 
 
+OF_A_KEY: Final = PasswordProof("apikey", "the key's secret")
 RIGHT: Final = PasswordProof("alice", "correct horse")
 WRONG: Final = PasswordProof("alice", "correct house")
 GUESS: Final = ScramProof("alice", False)
@@ -474,3 +483,26 @@ class LogTests(LoginTestCase):
     def test_success_says_nothing(self) -> None:
         self.answer(RIGHT)
         self.assertEqual((self.lines, self.events.rejections), ([], []))
+
+
+class KeyTests(LoginTestCase):
+    """An API key's secret for a password."""
+
+    def test_is_known_at_once(self) -> None:
+        """No hash, and no wait: nobody guesses it, so that no lock keeps its holder out."""
+        for number in range(10):
+            self.answer(PasswordProof("apikey", f"wrong {number}"))
+        self.assertEqual(self.answer(PasswordProof("apikey", "wrong")), "login-locked")
+        hashes = self.threads.count
+        answer = self.logins.login(peer(), OF_A_KEY)
+        self.assertEqual(answer, LoggedIn("key:k"))
+        self.assertEqual(self.threads.count, hashes)
+        self.assertEqual(self.tally.logins["succeeded"], 1)
+
+    def test_a_wrong_one_is_a_wrong_password(self) -> None:
+        self.assertEqual(self.answer(PasswordProof("apikey", "pmta_" + "a" * 59)), "login-failed")
+        self.assertEqual(self.threads.count, 1)
+
+    def test_keys_that_cannot_be_read(self) -> None:
+        self.accounts.is_broken = True
+        self.assertEqual(self.answer(OF_A_KEY), "login-later")

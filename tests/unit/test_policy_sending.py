@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -12,39 +11,12 @@ from protege_mta.model.account import AccountLimits
 from protege_mta.model.address import NULL, Address
 from protege_mta.model.caller import AgentPolicy, Caller, Flaw
 from protege_mta.model.envelope import Envelope, Recipient
-from protege_mta.model.ports import StateFailed
 from protege_mta.policy.sending import APPROVE_ALL, APPROVE_FIRST, Permit, SendingPolicy
 from protege_mta.policy.usage import Usage
+from protege_mta.testing.contacts import MemoryContacts
 
 NOON: Final = 1_790_000_000.0
 FIELDS: Final = b"From: Bot <bot@a.test>\r\nTo: b@b.test\r\nSubject: Hi\r\n"
-
-
-class MemoryContacts:
-    """:class:`~protege_mta.model.ports.Contacts` that keeps nothing longer than itself."""
-
-    def __init__(self, now: Any) -> None:
-        self.now = now
-        self.since_at: dict[tuple[str, Address], float] = {}
-        self.known: set[tuple[str, Address]] = set()
-        self.is_broken = False
-
-    def strangers(
-        self, identity: str, recipients: Iterable[Address], *, is_known: bool = False
-    ) -> list[Address]:
-        if self.is_broken:
-            raise StateFailed("gone")
-        there = self.known if is_known else self.since_at
-        return [one for one in recipients if (identity, one) not in there]
-
-    def since(self, identity: str, at: float) -> int:
-        return sum(who == identity and first > at for (who, _), first in self.since_at.items())
-
-    def add(self, identity: str, recipients: Sequence[Address], *, is_known: bool) -> None:
-        for one in recipients:
-            self.since_at.setdefault((identity, one), self.now())
-            if is_known:
-                self.known.add((identity, one))
 
 
 class SendingCase(SynchronousTestCase):

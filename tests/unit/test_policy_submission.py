@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.message.headers import values
 from protege_mta.model.account import Account, AccountLimits, ScramVerifier
 from protege_mta.model.address import Address
+from protege_mta.model.caller import AgentPolicy, Caller, Flaw
 from protege_mta.model.envelope import Envelope, Origin, Recipient
 from protege_mta.model.ids import IdSource, QueueId
 from protege_mta.model.outcome import TlsFacts
@@ -21,12 +22,15 @@ from protege_mta.model.ports import Door, Intake, MailCommand, PasswordProof, Pe
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.observe.events import EventLines
 from protege_mta.observe.metrics import Counts
+from protege_mta.policy.callers import caller_of
 from protege_mta.policy.limits import Limits, LimitSettings
 from protege_mta.policy.relaying import Mailboxes, Relaying
+from protege_mta.policy.sending import APPROVE_ALL, APPROVE_FIRST, SendingPolicy
 from protege_mta.policy.submission import SubmissionDoor
 from protege_mta.policy.usage import Usage
 from protege_mta.schedule.intake import Acceptance
 from protege_mta.spool.memory import MemorySpool
+from protege_mta.testing.contacts import MemoryContacts
 from protege_mta.testing.doors import FakeIntake
 from protege_mta.testing.requests import MemoryRequests
 from protege_mta.testing.smtp_dialog import Client
@@ -68,6 +72,8 @@ class Case(SynchronousTestCase):
         self.accounts = FakeAccounts({"bot": BOT})
         self.logins = FakeLogins()
         self.usage = Usage(lambda: self.now)
+        self.contacts = MemoryContacts(lambda: self.now)
+        self.keys: dict[str, Caller] = {}
         self.limits = Limits(LimitSettings(), lambda: self.now)
         self.events = EventLines(lambda: self.now, self.lines.append, Counts())
         self.intakes: list[FakeIntake] = []
@@ -85,9 +91,9 @@ class Case(SynchronousTestCase):
             self.limits,
             self.events,
             lambda *arguments: self.begin(*arguments),
-            accounts=self.accounts,
+            caller=self.who,
             logins=self.logins,
-            usage=self.usage,
+            sending=SendingPolicy(self.usage, self.contacts, lambda: self.now),
             now=lambda: self.now,
             new_message_id=lambda: "<new@mx.ours.test>",
         )
@@ -95,6 +101,12 @@ class Case(SynchronousTestCase):
 
     def session(self, address: str = "198.51.100.7", identity: str = "bot") -> Peer:
         return Peer(address, 40000, "submission", "s-1", identity=identity, source="submission")
+
+    def who(self, identity: str) -> Caller | None:
+        if identity in self.keys:
+            return self.keys[identity]
+        account = self.accounts.get(identity)
+        return None if account is None else caller_of(account)
 
     def opened(self, peer: Peer, envelope: Envelope, origin: Origin) -> Intake | Reply:
         self.origins.append(origin)
@@ -667,6 +679,132 @@ class LimitTests(Case):
         self.assertEqual(self.successResultOf(intake.finish()), TABLE["spool-failed"])
         self.assertEqual(self.rejections()[-1][3], 451)
         self.assertEqual(self.send(), "ok")
+
+
+class KeyTests(Case):
+    """What an API key may not do over HTTP it may not do here, and both count together."""
+
+    FROM = "agent@ours.test"
+    TO_A = b"From: agent@ours.test\r\nTo: a@else.test\r\n\r\nbody\r\n"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.peer = self.session(identity="key:k")
+        self.may()
+
+    def may(self, **what: Any) -> None:
+        what.setdefault("scopes", frozenset({"send"}))
+        self.keys["key:k"] = Caller(identity="key:k", **what)
+
+    def ask(self, *recipients: str, content: bytes = TO_A) -> str:
+        return self.send(content, self.FROM, recipients or ("a@else.test",), self.peer)
+
+    def test_origin(self) -> None:
+        self.may(tenant="acme", is_sandbox=True, policy=AgentPolicy(approval="all"))
+        self.assertEqual(self.ask(), "ok")
+        [origin] = self.origins
+        self.assertEqual(
+            (origin.identity, origin.tenant, origin.hold, origin.is_sandbox),
+            ("key:k", "acme", APPROVE_ALL, True),
+        )
+
+    def test_without_the_right_to_send(self) -> None:
+        self.may(scopes=frozenset({"read"}))
+        self.assertEqual(self.ask(), "scope-missing")
+
+    def test_as_somebody_else(self) -> None:
+        self.may(allowed_from=("agent@ours.test",))
+        self.assertEqual(self.mail("boss@ours.test", self.peer), "sender-not-allowed")
+        forged = b"From: boss@ours.test\r\nTo: a@else.test\r\n\r\n"
+        self.assertEqual(self.ask(content=forged), "from-not-allowed")
+        self.assertEqual(self.usage.rows(), [])
+
+    def test_recipients(self) -> None:
+        self.may(allowed_to=("else.test",), denied_to=("eve@else.test",))
+        self.assertEqual(self.ask("a@third.test"), "recipient-not-allowed")
+        self.assertEqual(self.ask("eve@else.test"), "recipient-not-allowed")
+        self.assertEqual(self.ask(), "ok")
+
+    def test_hidden_recipients(self) -> None:
+        """Are found when the header is there, and nothing of the message is kept."""
+        self.may(policy=AgentPolicy(may_bcc=False), limits=AccountLimits(messages_per_hour=1))
+        self.assertEqual(self.ask("a@else.test", "b@else.test"), "bcc-not-allowed")
+        self.assertEqual(self.intakes[0].ended, "aborted")
+        self.assertEqual(self.ask(), "ok")
+
+    def test_strangers(self) -> None:
+        """The budget is spent by what is under way too, here as over HTTP."""
+        self.may(policy=AgentPolicy(first_time_per_day=2))
+        other = self.session(identity="key:k")
+        self.door.opened(other)
+        self.mail(self.FROM, other)
+        self.assertEqual(self.rcpt("a@else.test", peer=other), ["recipient-ok"])
+        self.mail(self.FROM)
+        self.assertEqual(
+            self.rcpt("b@else.test", "c@else.test", "a@else.test"),
+            ["recipient-ok", "first-time-limit", "recipient-ok"],
+        )
+        self.door.closed(other)
+        self.assertEqual(self.rcpt("c@else.test"), ["first-time-limit"])
+        self.mail(self.FROM)
+        self.assertEqual(self.rcpt("c@else.test"), ["recipient-ok"])
+        self.assertEqual(self.contacts.since_at, {})
+
+    def test_the_first_mail_to_somebody_waits(self) -> None:
+        self.may(policy=AgentPolicy(approval="first_time"))
+        for _ in range(2):
+            self.assertEqual(self.ask(), "ok")
+        self.contacts.add("key:k", [Address("a@else.test")], is_known=True)
+        self.assertEqual(self.ask(), "ok")
+        self.assertEqual(
+            [origin.hold for origin in self.origins], [APPROVE_FIRST, APPROVE_FIRST, ""]
+        )
+
+    def test_one_count_for_every_door(self) -> None:
+        self.may(limits=AccountLimits(messages_per_hour=2))
+        over_http = self.door._sending.judge(
+            self.keys["key:k"],
+            Envelope(Address(self.FROM), (Recipient(Address("a@else.test")),)),
+            self.TO_A,
+        )
+        self.assertEqual(self.ask(), "ok")
+        self.assertEqual(self.ask(), "rate-limited")
+        assert not isinstance(over_http, Flaw)
+        over_http.release()
+        self.assertEqual(self.ask(), "ok")
+
+    def test_fifty_sessions_at_the_edge(self) -> None:
+        """Let exactly the limit through."""
+        self.may(limits=AccountLimits(messages_per_hour=10, recipients_per_hour=15))
+        peers = [self.session(identity="key:k") for _ in range(50)]
+        said = [self.mail(self.FROM, peer) for peer in peers]
+        self.assertEqual(said.count("sender-ok"), 10)
+        sending = [peer for peer, reply in zip(peers, said, strict=True) if reply == "sender-ok"]
+        replies = [self.rcpt("a@else.test", "b@else.test", peer=peer) for peer in sending]
+        self.assertEqual(sum(each.count("recipient-ok") for each in replies), 15)
+
+    def test_state_that_cannot_be_read(self) -> None:
+        self.may(policy=AgentPolicy(first_time_per_day=2))
+        self.contacts.is_broken = True
+        self.assertEqual(self.ask(), "local-error")
+
+    def test_a_key_that_is_gone(self) -> None:
+        del self.keys["key:k"]
+        self.assertEqual(self.ask(), "login-required")
+
+    def test_the_sandbox_has_no_suppressed_recipients(self) -> None:
+        self.door.is_suppressed = lambda address, tenant: TABLE["suppressed-manual"]
+        self.assertEqual(self.ask(), "suppressed-manual")
+        self.may(is_sandbox=True)
+        self.assertEqual(self.ask(), "ok")
+
+    def test_why_is_an_event(self) -> None:
+        self.may(policy=AgentPolicy(may_bcc=False))
+        self.ask("b@else.test")
+        self.assertEqual(
+            self.rejections(),
+            [("key:k", self.FROM, "", 550, str(TABLE["bcc-not-allowed"].text))],
+        )
 
 
 class RepairTests(Case):

@@ -8,8 +8,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.model.account import Account, AccountLimits
+from protege_mta.model.account import AccountLimits
 from protege_mta.model.address import NULL, Address
+from protege_mta.model.caller import Caller
 from protege_mta.model.envelope import Envelope, Recipient
 from protege_mta.model.identity import identity_of
 from protege_mta.model.ids import QueueId
@@ -25,9 +26,11 @@ from protege_mta.policy.guard import Guard
 from protege_mta.policy.limits import Limits, LimitSettings
 from protege_mta.policy.pass_through import PassThrough, PassThroughSettings
 from protege_mta.policy.relaying import AgentMailboxes, Mailboxes, Relaying
+from protege_mta.policy.sending import SendingPolicy
 from protege_mta.policy.submission import SubmissionDoor
 from protege_mta.policy.tarpit import Tarpit
 from protege_mta.policy.usage import Usage
+from protege_mta.testing.contacts import MemoryContacts
 from protege_mta.testing.sessions import FakeAgents, FakeSession, FakeSessions
 from protege_mta.testing.smtp_dialog import Client
 from protege_mta.testing.zones import ZoneResolver
@@ -131,20 +134,18 @@ class SmtpDoorTests(Case):
 class SubmissionDoorTests(Case):
     def test_the_later_one_comes_by_itself(self) -> None:
         """And does not count for the account."""
-        account = Account(name="bot", password_hash="", limits=AccountLimits(recipients=2))
-
-        class Accounts:
-            def get(self, name: str) -> Account:
-                return account
-
+        caller = Caller(
+            identity="bot", scopes=frozenset({"send"}), limits=AccountLimits(recipients=2)
+        )
+        seconds = self.clock.seconds
         door = SubmissionDoor(
             self.relaying,
             self.limits,
             self.events,
             NOTHING,
-            accounts=Accounts(),
+            caller={"bot": caller}.get,
             logins=NOTHING,
-            usage=Usage(self.clock.seconds),
+            sending=SendingPolicy(Usage(seconds), MemoryContacts(seconds), seconds),
             now=self.clock.seconds,
             new_message_id=NOTHING,
         )

@@ -18,7 +18,7 @@ PATH: Final = Address("b+x@ours.test")
 NOTIFIED: Final = {
     "postfix": [("gone@example.net", "failed", "550 5.1.1", "InvalidRecipient")],
     "exchange": [("gone@example.net", "failed", "550 5.1.10", "InvalidRecipient")],
-    "gmail": [("full@example.net", "failed", "552 5.2.2", "InactiveMailbox")],
+    "gmail": [("full@example.net", "failed", "552 5.2.2", "AmbiguousRefusal")],
     "exim": [("gone@example.net", "failed", "550 5.1.1", "InvalidRecipient")],
     "qmail": [
         ("gone@example.net", "failed", "550 5.1.1", "InvalidRecipient"),

@@ -11,6 +11,7 @@ from protege_mta.model.address import NULL, Address, domain_of
 from protege_mta.model.envelope import Envelope, Message, Origin, Recipient
 from protege_mta.model.hop import HopKind, NextHop
 from protege_mta.model.ids import QueueId
+from protege_mta.model.outcome import Scope, TransientFailure
 from protege_mta.model.ports import Transport
 from protege_mta.model.reply import Reply
 from protege_mta.model.return_path import ReturnPaths
@@ -19,9 +20,12 @@ from protege_mta.schedule.intake import Arriving
 from protege_mta.state.sent import SentMessages
 
 from ..corpora import reports
-from .test_suppression import WithheldCase
+from .test_suppression import HOST, WithheldCase
 
 PATHS = ReturnPaths(b"secret")
+
+
+FOR_REPORTS = Address("fbl@ours.test")
 
 
 class ReturnedCase(WithheldCase):
@@ -46,7 +50,7 @@ class ReturnedCase(WithheldCase):
             forward=lambda envelope, origin: self.acceptance.begin(
                 envelope, origin, lambda id, at: b"Received: x\r\n"
             ),
-            has_mailbox=lambda address: address in self.own,
+            has_mailbox=lambda address: address in self.own and PATHS.shape(address) is None,
         )
         transports: Any = self.dispatcher._transports
         transports["returns"] = self.returns
@@ -63,7 +67,7 @@ class ReturnedCase(WithheldCase):
         return PATHS.address(message.id, index, domain_of(sender), self.clock.seconds())
 
     def hop(self, address: Address, message: Message) -> NextHop:
-        if PATHS.shape(address) is not None:
+        if PATHS.shape(address) is not None or address == FOR_REPORTS:
             return NextHop("returns", "")
         return super().hop(address, message)
 
@@ -73,7 +77,10 @@ class ReturnedCase(WithheldCase):
 
     def come_back(self, name: str, to: Address | None = None) -> QueueId:
         octets = reports()[name].replace(b"<PATH>", f"<{self.path()}>".encode())
-        envelope = Envelope(NULL, (Recipient(to or self.path()),))
+        return self.bring(octets, to or self.path())
+
+    def bring(self, octets: bytes, to: Address) -> QueueId:
+        envelope = Envelope(NULL, (Recipient(to),))
         arriving = self.acceptance.begin(envelope, Origin("smtp"), lambda id, at: b"")
         assert isinstance(arriving, Arriving)
         arriving.write(octets.replace(b"\n", b"\r\n"))
@@ -188,6 +195,18 @@ class NotifiedTests(ReturnedCase):
         self.come_back("postfix")
         self.assertEqual(self.last("returned")["recipient"], "me@alumni.example")
 
+    def test_one_recipient_says_that_another_is_gone(self) -> None:
+        """A return path speaks for its own recipient, whoever else is named in a report to it."""
+        later = TransientFailure(Scope.RECIPIENT, Reply(451, "4.3.0", ("later",)), HOST)
+        self.transport.script.append({0: later})
+        self.hand_in("gone@example.net", "other@example.net")
+        self.turn(400)
+        found = PATHS.read(self.path(), None)
+        self.assertEqual(found and found.recipient, 0)
+        octets = reports()["postfix"].replace(b"gone@example.net", b"other@example.net")
+        self.bring(octets, self.path())
+        self.assertNotIn("other@example.net", [address for address, *_ in self.listed()])
+
     def test_a_block_suppresses_nobody(self) -> None:
         self.hand_in("other@example.net", "gone@example.net")
         self.come_back("qmail")
@@ -239,6 +258,26 @@ class ComplainedTests(ReturnedCase):
         self.come_back("arf-redacted", other)
         self.assertEqual(self.last("feedback")["message_id"], id)
         self.assertEqual(self.listed(), [("reader@example.net", "t", "complaint")])
+
+    def test_an_address_that_is_named_for_them(self) -> None:
+        """The signed return path in the original says whose it was."""
+        id = self.hand_in("reader@example.net")
+        self.come_back("arf-redacted", FOR_REPORTS)
+        self.assertEqual(self.last("feedback")["message_id"], id)
+        self.assertEqual(self.listed(), [("reader@example.net", "t", "complaint")])
+
+    def test_a_stranger_complains(self) -> None:
+        """And names a message of ours by all that is known of it: a person gets to see it, and that
+        is all."""
+        self.hand_in("reader@example.net")
+        self.own = {"postmaster@ours.test"}
+        for name in ("arf-yahoo", "arf-redacted", "postfix"):
+            octets = reports()[name].replace(b"<PATH>", b"<a@ours.test>")
+            self.bring(octets, FOR_REPORTS)
+            last = self.maildirs.attempts[-1].content.message.envelope
+            self.assertEqual(last.recipients[0].address, "postmaster@ours.test")
+        self.assertEqual([one for one in self.told if one["event"] in ("feedback", "returned")], [])
+        self.assertEqual(self.listed(), [])
 
     def test_no_complaint(self) -> None:
         self.hand_in("reader@example.net")

@@ -101,6 +101,18 @@ class KeysTests(StateTestCase):
             [list(map(len, call.args)) for call in compare.call_args_list], [[32, 32]] * 3
         )
 
+    def test_by_name(self) -> None:
+        """As long as one of its secrets opens something."""
+        put(self.connection, FULL)
+        self.look()
+        self.assertIsNone(self.keys.get("other"))
+        self.assertEqual(self.keys.get("bot"), FULL)
+        put(self.connection, attrs.evolve(FULL, secrets=FULL.secrets[1:]))
+        self.look()
+        self.assertIsNotNone(self.keys.get("bot"))
+        self.now = NOON + 60
+        self.assertIsNone(self.keys.get("bot"))
+
     def test_last_use(self) -> None:
         """Is kept to within a minute, so that no request costs a write."""
         put(self.connection, FULL)
@@ -176,6 +188,16 @@ class ContactsTests(StateTestCase):
         for _ in range(2):
             self.assertEqual(self.contacts.since("key:bot", NOON + 1), 1)
             self.assertEqual(self.contacts.since("key:bot", NOON - 1), 2)
+            self.written()
+
+    def test_a_clock_that_was_wrong(self) -> None:
+        """What it said of the future takes nothing from the day that it is, written or not."""
+        self.now = NOON + 10**9
+        self.contacts.add("key:bot", [BOB], is_known=True)
+        self.now = NOON
+        for _ in range(2):
+            self.assertEqual(self.contacts.since("key:bot", NOON - 86_400), 0)
+            self.assertEqual(self.contacts.strangers("key:bot", [BOB]), [])
             self.written()
 
     def test_the_long_forgotten_go(self) -> None:

@@ -12,10 +12,11 @@ from protege_mta.model.address import Address, domain_of
 from protege_mta.model.envelope import Envelope, Message, Notify, Origin, Recipient, Source
 from protege_mta.model.hop import HopKind, NextHop, Site
 from protege_mta.model.ids import QueueId
-from protege_mta.model.outcome import Contact, Outcome, PermanentFailure, Scope
+from protege_mta.model.outcome import Contact, Outcome, PermanentFailure, Scope, TransientFailure
 from protege_mta.model.ports import StateFailed, Suppressed, Transport
 from protege_mta.model.reply import TABLE, Reply
 from protege_mta.model.suppression import Chosen, normalised, place_of
+from protege_mta.model.suppression_file import Form, read, write
 from protege_mta.policy.suppression import Suppression
 from protege_mta.schedule.intake import Arriving
 from protege_mta.state.suppression import StoredSuppressions
@@ -28,6 +29,9 @@ HOST = Contact("mx.b.test", "192.0.2.1")
 BLOCKED = PermanentFailure(
     Scope.RECIPIENT, Reply(550, "5.7.1", ("blocked using zen.spamhaus.org",)), HOST
 )
+
+
+FORMS: tuple[Form, ...] = ("csv", "jsonl")
 
 
 class NormalisedTests(SynchronousTestCase):
@@ -339,6 +343,43 @@ class LearnedTests(WithheldCase):
         self.turn(400)
         self.assertEqual([one for one, _ in self.events(id)], ["received", "bounced"])
         self.assertEqual(self.listed(), [("b@b.test", "t", "hard_bounce")])
+
+    def test_killed_there_and_delivered_then(self) -> None:
+        """Whoever has got it in the end is not on the list for it."""
+        self.database.is_holding = True
+        id = self.bounced(UNKNOWN)
+        self.patch(self.ledger, "commit", lambda page, **more: Deferred())
+        self.database.turn()
+        self.database.is_holding = False
+        self.transport.script.clear()
+        self.restart()
+        self.turn(400)
+        self.assertEqual([one for one, _ in self.events(id)], ["received", "delivered"])
+        self.assertEqual(self.listed(), [])
+
+    def test_who_complains_of_it_does_not_get_it_again(self) -> None:
+        later = TransientFailure(Scope.MESSAGE, Reply(451, "4.3.0", ("later",)), HOST)
+        self.transport.script.append({0: later})
+        id = self.hand_in("b@b.test")
+        self.suppression.complained(Address("b@b.test"), "t", id)
+        self.turn(400)
+        self.assertEqual(self.events(id)[-1], ("suppressed", "b@b.test"))
+
+    def test_a_refusal_of_the_sender(self) -> None:
+        """Says nothing of the recipient, though there is but one, and whatever its words are."""
+        self.bounced(PermanentFailure(Scope.SENDER, Reply(550, "5.1.1", ("no such user",)), HOST))
+        self.assertEqual(self.listed(), [])
+
+    def test_what_a_host_says_goes_out_and_comes_in_again(self) -> None:
+        said = ("no such user", "go\x07 away\u2028", "j\udcfcrg")
+        self.bounced(PermanentFailure(Scope.RECIPIENT, Reply(550, "5.1.1", said), HOST))
+        [entry] = self.list.page(Chosen(), None, 10)
+        self.assertTrue(entry.detail.isprintable())
+        for form in FORMS:
+            text = write([entry], form, is_first=True)
+            [again] = read(text.splitlines(keepends=True), form, 0.0)
+            assert isinstance(again, Suppressed)
+            self.assertEqual((again.detail, again.message_id), (entry.detail, entry.message_id))
 
     def test_a_list_that_cannot_be_written(self) -> None:
         """The fate is not held up by it."""

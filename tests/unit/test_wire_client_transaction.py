@@ -306,8 +306,8 @@ class AnswersTests(SynchronousTestCase):
     def test_sender_refused(self) -> None:
         """It is the message's fate, whatever the rest of the group is told."""
         for reply, outcome in (
-            (SOFT, TransientFailure(Scope.MESSAGE, SOFT, MX)),
-            (HARD, PermanentFailure(Scope.MESSAGE, HARD, MX)),
+            (SOFT, TransientFailure(Scope.SENDER, SOFT, MX)),
+            (HARD, PermanentFailure(Scope.SENDER, HARD, MX)),
         ):
             transaction = begun("b@b.test", "c@b.test")
             bad = Reply(503, "5.5.1", ("MAIL first",))
@@ -349,7 +349,7 @@ class AnswersTests(SynchronousTestCase):
         """A server that makes no sense is left before it gets an empty message."""
         transaction = begun("b@b.test")
         self.assertIs(told(transaction, HARD, OK, GO)[-1], Turn.END)
-        self.assertEqual(transaction.outcomes, [(0, PermanentFailure(Scope.MESSAGE, HARD, MX))])
+        self.assertEqual(transaction.outcomes, [(0, PermanentFailure(Scope.SENDER, HARD, MX))])
         self.assertEqual(transaction.unsettled, [])
         self.assertIsNotNone(transaction.cause)
 

@@ -1,4 +1,4 @@
-"""Who calls over HTTP, and what they may send."""
+"""Who sends, over HTTP or by submission, and what they may send."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Callers(Protocol):
         """The holder of an API key; None for nobody.  :raise StateFailed:"""
 
     def basic(self, name: str, password: str, peer: Peer) -> Deferred[Caller | Reply]:
-        """A submission account, by its password, with the waits and locks of AUTH."""
+        """A submission account, by its password, or a key by its secret, with the waits and locks of
+        AUTH."""
 
 
 class Contacts(Protocol):
@@ -51,14 +52,29 @@ class Contacts(Protocol):
 
 
 class Permit(Protocol):
-    """A message that may be sent, and the place that it takes in its caller's limits until it is
-    ended, once, by :meth:`settle` or :meth:`release`.
+    """A message that may be sent, as far as it has been judged, and the place that it takes in its
+    caller's limits until it is ended, once, by :meth:`settle` or :meth:`release`.
 
+    :ivar caller: as it was when the message began.
     :ivar hold: why a person has to release it first, for its :class:`~..envelope.Origin`; empty
-        where nobody has to.
+        where nobody has to.  There once the last recipient is.
     """
 
+    caller: Caller
     hold: str
+
+    def add(self, address: Address) -> Flaw | None:
+        """One more recipient, which has its place unless it is refused."""
+
+    def look(
+        self, fields: bytes, *, from_member: str = "", members: Sequence[str] = ()
+    ) -> Flaw | None:
+        """What the header section says, behind the last recipient.
+
+        :param fields: with or without the blank line behind it.
+        :param from_member: where in the request its author is, as a JSON pointer.
+        :param members: likewise for each recipient, in order; empty for unknown.
+        """
 
     def settle(self) -> None:
         """The message was accepted."""
@@ -68,7 +84,11 @@ class Permit(Protocol):
 
 
 class Sending(Protocol):
-    """What callers may send."""
+    """What callers may send: the one place that says so, whatever door they come by."""
+
+    def begin(self, caller: Caller, sender: Address) -> Permit | Flaw:
+        """For doors that hear of a message piece by piece: :meth:`Permit.add` and
+        :meth:`Permit.look` follow."""
 
     def judge(
         self,
@@ -81,7 +101,5 @@ class Sending(Protocol):
     ) -> Permit | Flaw:
         """Whether a message may be sent as it is; what is under way holds its place meanwhile.
 
-        :param fields: the header section, with or without the blank line behind it.
-        :param from_member: where in the request its author is, as a JSON pointer.
-        :param members: likewise for each recipient of the envelope, in order; empty for unknown.
+        The other parameters are those of :meth:`Permit.look`.
         """

@@ -93,6 +93,17 @@ class ScramProof:
 Proof = PasswordProof | ResponseProof | ScramProof
 
 
+@value
+class LoggedIn:
+    """A proof was right, and is another's than the name in it says: an API key's, whose holder says
+    ``apikey``.
+
+    :ivar identity: whose.
+    """
+
+    identity: str
+
+
 class Intake(Protocol):
     """One message on its way into the house, from whatever door."""
 
@@ -145,7 +156,7 @@ class Door(Protocol):
         """What to check SCRAM by; for a name that nobody has, and for one without a verifier, a
         made-up one that is the same each time, and that nobody can meet (RFC 5802, 9)."""
 
-    def login(self, peer: Peer, proof: Proof) -> Reply | Deferred[Reply]:
+    def login(self, peer: Peer, proof: Proof) -> LoggedIn | Reply | Deferred[Reply]:
         """Is it them?  With a 2yz reply the peer's identity is the proof's name from now on."""
 
     def sender(self, peer: Peer, mail: MailCommand) -> Reply | Deferred[Reply]: ...

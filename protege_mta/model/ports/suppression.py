@@ -43,9 +43,12 @@ class Suppressions(Protocol):
     def find(self, address: str, tenant: str, *, but_of: str = "") -> Suppressed | None:
         """What holds for mail of this tenant now.
 
-        :param but_of: the id of a message; what it brought about itself does not count.
+        :param but_of: the id of a message; that it has bounced itself does not count.
         :raise StateFailed:
         """
+
+    def withdraw(self, entry: Suppressed) -> Deferred[None]:
+        """Forget an entry, if it is still there as it is; never fails."""
 
     def add(self, entry: Suppressed) -> Deferred[None]:
         """Durable once it resolves; takes the place of an entry of the same address, tenant and
