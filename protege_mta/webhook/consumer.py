@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -254,7 +253,7 @@ class Consumer:
         finally:
             self._is_posting = False
         self._next_try_at = None
-        if isinstance(answer, Answered) and 200 <= answer.status < 300:
+        if isinstance(answer, Answered) and answer.is_success:
             self._taken(parcel)
             return 0.0
         return self._refused(parcel, answer)
@@ -382,7 +381,7 @@ class Consumer:
         wait_s, cause = BACKOFF.wait_s(self._failures, self._rng), ""
         if isinstance(answer, Answered):
             cause = f"status {answer.status}"
-            asked_s = retry_after_s(answer.retry_after, self._now())
+            asked_s = answer.retry_after_s(self._now())
             wait_s = max(wait_s, min(asked_s, BACKOFF.max_interval_s))
             if parcel.refused_since is None:
                 parcel.refused_since = self._now()
@@ -446,20 +445,6 @@ class Consumer:
     def _woken(self) -> None:
         if self._pause is not None:
             self._pause.callback(None)
-
-
-def retry_after_s(field: str | None, now: float) -> float:
-    """What a server asks for (RFC 9110, 10.2.3), in seconds; 0 where that is nothing.
-
-    :param now: POSIX seconds.
-    """
-    text = (field or "").strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _seconds(at: str) -> float:

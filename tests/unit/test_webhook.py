@@ -19,7 +19,7 @@ from protege_mta.model.webhook import secrets_of
 from protege_mta.observe.segments import SegmentReader, Segments, StoredJournal
 from protege_mta.state.hooks import HookStore
 from protege_mta.transport.poster import Answered, Unanswered
-from protege_mta.webhook.consumer import BACKOFF, Consumer, Wanted, retry_after_s
+from protege_mta.webhook.consumer import BACKOFF, Consumer, Wanted
 from protege_mta.wire.webhook import signed
 
 NOON = 1_800_000_000.0
@@ -330,7 +330,7 @@ class RetryAfterTests(SynchronousTestCase):
             ("9" * 40, 0),
         )
         for text, seconds in asked:
-            self.assertEqual(retry_after_s(text, at), seconds, text)
+            self.assertEqual(Answered(503, text).retry_after_s(at), seconds, text)
 
     def test_back_off(self) -> None:
         waits = [BACKOFF.wait_s(n, NoJitter()) for n in (1, 2, 3, 12, 13, 50)]
