@@ -52,7 +52,7 @@ class EventPage(msgspec.Struct, kw_only=True):
 class Gone(Problem, kw_only=True):
     """A cursor whose events are no longer kept.
 
-    :ivar oldest: the cursor before all that is.
+    :ivar oldest: the cursor to begin with.
     """
 
     oldest: str
@@ -128,6 +128,7 @@ class Filter:
         """The event's name, where it is one of these."""
         try:
             head = _head_of(line)
+            line.decode()  # which is not looked at as a whole for its head
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None  # a line that a disk has spoilt
         is_wanted = (

@@ -422,7 +422,9 @@ def _collect_webhooks(hooks: Sequence[Figures]) -> Iterator[Metric]:
         lambda one: one.lag_s,
     )
     yield gauges(
-        "webhook_up", "0 after several failures in a row.", lambda one: float(one.state != "down")
+        "webhook_up",
+        "0 after several failures in a row.",
+        lambda one: float(one.state not in ("down", "gone")),
     )
 
 
