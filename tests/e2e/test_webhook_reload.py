@@ -192,6 +192,9 @@ class ProcessTests(Case):
     def notifier(self) -> int:
         return until(lambda: notifier_of(self.service.pid) or None, "the process for webhooks")
 
+    def until_ended(self, pid: int) -> None:
+        until(lambda: not is_there(pid), "the process's end", 5)
+
     def test_killed_in_a_loop(self) -> None:
         """Each time another one goes on where the last one was; mail never waits for it."""
         endpoint = self.endpoint()
@@ -202,7 +205,7 @@ class ProcessTests(Case):
             sent.append(self.mail())
             os.kill(found, signal.SIGKILL)
             self.service.event("delivered", recipient=sent[-1])
-            until(lambda found=found: notifier_of(self.service.pid) != found, "its end")
+            self.until_ended(found)
         for recipient in sent:
             self.until_told(endpoint, recipient)
         ids = list(dict.fromkeys(one.fields["webhook-id"] for one in endpoint.posted))
@@ -228,7 +231,7 @@ class ProcessTests(Case):
         found = self.notifier()
         self.service.kill()
         try:
-            until(lambda: not is_there(found), "the orphan's end", 5)
+            self.until_ended(found)
         finally:
             self.service.start()
         self.until_told(endpoint, self.mail())
