@@ -5,14 +5,18 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.child import ChildLink
-from protege_mta.config.http import Webhook
+from protege_mta.config.domains import WebhookDomain
+from protege_mta.config.http import Api, InboundHook, Webhook
+from protege_mta.config.model import Settings
 from protege_mta.event_feed import SILENT_S, Webhooks
+from protege_mta.inbound_hooks import endpoints
 from protege_mta.model.webhook import Figures
 from protege_mta.notifier import Hooks
 from protege_mta.observe.segments import SegmentReader, Segments
@@ -215,3 +219,20 @@ class PlaceTests(Case):
         (self.folder / "secret").unlink()
         self.assertRaises(OSError, self.webhooks.set_up, self.hooks("a", "b"))
         self.assertEqual(len(self.children[0].heard), 1)
+
+    def test_octets_of_a_secret(self) -> None:
+        """No complaint has them."""
+        (self.folder / "secret").write_bytes(b"whsec_MfKQ\xff\n")
+        hook = InboundHook(url="http://127.0.0.1:1/", secret_file=self.folder / "secret")
+        domain = WebhookDomain(webhook=hook)
+        settings = cast(
+            Settings,
+            SimpleNamespace(domains={"y.test": domain}, api=Api()),
+        )
+        for read in (
+            lambda: self.webhooks.set_up(self.hooks("a")),
+            lambda: endpoints(settings),
+        ):
+            error = self.assertRaises(ValueError, read)
+            self.assertNotIn("xff", str(error))
+            self.assertIn("secret: it is not ASCII", str(error))

@@ -215,6 +215,21 @@ class ConsumerTests(Case):
             self.clock.advance(1)
         self.assertEqual(self.ids, ["m1.0.1"] * 7 + ["m2.0.1"])
 
+    def test_a_place_that_cannot_be_stored(self) -> None:
+        """A full disk has nothing passed over and nothing given up; a start after it sends again
+        what has no place behind it."""
+        self.write(line(1), line(2), line(3))
+        with mock.patch.object(self.store, "advance", side_effect=StateFailed("full")):
+            first = self.begin()
+            for _ in range(30):
+                self.clock.advance(1)
+            self.assertEqual(self.ids[:3], ["m1.0.1", "m2.0.1", "m3.0.1"])
+            self.successResultOf(first.stop())
+        self.posts.clear()
+        second = self.begin()
+        self.assertEqual(self.ids, ["m1.0.1", "m2.0.1", "m3.0.1"])
+        self.assertEqual((second.figures().delivered, second.figures().dead), (3, 0))
+
     def test_an_event_that_breaks_the_endpoint(self) -> None:
         """A day of 500 for one event, and the next one is tried."""
         self.write(line(1), line(2))
