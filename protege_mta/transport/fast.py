@@ -350,6 +350,8 @@ def _poll(reactor: Any, timeout: float | None) -> None:
         _write(reactor, due)
         if due:
             timeout = 0
+        elif timeout != 0:  # whoever may go on now may have asked to be called
+            timeout = reactor.timeout()
     # epoll takes up EINTR by itself (PEP 475).
     for fd, event in reactor._poller.poll(-1 if timeout is None else timeout, len(selectables)):
         selectable = selectables.get(fd)

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import random
+import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -111,7 +112,9 @@ class InboundWebhookTests(ServiceTestCase):
         until(lambda: self.ask(one["url"], "admin")[0] != 401 or None, "the key")
         until(lambda: self.ask(one["url"], "read")[0] != 401 or None, "the key")
         until(lambda: self.ask(one["url"], "send")[0] != 401 or None, "the key")
+        began = time.monotonic()
         self.assertEqual(self.ask(one["url"], "read"), (200, octets))
+        self.assertLess(time.monotonic() - began, 15)
         self.assertEqual(self.ask(one["url"], "send")[0], 404)
         self.assertEqual(self.ask(one["url"][:-1] + "7", "read")[0], 404)
         bare = f"http://127.0.0.1:{self.service.port('http')}{one['url']}"
