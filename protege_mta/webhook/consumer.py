@@ -157,6 +157,7 @@ class Consumer:
         self._ahead: deque[tuple[bytes, str]] = deque()
         self._is_at_end = False
         self._passed = 0  # events since the cursor that nobody wants
+        self._spoilt = 0  # that nobody could read, and that are not counted yet
         self._parcel: _Parcel | None = None
         self._failures = 0
         self._is_gone = False
@@ -276,6 +277,9 @@ class Consumer:
 
     def _catch_up(self) -> None:
         """Find out whether a person has put us elsewhere."""
+        if self._spoilt:
+            self._store.advance(self.name, self._saved, self._moved, lost=self._spoilt)
+            self._spoilt = 0
         standing = self._store.standing(self.name)
         if standing is None or standing.moved == self._moved:
             return
@@ -333,7 +337,7 @@ class Consumer:
                 count=spoilt,
                 end=end,
             )
-            self._store.advance(self.name, self._saved, self._moved, lost=spoilt)
+            self._spoilt += spoilt
         if first is None:
             self._cursor = end
             self._save()

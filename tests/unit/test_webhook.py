@@ -316,6 +316,18 @@ class ConsumerTests(Case):
         self.assertEqual(self.ids, ["m1.0.1", "m4.0.1"])
         self.assertEqual(consumer.figures().lost, 2)
 
+    def test_spoilt_events_that_cannot_be_counted(self) -> None:
+        """Cost none of those beside them, however full the disk is."""
+        self.write(line(1), b"x\n", line(2))
+        with mock.patch.object(self.store, "advance", side_effect=StateFailed("full")):
+            consumer = self.begin(Wanted(batch=2))
+            for _ in range(20):
+                self.clock.advance(1)
+        for _ in range(20):
+            self.clock.advance(1)
+        self.assertEqual(self.ids[0], "m1.0.1+2")
+        self.assertGreaterEqual(consumer.figures().lost, 1)
+
     def test_a_spoilt_line_before_the_cursor(self) -> None:
         """Does not bring back what was delivered long ago: it goes on with the next line."""
         self.write(line(1), line(2), line(3))
