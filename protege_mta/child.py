@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, cast
 
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
 from twisted.python.threadable import isInIOThread
@@ -26,7 +28,23 @@ LINK_FD: Final = 3
 """Where a child finds its end of the link."""
 
 Received = Callable[[bytes], None]
-Spawn = Callable[[Received, Callable[[], None]], Link]
+
+
+class ChildLink(Link):
+    """Our end of the link to a child.  :ivar process: the child's, once it has been started."""
+
+    process: IProcessTransport | None = None
+
+    def kill(self) -> None:
+        """End it for good, whatever it is doing."""
+        if self.process is not None:
+            try:
+                self.process.signalProcess("KILL")
+            except ProcessExitedAlready:
+                return  # the link's end says so too
+
+
+Spawn = Callable[[Received, Callable[[], None]], ChildLink]
 
 
 class _Child(ProcessProtocol):
@@ -36,11 +54,11 @@ class _Child(ProcessProtocol):
 def spawner(reactor: Any, module: str) -> Spawn:
     """What starts children that run a module; see :data:`.transport.delegate.Spawn`."""
 
-    def spawn(received: Received, lost: Callable[[], None]) -> Link:
+    def spawn(received: Received, lost: Callable[[], None]) -> ChildLink:
         ours, theirs = pair()
         with theirs, open(os.devnull, "rb") as nothing:
             try:
-                reactor.spawnProcess(
+                process = reactor.spawnProcess(
                     _Child(),
                     sys.executable,
                     [sys.executable, "-m", module],
@@ -50,7 +68,9 @@ def spawner(reactor: Any, module: str) -> Spawn:
             except BaseException:
                 ours.close()
                 raise
-        return Link(reactor, ours, received, lost)
+        link = ChildLink(reactor, ours, received, lost)
+        link.process = process
+        return link
 
     return spawn
 

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
-from . import __version__, deliverer, from_settings, inbound_hooks, outbound
+from . import __version__, deliverer, from_settings, outbound
 from .child import spawner
 from .clerk import Clerk
 from .config.bounce_rules import classifier
@@ -41,7 +41,8 @@ from .model.ports import Transport
 from .model.tally import Tally
 from .observe.events import EventLines
 from .observe.health import Health, HealthLimits, ReactorLag
-from .observe.metrics import Depth, Metrics
+from .observe.metrics import Metrics
+from .overview import Overview
 from .policy.door import SmtpDoor
 from .policy.limits import Limits
 from .policy.pass_through import PassThrough
@@ -50,12 +51,7 @@ from .policy.tarpit import Tarpit
 from .register import Register
 from .relay_server import RelayServer, attester
 from .returns import Returns
-from .routing.agents import AgentRouter
-from .routing.lmtp import LmtpRouter
-from .routing.mx import MxRouter
-from .routing.networks import OwnListeners, Prohibited
-from .routing.site import Located, Locator
-from .routing.smarthost import SmarthostRouter
+from .routing.networks import OwnListeners
 from .routing.table import RoutingTable, agent_hop
 from .schedule.bounces import Bounces
 from .schedule.desk import Desk
@@ -68,16 +64,12 @@ from .spool.disk import DiskSpool
 from .state.database import Database
 from .state.requests import StoredRequests
 from .strangers import Strangers
-from .transport.addresses import has_global_ipv6, is_local
-from .transport.agent import AgentTransport, Attest, stream_to_agent
-from .transport.delegate import Delegate, DelegatedTransport
+from .transport.addresses import is_local
+from .transport.agent import Attest, stream_to_agent
+from .transport.delegate import Delegate
 from .transport.dns import DnsResolver
-from .transport.dns_system import HostsFile
 from .transport.link import Setup
-from .transport.maildir import MaildirTransport
-from .transport.maildir import resolver as maildir_resolver
-from .transport.sandbox import SandboxTransport
-from .transport.tunnel import TunnelTransport
+from .ways_out import WaysOut
 
 _T = TypeVar("_T")
 
@@ -339,9 +331,32 @@ class House:
             self._in_thread,
             reactor,
         )
+        self.ways = WaysOut(
+            reactor=reactor,
+            own=self.own,
+            resolver=self.resolver,
+            tally=self.tally,
+            delegate=self.delegate,
+            relay_server=self.relay_server,
+            gateway=self.gateway,
+            returns=self.returns,
+            in_thread=self._in_thread,
+            rng=self._rng,
+            started_at=self.started_at,
+        )
+        self.overview = Overview(
+            settings=lambda: self.settings,
+            started_at=self.started_at,
+            scheduler=self.scheduler,
+            spool=self.spool,
+            tally=self.tally,
+            gateway=self.gateway,
+            relay_server=self.relay_server,
+            feed=self.feed,
+        )
         self.configure(settings)
         self.metrics.watch(
-            depth=self._depth,
+            depth=self.overview.depth,
             stats=self.spool.stats,
             lag_s=self.lag.worst_s,
             certificates=self.listeners.certificates.ends,
@@ -360,9 +375,9 @@ class House:
         keys = self.listeners.read_keys(settings)
         attest = attester(settings)
         signers = outbound.signers(settings)
-        transports = self._transports(settings, attest)
-        by_name = self._smarthost_router()
-        locator = self._new_locator(settings, by_name)
+        transports = self.ways.transports(settings, attest)
+        by_name = self.ways.smarthost()
+        locator = self.ways.locator(settings, by_name)
         relaying = from_settings.relaying(settings, self.agents, self.sessions)
         self.feed.check(settings)
         classify = classifier(settings.bounces.rules)
@@ -430,57 +445,6 @@ class House:
         for id in self.spool.ids():
             self.scheduler.retry_released(id)
 
-    def _transports(self, settings: Settings, attest: Attest | None) -> dict[HopKind, Transport]:
-        found: dict[HopKind, Transport] = {
-            kind: DelegatedTransport(self.delegate, one) if self.delegate is not None else one
-            for kind, one in outbound.transports(
-                self.reactor, settings, own=self.own, tally=self.tally
-            ).items()
-        }
-        found["maildir"] = MaildirTransport(
-            maildir_resolver(from_settings.maildirs(settings), from_settings.mailboxes(settings)),
-            in_thread=self._in_thread,
-            hostname=settings.hostname,
-            started_at=self.started_at,
-        )
-        found["sandbox"] = SandboxTransport()
-        found["agent"] = AgentTransport(self.sessions, attest)
-        found["tunnel"] = TunnelTransport(self.gateway.lines)
-        found["webhook"] = inbound_hooks.transport(self.reactor, settings, self._in_thread)
-        found["returns"] = self.returns.transport()
-        return found
-
-    def _smarthost_router(self) -> SmarthostRouter:
-        return SmarthostRouter(
-            self.resolver,
-            HostsFile(self.reactor.seconds).addresses,
-            self.own,
-            rng=self._rng,
-            prefers_ipv6=has_global_ipv6,
-        )
-
-    def _new_locator(
-        self, settings: Settings, smarthost: SmarthostRouter
-    ) -> Callable[[NextHop], Deferred[Located]]:
-        mx = MxRouter(
-            self.resolver,
-            own_names=(settings.hostname,),
-            own=self.own,
-            prohibited=Prohibited(map(str, settings.outbound.prohibited_networks)),
-            port=settings.outbound.mx_port,
-            rng=self._rng,
-            prefers_ipv6=has_global_ipv6,
-        )
-        return Locator(
-            {
-                "mx": mx,
-                "smarthost": smarthost,
-                "lmtp": LmtpRouter(from_settings.lmtp_servers(settings), smarthost),
-                "agent": AgentRouter(self.agents, self.sessions),
-                "tunnel": self.gateway.router,
-            }
-        )
-
     def _settled(
         self,
         message: Message,
@@ -529,7 +493,9 @@ class House:
 
     def clerk(self, reload: Callable[[], Any]) -> Clerk:
         """Carries out the commands of ``control.sock``."""
-        return Clerk(self.desk, self.status, reload, pause=lambda: deferLater(self.reactor, 0))
+        return Clerk(
+            self.desk, self.overview.status, reload, pause=lambda: deferLater(self.reactor, 0)
+        )
 
     # --- threads ---------------------------------------------------------------------------------
 
@@ -543,50 +509,3 @@ class House:
 
     def _count_journal_error(self) -> None:
         self.metrics.journal_errors += 1
-
-    def _depth(self) -> Depth:
-        depth = self.scheduler.depth()
-        entries = {
-            "scheduled": depth.scheduled,
-            "active": depth.active,
-            "deferred": depth.deferred,
-            "held": depth.held,
-        }
-        return Depth(entries, self._age_s(depth.oldest_arrived_at))
-
-    def _age_s(self, arrived_at: float) -> float:
-        return time.time() - arrived_at if arrived_at else 0.0
-
-    def status(self) -> dict[str, Any]:
-        """The one row of ``status``."""
-        depth, stats = self.scheduler.depth(), self.spool.stats()
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "hostname": self.settings.hostname,
-            "mode": self.settings.mode,
-            "uptime_s": time.time() - self.started_at,
-            "configuration": str(self.settings.source or ""),
-            "queue": {
-                "messages": stats.messages,
-                **self._depth().entries,
-                "oldest_age_s": self._age_s(depth.oldest_arrived_at),
-                "sites": depth.sites,
-                "paused_sites": depth.paused_sites,
-            },
-            "spool": {
-                "content_octets": stats.content_octets,
-                "disk_octets": stats.disk_octets,
-                "free_octets": stats.free_octets,
-                "segments": stats.segments,
-                "corrupt": stats.corrupt,
-                "is_failed": stats.is_failed,
-            },
-            **({"relay": self.gateway.status()} if self.settings.mode == "relay" else {}),
-            "connections": {
-                "in": self.tally.connections_in_open,
-                "out": self.tally.connections_out_open,
-            },
-            "tunnel": self.relay_server.status(),
-            "webhooks": self.feed.status(),
-        }

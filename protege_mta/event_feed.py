@@ -6,7 +6,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from klein import Klein
@@ -15,19 +15,22 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel
 
 from . import notifier
-from .child import Spawn, spawner
+from .child import ChildLink, Spawn, spawner
 from .config.model import Settings
 from .http import events as http_events
 from .http.endpoint import Authenticate
 from .model.webhook import Figures
-from .notifier import Hooks, read_secrets
+from .notifier import ALIVE_S, Hooks, read_secrets
 from .observe.journal import FileJournal
 from .observe.segments import SegmentReader, Segments, StoredJournal
 from .state.hooks import HookStore
 from .transport.delegate import MOST_RESTART_S, RESTART_S
-from .transport.link import Leave, Link, Noted, Setup, encode
+from .transport.link import Leave, Noted, Setup, encode
 from .transport.poster import certificates_in
 from .webhook.messages import Told, from_notifier
+
+SILENT_S: Final = 6 * ALIVE_S
+"""A child that has said nothing for so long hangs."""
 
 
 def journal_of(settings: Settings, failed: Callable[[], None]) -> FileJournal:
@@ -53,13 +56,18 @@ class Webhooks:
     def __init__(self, spawn: Spawn, clock: IReactorTime) -> None:
         self._spawn = spawn
         self._clock = clock
+        self._hooks: Hooks | None = None
         self._setup: Setup | None = None
-        self._link: Link | None = None
+        self._link: ChildLink | None = None
         self._is_leaving = False
         self._failures = 0  # children in a row that never got ready
         self._restart: IDelayedCall | None = None
+        self._silence: IDelayedCall | None = None
         self._closing: Deferred[None] | None = None
+        self._unheeded = 0  # setups that this child has not put into force
+        self._settling: list[Deferred[None]] = []
         self._figures: Sequence[Figures] = ()
+        self._behind: frozenset[str] = frozenset()
 
     def set_up(self, hooks: Hooks) -> None:
         """Have these webhooks served, and no others.
@@ -79,12 +87,22 @@ class Webhooks:
                 store.begin(one.name, end)
         finally:
             store.close()
+        self._hooks = hooks
         self._setup = Setup(pickle.dumps(hooks), [])
         if self._link is None:
             if self._restart is None:
                 self._start()
         elif not self._is_leaving:
-            self._link.send(encode(self._setup))
+            self._send_setup(self._link)
+
+    def settled(self) -> Deferred[None]:
+        """Resolves once nothing is posted any more by what was in force before :meth:`set_up`: the
+        child says so, or is gone."""
+        if self._link is None or not (self._unheeded or self._is_leaving):
+            return succeed(None)
+        settled: Deferred[None] = Deferred()
+        self._settling.append(settled)
+        return settled
 
     def figures(self) -> Sequence[Figures]:
         """How each was when the child last said so."""
@@ -121,17 +139,37 @@ class Webhooks:
             self.log.error("no process for webhooks can be started: {error}", error=error)
             self._start_later()
         else:
-            self._link.send(encode(self._setup))
+            self._silence = self._clock.callLater(SILENT_S, self._hung)
+            self._send_setup(self._link)
+
+    def _send_setup(self, link: ChildLink) -> None:
+        self._unheeded += 1
+        link.send(encode(self._setup))
 
     def _start_later(self) -> None:
         wait_s = min(MOST_RESTART_S, RESTART_S * 2**self._failures)
         self._failures = min(self._failures + 1, 10)
         self._restart = self._clock.callLater(wait_s, self._start)
 
+    def _hung(self) -> None:
+        """It has not said anything, be it stopped or caught in a loop: another one takes its place."""
+        self._silence = None
+        self.log.error(
+            "the process for webhooks has said nothing for {seconds:.0f} s, and is killed",
+            seconds=SILENT_S,
+        )
+        if self._link is not None:
+            self._link.kill()
+
     def _lost(self) -> None:
         self._link = None
+        self._unheeded = 0
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
         was_leaving, self._is_leaving = self._is_leaving, False
         closing, self._closing = self._closing, None
+        self._settle()
         if closing is not None:
             closing.callback(None)
         elif was_leaving:
@@ -140,10 +178,18 @@ class Webhooks:
             self.log.error("the process for webhooks is gone; another one goes on where it was")
             self._start_later()
 
+    def _settle(self) -> None:
+        settling, self._settling = self._settling, []
+        for one in settling:
+            one.callback(None)
+
     def _received(self, frame: bytes) -> None:
+        if self._silence is not None:
+            self._silence.reset(SILENT_S)
         said = from_notifier(frame)
         if isinstance(said, Told):
             self._figures = said.hooks
+            self._look_behind()
         elif isinstance(said, Noted):
             Logger(said.namespace).emit(
                 LogLevel.levelWithName(said.level), "{text}", text=said.text
@@ -152,6 +198,24 @@ class Webhooks:
             if self._failures or not self._figures:
                 self.log.info("process {pid} serves webhooks", pid=said.pid)
             self._failures = 0
+            self._unheeded = max(0, self._unheeded - 1)
+            if not self._unheeded and not self._is_leaving:
+                self._settle()
+
+    def _look_behind(self) -> None:
+        """Say at once, and not only when its turn comes, that a webhook has events to be told of
+        that are no longer kept."""
+        if self._hooks is None:
+            return
+        oldest = SegmentReader(self._hooks.journal_dir).oldest()
+        behind = frozenset(one.name for one in self._figures if "" < one.cursor < oldest)
+        for name in sorted(behind - self._behind):
+            self.log.error(
+                "webhook {name} is so far behind that events it has not had are no longer kept "
+                "([journal] keep_octets and keep_s)",
+                name=name,
+            )
+        self._behind = behind
 
 
 def check(hooks: Hooks) -> None:

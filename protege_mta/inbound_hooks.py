@@ -12,7 +12,7 @@ from . import __version__
 from .config.domains import WebhookDomain
 from .config.model import Settings
 from .model.domain import ascii_domain
-from .model.webhook import secrets_of
+from .notifier import read_secrets
 from .transport.webhook import Endpoint, WebhookTransport
 
 
@@ -40,10 +40,7 @@ def endpoints(settings: Settings) -> dict[str, Endpoint]:
         hook = domain.webhook
         secrets: tuple[bytes, ...] = ()
         if hook.secret_file is not None:
-            try:
-                secrets = secrets_of(hook.secret_file.read_text("utf-8"))
-            except ValueError as error:
-                raise ValueError(f"{hook.secret_file}: {error}") from error
+            secrets = read_secrets(hook.secret_file)
         found[ascii_domain(name)] = Endpoint(
             url=hook.url,
             form=hook.form,

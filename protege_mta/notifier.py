@@ -43,6 +43,9 @@ LOOK_S: Final = 0.5
 
 TELL_S: Final = 1.0
 
+ALIVE_S: Final = 5.0
+"""We say something at least so often, as long as we can."""
+
 END_S: Final = 3.0
 """How long requests that are under way have when we are to go."""
 
@@ -133,6 +136,7 @@ class Notifier:
             self._store = HookStore(hooks.state_dir)
             self._look()
             self._tell()
+            self._be_alive()
         await self._stop()
         journal = StoredJournal(hooks.journal_dir, self._in_thread)
         for webhook in hooks.webhooks:
@@ -216,7 +220,15 @@ class Notifier:
             return
         if told != self._told:
             self._told = told
-            self._send(encode(Told(list(told.values()))))
+            self._say()
+
+    def _say(self) -> None:
+        """How it was when we last could find out, which nothing that is slow here holds up."""
+        self._send(encode(Told(list(self._told.values()))))
+
+    def _be_alive(self) -> None:
+        self._reactor.callLater(ALIVE_S, self._be_alive)
+        self._say()
 
     def _in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)

@@ -283,7 +283,8 @@ class MailService(Service):
         maybeDeferred(self._reload).addErrback(lambda failure: failure.trap(ControlFault))
 
     async def _reload(self) -> None:
-        """Read the configuration again; what cannot be used changes nothing.
+        """Read the configuration again; what cannot be used changes nothing.  Done once no event is
+        posted by the old one any more.
 
         :raise ControlFault: why it cannot.
         """
@@ -296,6 +297,7 @@ class MailService(Service):
             source = self._settings.source
             if source is not None:
                 house.configure(with_environment(load(source), os.environ))
+                await house.feed.webhooks.settled()
         except (ConfigError, ValueError, OSError) as error:
             self.log.error("the configuration stays as it was: {error}", error=error)
             raise ControlFault("usage", str(error)) from error

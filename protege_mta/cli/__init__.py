@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "relay": "relay",
     "check-config": "check_config",
     "status": "status",
+    "reload": "reload",
     "queue": "queue",
     "explain": "explain",
     "send": "send",

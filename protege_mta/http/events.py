@@ -3,7 +3,7 @@ happening, as Server-Sent Events (HTML Living Standard, 9.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -33,6 +33,10 @@ LOOKED_AT: Final = 20_000
 
 STREAMS: Final = 100
 POLL_S: Final = 0.2
+
+RECHECK_S: Final = 1.0
+"""How often a stream's key is looked at again: one that was revoked sees nothing more."""
+
 HEARTBEAT_S: Final = 15.0
 STUCK_S: Final = 60.0
 """A client that takes nothing for so long is hung up on; it can come back to where it was."""
@@ -53,7 +57,7 @@ class EventPage(msgspec.Struct, kw_only=True):
 class Gone(Problem, kw_only=True):
     """A cursor whose events are no longer kept.
 
-    :ivar oldest: the cursor before all that is.
+    :ivar oldest: the cursor to begin with.
     """
 
     oldest: str
@@ -94,7 +98,8 @@ ENDPOINTS: Final = (
         path="/v1/events/stream",
         summary="Follow events as they come about",
         description="Server-Sent Events: `event` is the event's name, `id` its cursor, `data` the "
-        "object. Without `after` and `Last-Event-ID` it begins with what comes next.",
+        "object. Without `after` and `Last-Event-ID` it begins with what comes next. It ends within "
+        "a second once the key is revoked.",
         parameters=(
             Parameter(name="after", summary="A cursor"),
             Parameter(
@@ -136,6 +141,7 @@ class Filter:
         """The event's name, where it is one of these."""
         try:
             head = _head_of(line)
+            line.decode()  # which is not looked at as a whole for its head
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None  # a line that a disk has spoilt
         is_wanted = (
@@ -212,7 +218,9 @@ def add(
         request.setHeader(b"Content-Type", b"text/event-stream")
         request.setHeader(b"Cache-Control", b"no-store")
         request.setHeader(b"X-Accel-Buffering", b"no")  # proxies of nginx's kind
-        following = _Stream(request, journal, wanted, cursor, clock)
+        following = _Stream(
+            request, journal, wanted, cursor, clock, lambda: _wanted(request, authenticate)
+        )
         streams.add(following)
         try:
             await following.run()
@@ -248,7 +256,10 @@ async def _page(
 
 @implementer(IPushProducer)
 class _Stream:
-    """One client that follows.  It is read for as fast as it takes what there is."""
+    """One client that follows.  It is read for as fast as it takes what there is.
+
+    :param wanted_now: what its key may see now, or why nothing.
+    """
 
     def __init__(
         self,
@@ -257,9 +268,12 @@ class _Stream:
         wanted: Filter,
         cursor: str,
         clock: IReactorTime,
+        wanted_now: Callable[[], Awaitable[Filter | Flaw]],
     ) -> None:
         self._request = request
         self._journal = journal
+        self._wanted_now = wanted_now
+        self._checked_at = clock.seconds()
         self._wanted = wanted
         self._cursor = cursor
         self._clock = clock
@@ -274,6 +288,8 @@ class _Stream:
         self._request.registerProducer(self, True)
         self._write(b"retry: 2000\n\n")
         while not self._is_gone:
+            if not await self._is_allowed() or self._is_gone:
+                break
             silent_s = self._clock.seconds() - self._wrote_at
             if self._is_paused:
                 if silent_s >= STUCK_S:
@@ -294,6 +310,17 @@ class _Stream:
                 await self._sleep(POLL_S)
         if not self._is_gone:
             self._request.unregisterProducer()
+
+    async def _is_allowed(self) -> bool:
+        """Whether the client may still see something, by what its key is now."""
+        now = self._clock.seconds()
+        if now - self._checked_at >= RECHECK_S:
+            self._checked_at = now
+            wanted = await self._wanted_now()
+            if isinstance(wanted, Flaw):
+                return wanted.status == 503  # nobody can tell just now
+            self._wanted = wanted
+        return True
 
     def _tell(self, lines: Sequence[bytes], ends: Sequence[str]) -> None:
         told = []

@@ -36,10 +36,10 @@ from . import answer
 from .endpoint import Answer, Endpoint
 from .mailroom import Outgoing, Posting, Replay
 from .messages import BATCH, IDEMPOTENCY, SLICE, Desk, reason, replayed
+from .new_message import Correspondent
 from .reading import Refused, body_of, pointer, typed, value_of
 from .wanted import (
     Common,
-    Correspondent,
     address_of,
     checked_template,
     decoded,

@@ -19,8 +19,9 @@ from . import answer
 from .credentials import Client, peer_of
 from .endpoint import Answer, AnyOf, Authenticate, Endpoint, Parameter
 from .mailroom import Accepted, Mailroom, Outgoing, Posting, RecipientResult, RecipientState, Replay
+from .new_message import NewMessage
 from .reading import ReadLimits, Refused, body_of, pointer, typed, value_of
-from .wanted import NewMessage, Writer
+from .wanted import Writer
 
 BATCH: Final = 1000
 KEY_CHARACTERS: Final = 255

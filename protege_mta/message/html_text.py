@@ -18,6 +18,7 @@ INVISIBLE: Final = re.compile(
 )
 """Characters that nobody sees; but not U+200C and U+200D, which scripts and emoji are written with."""
 
+_TAG: Final = re.compile(r"<(?=[a-zA-Z!?/])")
 _NAME: Final = re.compile(r"<(/?)([a-zA-Z][^\s/>]*+)")
 _ATTRIBUTE: Final = re.compile(
     r"[\s/]*+([^\s/>=][^\s/>=]*+)(?:\s*+=\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>]*+)))?+"
@@ -158,10 +159,11 @@ class _Reader:
     def read(self, html: str) -> None:
         at, end = 0, len(html)
         while at < end:
-            tag = html.find("<", at)
-            if tag < 0:
+            found = _TAG.search(html, at)
+            if found is None:
                 self._text(html[at:])
                 return
+            tag = found.start()
             self._text(html[at:tag])
             if html.startswith("<!--", tag):
                 at = html.find("-->", tag + 4) + 3
@@ -169,14 +171,10 @@ class _Reader:
                     return
                 continue
             name = _NAME.match(html, tag)
-            if name is None:
-                if html.startswith(("<!", "<?", "</"), tag):
-                    at = html.find(">", tag) + 1
-                    if not at:
-                        return
-                else:
-                    self._text("<")
-                    at = tag + 1
+            if name is None:  # a declaration, or what browsers take for a comment
+                at = html.find(">", tag) + 1
+                if not at:
+                    return
                 continue
             at = self._tag(html, name)
             if at < 0:

@@ -11,6 +11,7 @@ import binascii
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -24,6 +25,9 @@ DEPTH: Final = 16
 PARTS: Final = 500
 HEADER_OCTETS: Final = 65_536
 """So much of a part's header is looked at."""
+
+PARAMETERS: Final = 1000
+"""So many of a field are looked at; a name that is continued (RFC 2231, 3) has one for each piece."""
 
 NAME_CHARACTERS: Final = 255
 
@@ -127,10 +131,13 @@ def parameters(value: bytes) -> dict[str, str]:
     together (RFC 2231, 3 and 4; RFC 2047 in values, as everybody sends them)."""
     plain, quoted = simplified(value)
     sections: dict[str, list[tuple[int, bool, bytes]]] = {}
-    for found in _PARAMETER.finditer(plain):
+    quotes = at = 0  # how many quoted strings there were before that
+    for found in islice(_PARAMETER.finditer(plain), PARAMETERS):
         raw = found[2]
+        quotes += plain.count(b'"', at, found.start(2))
+        at = found.start(2)
         if raw == b'"':
-            raw = quoted[plain.count(b'"', 0, found.start(2))]
+            raw = quoted[quotes]
         name = _SECTION.fullmatch(found[1])
         if name is not None:
             key = name[1].decode("ascii", "replace").lower()

@@ -11,17 +11,18 @@ import msgspec
 PREFIX: Final = "whsec_"
 """Of a secret as text (Standard Webhooks 1.0)."""
 
-State = Literal["ok", "failing", "down"]
+State = Literal["ok", "failing", "down", "gone"]
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """One webhook.
 
     :ivar state: ``down`` after several failures in a row: it is probed with one request now and
-        then.
+        then; ``gone`` where it says that it wants nothing more: it is asked no more.
     :ivar delivered: events that were taken, ever; ``failed`` counts requests that were not.
     :ivar dead: requests that were given up and are kept.
-    :ivar lost: how often events were no longer kept when it was their turn.
+    :ivar lost: how often events were no longer kept when it was their turn, and how many the disk
+        had spoilt.
     :ivar lag_events: events of the journal that have not been looked at for it.
     :ivar lag_s: the age of the first event that it has not; 0 where it has all.
     :ivar next_try_at: POSIX seconds; None where nothing waits.

@@ -10,9 +10,7 @@ mends.
 
 from __future__ import annotations
 
-import math
 import platform
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, get_args
@@ -20,14 +18,12 @@ from typing import Final, get_args
 import attrs
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import (
-    CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from ..model.envelope import Source
 from ..model.event import EVENTS
@@ -36,6 +32,8 @@ from ..model.ports import Stats
 from ..model.tally import Tally, TunnelTally
 from ..model.verdicts import Verdicts
 from ..model.webhook import Figures
+from . import families
+from .families import Histogram
 
 ROUTES: Final = ("", *get_args(HopKind))
 """Values of the ``route`` label; empty where no next hop was chosen."""
@@ -43,33 +41,6 @@ ROUTES: Final = ("", *get_args(HopKind))
 _LATENCY_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _QUEUED_S: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400, 432000)
 _OPERATIONS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-
-class Histogram:
-    """Counts by upper bound; an observation costs one bisection and two additions.
-
-    :param bounds: ascending, the last bucket (``+Inf``) not among them.
-    """
-
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts as the text format wants them."""
-        total = 0
-        rows: list[tuple[str, float]] = []
-        for bound, count in zip((*self.bounds, math.inf), self.counts, strict=True):
-            total += count
-            rows.append((floatToGoString(bound), total))
-        return rows
 
 
 @attrs.frozen
@@ -223,16 +194,18 @@ class Metrics(Collector):
             yield from _collect_depth(self._depth())
         if self._stats is not None:
             yield from _collect_spool(self._stats())
-        yield _histogram("spool_commit_seconds", "Group commits, sync included.", self.commit_s)
-        yield _histogram(
+        yield families.histogram(
+            "spool_commit_seconds", "Group commits, sync included.", self.commit_s
+        )
+        yield families.histogram(
             "spool_commit_operations", "Operations in a group commit.", self.commit_operations
         )
-        yield _counter(
+        yield families.counter(
             "journal_errors", "Failed writes and syncs of the event journal.", self.journal_errors
         )
         yield from _collect_webhooks(self._webhooks())
         if self._lag_s is not None:
-            yield _gauge("reactor_lag_seconds", "How late the reactor was.", self._lag_s())
+            yield families.gauge("reactor_lag_seconds", "How late the reactor was.", self._lag_s())
         if self._certificates is not None:
             yield _collect_certificates(self._certificates())
         if self.relay is not None:
@@ -246,40 +219,49 @@ class Metrics(Collector):
     def _collect_events(self) -> Iterator[Metric]:
         counts = self.counts
         told = dict.fromkeys(((event, "") for event in EVENTS), 0) | counts.events
-        yield _counters("events", "Transitions of recipients.", ("event", "route"), told.items())
-        yield _counters("messages", "Messages accepted.", ("source",), _keyed(counts.messages))
-        yield _counters(
-            "message_octets", "Octets of messages accepted.", ("source",), _keyed(counts.octets)
+        yield families.counters(
+            "events", "Transitions of recipients.", ("event", "route"), told.items()
         )
-        yield _counters(
+        yield families.counters(
+            "messages", "Messages accepted.", ("source",), families.keyed(counts.messages)
+        )
+        yield families.counters(
+            "message_octets",
+            "Octets of messages accepted.",
+            ("source",),
+            families.keyed(counts.octets),
+        )
+        yield families.counters(
             "failures",
             "Failed recipients by event and class.",
             ("event", "class"),
             counts.failures.items(),
         )
         rejections = [((str(code),), n) for code, n in counts.rejections.items()]
-        yield _counters("rejections", "Refusals at the door.", ("code",), rejections)
-        yield _counters(
-            "rejection_reasons", "The same, by reason.", ("reason",), _keyed(counts.reasons)
+        yield families.counters("rejections", "Refusals at the door.", ("code",), rejections)
+        yield families.counters(
+            "rejection_reasons", "The same, by reason.", ("reason",), families.keyed(counts.reasons)
         )
-        yield _counters(
+        yield families.counters(
             "dns_list_answers",
             "Answers of lists in the DNS about clients.",
             ("zone", "meaning"),
             counts.dns_lists.items(),
         )
-        yield _counters(
+        yield families.counters(
             "authentications",
             "Checks of strangers' messages.",
             ("method", "result"),
             counts.authentications.items(),
         )
-        yield _counter(
+        yield families.counter(
             "authentications_skipped",
             "Messages that there was no room to check.",
             counts.authentications_skipped,
         )
-        yield _histogram("accept_seconds", "From a message's last octet to its 250.", self.accept_s)
+        yield families.histogram(
+            "accept_seconds", "From a message's last octet to its 250.", self.accept_s
+        )
         queued = HistogramMetricFamily(
             "protege_mta_queued_seconds", "From arrival to delivery.", labels=("route",)
         )
@@ -290,37 +272,37 @@ class Metrics(Collector):
 
     def _collect_smtp(self) -> Iterator[Metric]:
         tally = self.tally
-        yield _counters(
+        yield families.counters(
             "connections",
             "SMTP connections opened.",
             ("direction",),
-            _in_out(tally.connections_in, tally.connections_out),
+            families.in_out(tally.connections_in, tally.connections_out),
         )
-        yield _gauges(
+        yield families.gauges(
             "connections_open",
             "SMTP connections open now.",
             "direction",
             {"in": tally.connections_in_open, "out": tally.connections_out_open},
         )
-        yield _counter(
+        yield families.counter(
             "connections_refused", "SMTP clients turned away.", tally.connections_refused
         )
-        yield _counter(
+        yield families.counter(
             "proxy_headers_refused",
             "Connections of proxies without a PROXY header.",
             tally.proxy_headers_refused,
         )
-        yield _counter(
+        yield families.counter(
             "recipients_delayed",
             "Unknown recipients refused after a delay.",
             tally.recipients_delayed,
         )
-        yield _gauge(
+        yield families.gauge(
             "recipients_delayed_now",
             "Such answers that are held back now.",
             tally.recipients_delayed_now,
         )
-        yield _counter(
+        yield families.counter(
             "connections_failed",
             "Attempts to reach an SMTP host that failed.",
             tally.connections_out_failed,
@@ -330,69 +312,79 @@ class Metrics(Collector):
             for direction, counts in (("in", tally.replies_in), ("out", tally.replies_out))
             for digit in range(2, 6)
         ]
-        yield _counters(
+        yield families.counters(
             "replies",
             "SMTP replies: given to clients (in), taken from hosts (out).",
             ("direction", "class"),
             replies,
         )
-        yield _counters(
+        yield families.counters(
             "tls_sessions",
             "Channels put under TLS.",
             ("direction",),
-            _in_out(tally.tls_in, tally.tls_out),
+            families.in_out(tally.tls_in, tally.tls_out),
         )
-        yield _counters(
+        yield families.counters(
             "tls_failures",
             "Handshakes that failed.",
             ("direction",),
-            _in_out(tally.tls_failures_in, tally.tls_failures_out),
+            families.in_out(tally.tls_failures_in, tally.tls_failures_out),
         )
-        yield _counters(
-            "logins", "Clients that logged in, or tried to.", ("result",), _keyed(tally.logins)
+        yield families.counters(
+            "logins",
+            "Clients that logged in, or tried to.",
+            ("result",),
+            families.keyed(tally.logins),
         )
 
 
 def _collect_tunnel(tally: TunnelTally, now: Mapping[str, int]) -> Iterator[Metric]:
-    yield _gauge(
+    yield families.gauge(
         "tunnel_agents_reachable",
         "Agents that mail can be sent to now.",
         now.get("reachable", 0),
     )
-    yield _gauge("tunnel_sessions", "Agents' sessions now.", now.get("sessions", 0))
-    yield _gauge(
+    yield families.gauge("tunnel_sessions", "Agents' sessions now.", now.get("sessions", 0))
+    yield families.gauge(
         "tunnel_connections_waiting",
         "Connections to /ws that have not logged in.",
         now.get("waiting", 0),
     )
-    yield _counter(
+    yield families.counter(
         "tunnel_connections_refused",
         "Connections to /ws that there was no room for.",
         tally.connections_refused,
     )
-    yield _counters(
-        "tunnel_logins", "Agents that logged in, or tried to.", ("result",), _keyed(tally.logins)
+    yield families.counters(
+        "tunnel_logins",
+        "Agents that logged in, or tried to.",
+        ("result",),
+        families.keyed(tally.logins),
     )
     streams = [
         ((direction, result), count)
         for direction, counts in (("in", tally.streams_in), ("out", tally.streams_out))
         for result, count in counts.items()
     ]
-    yield _counters("tunnel_streams", "Messages through tunnels.", ("direction", "result"), streams)
-    yield _counters(
+    yield families.counters(
+        "tunnel_streams", "Messages through tunnels.", ("direction", "result"), streams
+    )
+    yield families.counters(
         "tunnel_octets",
         "Octets of their content.",
         ("direction",),
-        _in_out(tally.octets_in, tally.octets_out),
+        families.in_out(tally.octets_in, tally.octets_out),
     )
 
 
 def _collect_webhooks(hooks: Sequence[Figures]) -> Iterator[Metric]:
     def counters(name: str, text: str, value: Callable[[Figures], int]) -> Metric:
-        return _counters(name, text, ("webhook",), [((one.name,), value(one)) for one in hooks])
+        return families.counters(
+            name, text, ("webhook",), [((one.name,), value(one)) for one in hooks]
+        )
 
     def gauges(name: str, text: str, value: Callable[[Figures], float]) -> Metric:
-        return _gauges(name, text, "webhook", {one.name: value(one) for one in hooks})
+        return families.gauges(name, text, "webhook", {one.name: value(one) for one in hooks})
 
     yield counters(
         "webhook_events", "Events that an endpoint has taken.", lambda one: one.delivered
@@ -417,30 +409,36 @@ def _collect_webhooks(hooks: Sequence[Figures]) -> Iterator[Metric]:
         lambda one: one.lag_s,
     )
     yield gauges(
-        "webhook_up", "0 after several failures in a row.", lambda one: float(one.state != "down")
+        "webhook_up",
+        "0 after several failures in a row.",
+        lambda one: float(one.state not in ("down", "gone")),
     )
 
 
 def _collect_depth(depth: Depth) -> Iterator[Metric]:
-    yield _gauges(
+    yield families.gauges(
         "queue_entries", "Queued messages, once for each next hop.", "state", depth.entries
     )
-    yield _gauge(
+    yield families.gauge(
         "queue_oldest_age_seconds", "Age of the oldest queued message.", depth.oldest_age_s
     )
 
 
 def _collect_spool(stats: Stats) -> Iterator[Metric]:
-    yield _gauge("spool_messages", "Messages in the spool.", stats.messages)
-    yield _gauge("spool_content_octets", "Octets of queued messages.", stats.content_octets)
-    yield _gauge("spool_disk_octets", "Octets the spool takes of the disk.", stats.disk_octets)
-    yield _gauge("spool_free_octets", "Octets free on the spool's disk.", stats.free_octets)
-    yield _gauge("spool_free_inodes", "Inodes free on the spool's disk.", stats.free_inodes)
-    yield _gauge("spool_segments", "Segment files.", stats.segments)
-    yield _gauge("spool_corrupt", "Damaged pieces set aside for a person to see.", stats.corrupt)
-    yield _counter("spool_commits", "Batches made durable.", stats.commits)
-    yield _counter("spool_operations", "Operations made durable.", stats.operations)
-    yield _gauge("spool_failed", "1 when the disk broke a promise.", float(stats.is_failed))
+    yield families.gauge("spool_messages", "Messages in the spool.", stats.messages)
+    yield families.gauge("spool_content_octets", "Octets of queued messages.", stats.content_octets)
+    yield families.gauge(
+        "spool_disk_octets", "Octets the spool takes of the disk.", stats.disk_octets
+    )
+    yield families.gauge("spool_free_octets", "Octets free on the spool's disk.", stats.free_octets)
+    yield families.gauge("spool_free_inodes", "Inodes free on the spool's disk.", stats.free_inodes)
+    yield families.gauge("spool_segments", "Segment files.", stats.segments)
+    yield families.gauge(
+        "spool_corrupt", "Damaged pieces set aside for a person to see.", stats.corrupt
+    )
+    yield families.counter("spool_commits", "Batches made durable.", stats.commits)
+    yield families.counter("spool_operations", "Operations made durable.", stats.operations)
+    yield families.gauge("spool_failed", "1 when the disk broke a promise.", float(stats.is_failed))
 
 
 def _collect_certificates(ends: Mapping[tuple[str, str], float]) -> Metric:
@@ -455,51 +453,19 @@ def _collect_certificates(ends: Mapping[tuple[str, str], float]) -> Metric:
 
 
 def _collect_relay(relay: RelayFigures) -> Iterator[Metric]:
-    yield _gauge("relay_identities", "Keys that a session is to be had for.", relay.identities)
-    yield _gauge("relay_sessions", "Sessions with the relay server.", relay.sessions)
-    yield _counter("relay_logins", "Sessions that the relay server let begin.", relay.logins)
-    yield _counters("relay_losses", "Ends of sessions.", ("reason",), _keyed(relay.losses))
-    yield _counters(
+    yield families.gauge(
+        "relay_identities", "Keys that a session is to be had for.", relay.identities
+    )
+    yield families.gauge("relay_sessions", "Sessions with the relay server.", relay.sessions)
+    yield families.counter(
+        "relay_logins", "Sessions that the relay server let begin.", relay.logins
+    )
+    yield families.counters(
+        "relay_losses", "Ends of sessions.", ("reason",), families.keyed(relay.losses)
+    )
+    yield families.counters(
         "relay_attestations",
         "Messages by what came of the relay's word about them.",
         ("result",),
-        _keyed(relay.attestations),
+        families.keyed(relay.attestations),
     )
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"protege_mta_{name}", text, value=value)
-
-
-def _counters(
-    name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]
-) -> Metric:
-    family = CounterMetricFamily(f"protege_mta_{name}", text, labels=labels)
-    for key, value in values:
-        family.add_metric(key, value)
-    return family
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"protege_mta_{name}", text, value=value)
-
-
-def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(f"protege_mta_{name}", text, labels=(label,))
-    for key, value in values.items():
-        family.add_metric((key,), value)
-    return family
-
-
-def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
-    return HistogramMetricFamily(
-        f"protege_mta_{name}", text, buckets=histogram.buckets(), sum_value=histogram.sum
-    )
-
-
-def _keyed(values: Mapping[str, int]) -> list[tuple[tuple[str, ...], float]]:
-    return [((key,), value) for key, value in values.items()]
-
-
-def _in_out(inward: int, outward: int) -> list[tuple[tuple[str, ...], float]]:
-    return [(("in",), inward), (("out",), outward)]

@@ -257,9 +257,20 @@ class SegmentReader:
             with open(path_of(self._folder, number), "rb") as file:
                 file.seek(offset - 1)
                 before = file.read(1)
-            if before and before != b"\n":
-                raise CursorGone(cursor, oldest)
+            if before and before != b"\n":  # made up, or a disk has spoilt the line before it
+                raise CursorGone(cursor, self._next_line(numbers, number, offset))
         return place
+
+    def _next_line(self, numbers: Sequence[int], number: int, offset: int) -> str:
+        """The cursor before the first line that begins behind an octet."""
+        with open(path_of(self._folder, number), "rb") as file:
+            file.seek(offset)
+            while octets := file.read(READ_OCTETS):
+                found = octets.find(b"\n")
+                if found >= 0:
+                    return cursor_of(number, file.tell() - len(octets) + found + 1)
+        later = numbers[numbers.index(number) + 1 :]
+        return cursor_of(later[0], 0) if later else self.end()
 
     def _lines(self, number: int, offset: int, most: int) -> tuple[list[bytes], list[int]]:
         """Whole lines, without LF, and the octets at which they end."""

@@ -78,7 +78,7 @@ class Standing:
     :ivar cursor: everything before it was delivered or is dead.
     :ivar moved: how often a person has put the cursor elsewhere.
     :ivar delivered: events, and likewise the next; ``lost`` counts how often some were no longer
-        kept when it was their turn.
+        kept when it was their turn, and how many could not be read.
     :ivar told: the figures of the process that delivers, as JSON; empty where it never told any.
     """
 
@@ -217,6 +217,25 @@ class HookStore:
                 "DELETE FROM dead WHERE name = ? AND number <= (SELECT number FROM dead "
                 "WHERE name = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
                 (name, name, MOST_DEAD),
+            )
+        return True
+
+    @_failing
+    def lose(
+        self, name: str, cursor: str, moved: int, *, at: float, id: str, notice: bytes
+    ) -> bool:
+        """Go on behind what is no longer kept, and have the endpoint told of that first; as
+        :meth:`advance`.
+
+        :param notice: an event, which is sent as dead letters are that are to be sent again.
+        """
+        with transaction(self._connection):
+            if not self.advance(name, cursor, moved, lost=1):
+                return False
+            self._connection.execute(
+                "INSERT INTO dead (name, at, id, tries, cause, lines, is_wanted) "
+                "VALUES (?, ?, ?, 0, 'not sent yet', ?, 1)",
+                (name, at, id, notice),
             )
         return True
 

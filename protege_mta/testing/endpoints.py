@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 from collections import deque
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
@@ -94,7 +95,8 @@ class HttpEndpoint:
             self._stopped.wait()
         if said.status in (SILENCE, HANG_UP):
             handler.close_connection = True
-            handler.connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the client has gone already
+                handler.connection.shutdown(socket.SHUT_RDWR)
             return
         handler.send_response(said.status)
         for name, value in said.fields.items():

@@ -364,6 +364,8 @@ def _poll(reactor: Any, timeout: float | None) -> None:
         _write(reactor, due)
         if due:
             timeout = 0
+        elif timeout != 0:  # whoever may go on now may have asked to be called
+            timeout = reactor.timeout()
     if timeout != 0:
         # In this order: who calls from another thread looks the other way round.
         setattr(reactor, _ASLEEP, True)

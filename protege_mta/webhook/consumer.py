@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -20,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..model.ports import CursorGone, JournalReader, StateFailed
-from ..model.webhook import Figures
+from ..model.webhook import Figures, State
 from ..schedule.backoff import Backoff
 from ..state.hooks import DeadLetter, HookStore
 from ..transport.poster import Answered, Unanswered
@@ -37,8 +36,11 @@ TROUBLE_S: Final = 5.0
 """How long a disk of ours that cannot be read is left alone."""
 
 REFUSALS: Final = 5
-"""After so many tries a request that the endpoint refuses (4xx, or 3xx) is given up; after one
-where it says 410."""
+"""After so many tries a request that the endpoint refuses (4xx, or 3xx) is given up."""
+
+GONE: Final = 410
+"""The endpoint wants nothing more, ever (Standard Webhooks 1.0): nothing is posted until a person
+has us look again."""
 
 GIVE_UP_S: Final = 86_400.0
 """A request that the endpoint answers with another error is given up after so long.  One that it
@@ -68,6 +70,12 @@ class Wanted:
     events: frozenset[str] = frozenset()
     tenant: str = ""
     batch: int = 1
+
+    def takes(self, head: _Head) -> bool:
+        """Whether an event is one of these."""
+        if self.events and head.event not in self.events:
+            return False
+        return not self.tenant or head.tenant == self.tenant
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -149,8 +157,10 @@ class Consumer:
         self._ahead: deque[tuple[bytes, str]] = deque()
         self._is_at_end = False
         self._passed = 0  # events since the cursor that nobody wants
+        self._spoilt = 0  # that nobody could read, and that are not counted yet
         self._parcel: _Parcel | None = None
         self._failures = 0
+        self._is_gone = False
         self._last_error = ""
         self._last_delivered_at: float | None = None
         self._next_try_at: float | None = None
@@ -180,7 +190,7 @@ class Consumer:
     def look(self) -> None:
         """Another process has changed something: whatever we wait for, look now."""
         if self._pause is not None and self._is_disturbed():
-            self._failures = 0
+            self._failures, self._is_gone = 0, False
             self._pause.callback(None)
 
     def figures(self) -> Figures:
@@ -192,7 +202,7 @@ class Consumer:
             lag_s = max(0.0, self._now() - _seconds(parcel.at))
         return Figures(
             name=self.name,
-            state="ok" if not self._failures else "failing" if self._failures < DOWN else "down",
+            state=self._state(),
             cursor="" if standing is None else standing.cursor,
             delivered=0 if standing is None else standing.delivered,
             failed=0 if standing is None else standing.failed,
@@ -204,6 +214,11 @@ class Consumer:
             last_delivered_at=self._last_delivered_at,
             next_try_at=self._next_try_at,
         )
+
+    def _state(self) -> State:
+        if self._is_gone:
+            return "gone"
+        return "ok" if not self._failures else "failing" if self._failures < DOWN else "down"
 
     async def count(self) -> None:
         """Count the events that have come since the last time."""
@@ -223,7 +238,7 @@ class Consumer:
     async def _run(self) -> None:
         while not self._is_ending:
             try:
-                wait_s = await self._turn()
+                wait_s: float | None = await self._turn()
             except CancelledError:
                 return
             except StateFailed as error:
@@ -233,14 +248,15 @@ class Consumer:
                 # One webhook's trouble is not the others'; and what it is about is still there.
                 self.log.failure("webhook {name} stumbles", name=self.name)
                 wait_s = TROUBLE_S
-            if wait_s and not self._is_ending:
+            if wait_s != 0.0 and not self._is_ending:
                 try:
                     await self._sleep(wait_s)
                 except CancelledError:
                     return
 
-    async def _turn(self) -> float:
-        """Do what is next.  :return: how long to wait then, in seconds."""
+    async def _turn(self) -> float | None:
+        """Do what is next.  :return: how long to wait then, in seconds; None for as long as nobody
+        has us look."""
         self._catch_up()
         parcel = self._parcel or self._from_the_dead() or await self._from_the_journal()
         if parcel is None:
@@ -254,13 +270,16 @@ class Consumer:
         finally:
             self._is_posting = False
         self._next_try_at = None
-        if isinstance(answer, Answered) and 200 <= answer.status < 300:
+        if isinstance(answer, Answered) and answer.is_success:
             self._taken(parcel)
             return 0.0
         return self._refused(parcel, answer)
 
     def _catch_up(self) -> None:
         """Find out whether a person has put us elsewhere."""
+        if self._spoilt:
+            self._store.advance(self.name, self._saved, self._moved, lost=self._spoilt)
+            self._spoilt = 0
         standing = self._store.standing(self.name)
         if standing is None or standing.moved == self._moved:
             return
@@ -298,14 +317,27 @@ class Consumer:
             return None
         lines: list[bytes] = []
         first: _Head | None = None
-        end = self._cursor
+        end, spoilt = self._cursor, 0
         while self._ahead and len(lines) < self._wanted.batch:
             line, end = self._ahead.popleft()
             self._passed += 1
-            head = self._of_interest(line)
-            if head is not None:
+            try:
+                head = _head_of(line)
+                line.decode()  # which is not looked at as a whole for its head
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                spoilt += 1
+                continue
+            if self._wanted.takes(head):
                 first = first or head
                 lines.append(line)
+        if spoilt:
+            self.log.error(
+                "webhook {name}: {count} events cannot be read in the journal, before {end}",
+                name=self.name,
+                count=spoilt,
+                end=end,
+            )
+            self._spoilt += spoilt
         if first is None:
             self._cursor = end
             self._save()
@@ -321,11 +353,8 @@ class Consumer:
         try:
             page = await self._journal.after(self._cursor, PAGE_EVENTS)
         except CursorGone as gone:
-            self.log.error(
-                "webhook {name}: events were no longer kept when it was their turn", name=self.name
-            )
-            self._store.advance(self.name, gone.oldest, moved, lost=1)
-            self._go_to(gone.oldest)
+            self._lost(self._cursor, gone.oldest, moved)
+            self._is_at_end = False
             return False
         self._is_at_end = page.is_end
         self._ahead.extend(zip(page.lines, page.ends, strict=True))
@@ -334,15 +363,23 @@ class Consumer:
             self._save()
         return bool(page.lines)
 
-    def _of_interest(self, line: bytes) -> _Head | None:
-        wanted = self._wanted
-        try:
-            head = _head_of(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None  # a line that a disk has spoilt
-        if wanted.events and head.event not in wanted.events:
-            return None
-        return None if wanted.tenant and head.tenant != wanted.tenant else head
+    def _lost(self, cursor: str, oldest: str, moved: int) -> None:
+        """Say that events are missing, to who looks after us and, before anything else, to the
+        endpoint itself, whatever it wants to be told of."""
+        self.log.error(
+            "webhook {name}: the events from {cursor} to {oldest} were no longer kept when it was "
+            "their turn",
+            name=self.name,
+            cursor=cursor,
+            oldest=oldest,
+        )
+        now = self._now()
+        at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+        id = f"lost.{cursor}.{oldest}"
+        told = {"event": "lost", "id": id, "at": at.replace("+00:00", "Z")}
+        notice = msgspec.json.encode(told | {"after": cursor, "next": oldest})
+        self._store.lose(self.name, oldest, moved, at=now, id=id, notice=notice)
+        self._go_to(oldest)
 
     def _save(self) -> None:
         """Store the place behind events that nobody wanted, now and then."""
@@ -375,14 +412,14 @@ class Consumer:
         self._cursor = self._saved = parcel.end
         self._seen(parcel.passed)
 
-    def _refused(self, parcel: _Parcel, answer: Answered | Unanswered) -> float:
-        """It was not taken.  :return: how long to wait, in seconds."""
+    def _refused(self, parcel: _Parcel, answer: Answered | Unanswered) -> float | None:
+        """It was not taken.  :return: as :meth:`_turn`."""
         self._failures += 1
         self._store.count_failed(self.name)
         wait_s, cause = BACKOFF.wait_s(self._failures, self._rng), ""
         if isinstance(answer, Answered):
             cause = f"status {answer.status}"
-            asked_s = retry_after_s(answer.retry_after, self._now())
+            asked_s = answer.retry_after_s(self._now())
             wait_s = max(wait_s, min(asked_s, BACKOFF.max_interval_s))
             if parcel.refused_since is None:
                 parcel.refused_since = self._now()
@@ -392,14 +429,20 @@ class Consumer:
         if self._failures == DOWN:
             self.log.warn("webhook {name} is down: {cause}", name=self.name, cause=cause)
         self._last_error = cause
+        if isinstance(answer, Answered) and answer.status == GONE:
+            self._is_gone = True
+            self.log.error(
+                "webhook {name}: the endpoint is gone, as it says (410); nothing more is posted "
+                "until the next reload, start or replay",
+                name=self.name,
+            )
+            return None
         if isinstance(answer, Answered) and self._is_over(parcel, answer.status):
             self._bury(parcel, cause)
         self._next_try_at = self._now() + wait_s
         return wait_s
 
     def _is_over(self, parcel: _Parcel, status: int) -> bool:
-        if status == 410:
-            return True
         if 300 <= status < 500 and status not in PATIENT:
             parcel.refusals += 1
             if parcel.refusals >= REFUSALS:
@@ -429,15 +472,15 @@ class Consumer:
             "webhook {name} would not have {id}: {cause}", name=self.name, id=parcel.id, cause=cause
         )
 
-    def _sleep(self, seconds: float) -> Deferred[None]:
-        """Until then, or until :meth:`look` finds something."""
+    def _sleep(self, seconds: float | None) -> Deferred[None]:
+        """Until then, or until :meth:`look` finds something; with None until that alone."""
         pause: Deferred[None] = Deferred()
         self._pause = pause
-        call = self._clock.callLater(seconds, self._woken)
+        call = None if seconds is None else self._clock.callLater(seconds, self._woken)
 
         def end(result: object) -> object:
             self._pause = None
-            if call.active():
+            if call is not None and call.active():
                 call.cancel()
             return result
 
@@ -446,20 +489,6 @@ class Consumer:
     def _woken(self) -> None:
         if self._pause is not None:
             self._pause.callback(None)
-
-
-def retry_after_s(field: str | None, now: float) -> float:
-    """What a server asks for (RFC 9110, 10.2.3), in seconds; 0 where that is nothing.
-
-    :param now: POSIX seconds.
-    """
-    text = (field or "").strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def _seconds(at: str) -> float:

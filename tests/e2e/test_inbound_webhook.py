@@ -6,7 +6,11 @@ asker   -- GET, POST /v1/message... -->  |
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import random
+import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -79,6 +83,67 @@ class InboundWebhookTests(ServiceTestCase):
         event = self.service.event("bounced", recipient="no@hook.test")
         self.assertIn("not wanted", event["reply"]["text"])
         self.service.wait_for_mail("asker")
+
+    def until_posted(self, requests: int) -> None:
+        until(lambda: len(self.endpoint.posted) >= requests, "a request")
+
+    def test_a_big_attachment(self) -> None:
+        """Is fetched where the JSON form says, by who may, for as long as the message is there; the
+        service goes on meanwhile."""
+        octets = random.Random(1).randbytes(36_000_000)
+        content = b"".join(
+            (
+                b"Subject: big\r\nMIME-Version: 1.0\r\n",
+                b"Content-Type: application/pdf; name*=utf-8''%C3%BC.pdf\r\n",
+                b"Content-Transfer-Encoding: base64\r\n\r\n",
+                base64.encodebytes(octets).replace(b"\n", b"\r\n"),
+            )
+        )
+        before = len(self.endpoint.posted)
+        self.endpoint.script.append(Said(503, fields={"Retry-After": "5"}))
+        send(self.service.port("smtp"), "a@x.test", ["big@hook.test"], content)
+        deferred = self.service.event("deferred", recipient="big@hook.test")
+        self.assertEqual(deferred["reply"]["code"], 451)
+        [one] = json.loads(self.endpoint.posted[before].body)["attachments"]
+        self.assertEqual((one["filename"], one["size_octets"]), ("ü.pdf", len(octets)))
+        self.assertEqual(one["sha256"], hashlib.sha256(octets).hexdigest())
+        self.assertNotIn("content_base64", one)
+        self.service.cli("queue", "hold", deferred["message_id"])
+        until(lambda: self.ask(one["url"], "admin")[0] != 401 or None, "the key")
+        until(lambda: self.ask(one["url"], "read")[0] != 401 or None, "the key")
+        until(lambda: self.ask(one["url"], "send")[0] != 401 or None, "the key")
+        began = time.monotonic()
+        self.assertEqual(self.ask(one["url"], "read"), (200, octets))
+        self.assertLess(time.monotonic() - began, 15)
+        self.assertEqual(self.ask(one["url"], "send")[0], 404)
+        self.assertEqual(self.ask(one["url"][:-1] + "7", "read")[0], 404)
+        bare = f"http://127.0.0.1:{self.service.port('http')}{one['url']}"
+        refused = self.assertRaises(urllib.error.HTTPError, urllib.request.urlopen, bare)
+        self.assertEqual(refused.code, 401)
+        refused.close()
+        self.service.restart()
+        self.assertEqual(self.ask(one["url"], "read")[0], 200)
+        self.service.cli("queue", "release", deferred["message_id"])
+        self.service.event("delivered", recipient="big@hook.test")
+        self.assertEqual(self.ask(one["url"], "read")[0], 404)
+
+    def test_a_message_that_is_made_to_break_us(self) -> None:
+        """Ten thousand parts and a hundred levels: it comes, and says that it is not whole."""
+        parts = b"".join(b"--b\r\nContent-Type: a/x\r\n\r\nx\r\n" for _ in range(10_000))
+        levels = b"".join(
+            b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n)
+            for n in range(100)
+        )
+        start = b"Subject: nasty\r\nMIME-Version: 1.0\r\n"
+        for content in (
+            start + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + parts,
+            start + levels + b"\r\nx\r\n",
+        ):
+            before = len(self.endpoint.posted)
+            send(self.service.port("smtp"), "a@x.test", ["nasty@hook.test"], content)
+            self.until_posted(before + 1)
+            found = json.loads(self.endpoint.posted[before].body)
+            self.assertEqual((found["subject"], found["flags"]), ("nasty", ["cut"]))
 
     def test_timeline(self) -> None:
         """Of a message that waits, then of one that has left; its octets as long as it is there."""

@@ -216,6 +216,55 @@ class FastTests(Case):
         await self.ended()
         self.assertLess(at_once, 200_000)
 
+    async def test_who_goes_on_by_a_call(self) -> None:
+        """Is called once there is room, be nothing else due for long: so Twisted has producers
+        pulled that HTTP answers with."""
+        at_most = 40
+
+        @implementer(IPushProducer)
+        class Called:
+            def __init__(self, transport: Any) -> None:
+                self.transport = transport
+                self.written = 0
+                self.is_paused = False
+
+            def pauseProducing(self) -> None:
+                self.is_paused = True
+
+            def resumeProducing(self) -> None:
+                self.is_paused = False
+                cast(Any, _reactor).callLater(0, self.go_on)
+
+            def go_on(self) -> None:
+                if self.is_paused or self.written == at_most:
+                    return
+                self.written += 1
+                if self.written == at_most:
+                    self.transport.unregisterProducer()
+                self.transport.write(b"x" * 200_000)
+                if self.written == at_most:
+                    self.transport.loseConnection()
+
+            def stopProducing(self) -> None: ...
+
+        def say(speaker: Speaker) -> None:
+            producer = Called(cast(Any, speaker.transport))
+            producer.transport.registerProducer(producer, True)
+            producer.resumeProducing()
+
+        self.first = say
+        port = self.listen()
+
+        def read() -> int:
+            with self.peer(port) as channel:
+                got = 0
+                while piece := channel.recv(100_000):
+                    got += len(piece)
+                return got
+
+        self.assertEqual(await deferToThread(read), at_most * 200_000)
+        await self.ended()
+
 
 class PlainTests(Case):
     """What TLS does otherwise: it reads on until the peer has taken leave, and has Twisted's

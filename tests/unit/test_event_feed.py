@@ -5,18 +5,23 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from protege_mta.config.http import Webhook
-from protege_mta.event_feed import Webhooks
+from protege_mta.child import ChildLink
+from protege_mta.config.domains import WebhookDomain
+from protege_mta.config.http import Api, InboundHook, Webhook
+from protege_mta.config.model import Settings
+from protege_mta.event_feed import SILENT_S, Webhooks
+from protege_mta.inbound_hooks import endpoints
 from protege_mta.model.webhook import Figures
 from protege_mta.notifier import Hooks
 from protege_mta.observe.segments import SegmentReader, Segments
 from protege_mta.state.hooks import HookStore
-from protege_mta.transport.link import Leave, Link, Ready, Setup, encode, to_child
+from protege_mta.transport.link import Leave, Ready, Setup, encode, to_child
 from protege_mta.webhook.messages import Told
 
 
@@ -26,7 +31,7 @@ class Child:
     def __init__(self, received: Callable[[bytes], None], lost: Callable[[], None]) -> None:
         self.tell, self.die = received, lost
         self.heard: list[Any] = []
-        self.is_dropped = False
+        self.is_dropped = self.is_killed = False
 
     def send(self, frame: bytes) -> None:
         said = to_child(frame)
@@ -34,6 +39,22 @@ class Child:
 
     def drop(self) -> None:
         self.is_dropped = True
+
+    def kill(self) -> None:
+        self.is_killed = True
+        self.die()
+
+
+class Sayings:
+    """A log of which webhooks errors name."""
+
+    def __init__(self, said: list[str]) -> None:
+        self._said = said
+
+    def error(self, format: str, *, name: str) -> None:
+        self._said.append(name)
+
+    def info(self, format: str, **facts: object) -> None: ...
 
 
 class Case(SynchronousTestCase):
@@ -45,9 +66,9 @@ class Case(SynchronousTestCase):
         self.children: list[Child] = []
         self.webhooks = Webhooks(self.spawn, self.clock)
 
-    def spawn(self, received: Callable[[bytes], None], lost: Callable[[], None]) -> Link:
+    def spawn(self, received: Callable[[bytes], None], lost: Callable[[], None]) -> ChildLink:
         self.children.append(Child(received, lost))
-        return cast(Link, self.children[-1])
+        return cast(ChildLink, self.children[-1])
 
     def hooks(self, *names: str) -> Hooks:
         hooks = [
@@ -91,6 +112,61 @@ class ChildTests(Case):
                     break
             began_at.append(self.clock.seconds())
         self.assertEqual(began_at, [1, 3, 7])
+
+    def test_a_child_that_hangs(self) -> None:
+        """Whoever says nothing for long is killed, and another one comes; what is said keeps it."""
+        self.webhooks.set_up(self.hooks("a"))
+        [child] = self.children
+        for _ in range(10):
+            self.clock.advance(SILENT_S - 1)
+            child.tell(encode(Told([])))
+        self.assertFalse(child.is_killed)
+        self.clock.advance(SILENT_S)
+        self.assertTrue(child.is_killed)
+        self.clock.advance(1)
+        self.assertEqual(len(self.children), 2)
+        closing = self.webhooks.close()
+        self.children[1].die()
+        self.successResultOf(closing)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_settled(self) -> None:
+        """A change is there once the child says so of the last one, or is gone."""
+        self.successResultOf(self.webhooks.settled())
+        self.webhooks.set_up(self.hooks("a"))
+        self.webhooks.set_up(self.hooks("b"))
+        [child] = self.children
+        settled = self.webhooks.settled()
+        child.tell(encode(Ready(1)))
+        self.assertNoResult(settled)
+        child.tell(encode(Ready(1)))
+        self.successResultOf(settled)
+        self.successResultOf(self.webhooks.settled())
+        self.webhooks.set_up(self.hooks("c"))
+        settled = self.webhooks.settled()
+        child.die()
+        self.successResultOf(settled)
+        self.clock.advance(1)
+        self.webhooks.set_up(self.hooks())
+        settled = self.webhooks.settled()
+        self.children[1].tell(encode(Ready(2)))  # of its first settings
+        self.assertNoResult(settled)
+        self.children[1].die()
+        self.successResultOf(settled)
+
+    def test_too_far_behind(self) -> None:
+        """Is said when retention takes what a webhook has not had, once."""
+        journal = self.folder / "journal"
+        journal.mkdir()
+        (journal / "00000000000009.jsonl").write_bytes(b"")
+        said: list[str] = []
+        self.webhooks.log = cast(Any, Sayings(said))
+        self.webhooks.set_up(self.hooks("a", "b"))
+        behind = Figures(name="a", cursor="00000000000008-0000000000")
+        here = Figures(name="b", cursor="00000000000009-0000000000")
+        for _ in range(3):
+            self.children[0].tell(encode(Told([behind, here])))
+        self.assertEqual(said, ["a"])
 
     def test_the_end(self) -> None:
         self.webhooks.set_up(self.hooks("a"))
@@ -143,3 +219,20 @@ class PlaceTests(Case):
         (self.folder / "secret").unlink()
         self.assertRaises(OSError, self.webhooks.set_up, self.hooks("a", "b"))
         self.assertEqual(len(self.children[0].heard), 1)
+
+    def test_octets_of_a_secret(self) -> None:
+        """No complaint has them."""
+        (self.folder / "secret").write_bytes(b"whsec_MfKQ\xff\n")
+        hook = InboundHook(url="http://127.0.0.1:1/", secret_file=self.folder / "secret")
+        domain = WebhookDomain(webhook=hook)
+        settings = cast(
+            Settings,
+            SimpleNamespace(domains={"y.test": domain}, api=Api()),
+        )
+        for read in (
+            lambda: self.webhooks.set_up(self.hooks("a")),
+            lambda: endpoints(settings),
+        ):
+            error = self.assertRaises(ValueError, read)
+            self.assertNotIn("xff", str(error))
+            self.assertIn("secret: it is not ASCII", str(error))

@@ -134,8 +134,8 @@ class PageTests(EventsCase):
 
 
 class StreamTests(EventsCase):
-    def follow(self, query: str = "", more: str = "") -> Wire:
-        wire = self.connect()
+    def follow(self, query: str = "", more: str = "", host: str = "192.0.2.1") -> Wire:
+        wire = self.connect(host)
         assert wire is not None
         wire.protocol.dataReceived(
             f"GET /v1/events/stream{query} HTTP/1.1\r\nHost: mx.test\r\n{more}\r\n".encode()
@@ -209,6 +209,62 @@ class StreamTests(EventsCase):
         for _ in range(61):
             self.clock.advance(1)
         self.assertTrue(wire.disconnecting)
+
+    def test_a_key_that_is_revoked(self) -> None:
+        """Ends the stream within a second; one that cannot be looked at just now does not."""
+        wire = self.follow()
+        self.caller = Flaw(503, "unavailable", "")
+        self.clock.advance(1)
+        self.write(line(1))
+        self.clock.advance(1)
+        self.assertEqual(len(self.told(wire)), 1)
+        self.caller = Flaw(401, "unauthorized", "")
+        self.clock.advance(1)
+        self.write(line(2))
+        for _ in range(10):
+            self.clock.advance(1)
+        self.assertTrue(wire.value().endswith(b"0\r\n\r\n"))
+        self.assertNotIn(b"m2.0.1", wire.value())
+
+    def test_a_key_that_changes_hands(self) -> None:
+        """A stream shows what its key may see now."""
+        wire = self.follow()
+        self.caller = Caller(identity="key:a", scopes=frozenset({"read"}), tenant="t")
+        self.clock.advance(1)
+        self.write(line(1), line(2, tenant="t"))
+        self.clock.advance(1)
+        self.assertEqual([json.loads(one["data"])["id"] for one in self.told(wire)], ["m2.0.1"])
+
+    def test_a_hundred_readers(self) -> None:
+        """All of them are told, none holds up another, and one more is sent away."""
+        wires = [self.follow() for _ in range(100)]
+        late = self.follow(host="192.0.2.2")
+        self.assertEqual(self.parse(late.value())[0], 503)
+        stuck = wires[0].producer
+        assert stuck is not None
+        stuck.pauseProducing()
+        self.write(line(1))
+        self.clock.advance(1)
+        self.assertEqual([len(self.told(wire)) for wire in wires], [0] + [1] * 99)
+        self.leave(wires[1])
+        self.clock.advance(1)
+        self.assertIn(b"retry: 2000", self.follow(host="192.0.2.2").value())
+
+    def test_what_a_slow_reader_costs(self) -> None:
+        """No more than what it was handed when it stopped, however much comes meanwhile."""
+        wire = self.follow()
+        producer = wire.producer
+        assert producer is not None
+        producer.pauseProducing()
+        before = len(wire.value())
+        for number in range(40):
+            self.write(*(line(number * 100 + n) for n in range(100)))
+            self.clock.advance(1)
+        self.assertEqual(len(wire.value()), before)
+        producer.resumeProducing()
+        self.clock.advance(1)
+        ids = [json.loads(one["data"])["id"] for one in self.told(wire)]
+        self.assertEqual(ids, [f"m{n}.0.1" for n in range(4000)])
 
     def test_client_that_goes(self) -> None:
         """Nothing is left behind for it."""

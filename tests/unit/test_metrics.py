@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.ports import Stats
 from protege_mta.model.tally import Tally
-from protege_mta.observe.metrics import Depth, Histogram, Metrics, RelayFigures
+from protege_mta.observe.families import Histogram
+from protege_mta.observe.metrics import Depth, Metrics, RelayFigures
 
 STATS = Stats(
     messages=3,

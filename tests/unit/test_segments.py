@@ -114,12 +114,30 @@ class ReadingTests(Case):
             "x",
             "1-1",
             "00000000000001-0000000000",
-            "01800000001000-0000000003",
             "-" * 25,
             "٠1800000001000-0000000000",
         ):
             gone = self.assertRaises(CursorGone, self.reader.read, cursor, 1)
             self.assertEqual(gone.oldest, oldest, cursor)
+
+    def test_within_an_event(self) -> None:
+        """A cursor that is made up, or whose line a disk has spoilt, has the one behind it."""
+        journal = self.journal()
+        journal.publish([line("a"), line("b")], (1, 1))
+        journal.sync()
+        self.publish(journal, "c")
+        first, second = (name.removesuffix(".jsonl") for name in self.names())
+        size = len(line("a"))
+        for offset, there in ((3, f"{first}-{size:010d}"), (size + 1, f"{first}-{2 * size:010d}")):
+            cursor = f"{first}-{offset:010d}"
+            gone = self.assertRaises(CursorGone, self.reader.read, cursor, 1)
+            self.assertEqual(gone.oldest, there)
+        path = self.folder / "journal" / f"{first}.jsonl"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        cursor = f"{first}-{2 * size:010d}"
+        gone = self.assertRaises(CursorGone, self.reader.read, cursor, 1)
+        self.assertEqual(gone.oldest, f"{second}-0000000000")
+        self.assertEqual(self.ids(gone.oldest), ["c"])
 
     def test_counts(self) -> None:
         self.publish(self.journal(), *"abcde")

@@ -19,7 +19,7 @@ from protege_mta.model.webhook import secrets_of
 from protege_mta.observe.segments import SegmentReader, Segments, StoredJournal
 from protege_mta.state.hooks import HookStore
 from protege_mta.transport.poster import Answered, Unanswered
-from protege_mta.webhook.consumer import BACKOFF, Consumer, Wanted, retry_after_s
+from protege_mta.webhook.consumer import BACKOFF, Consumer, Wanted
 from protege_mta.wire.webhook import signed
 
 NOON = 1_800_000_000.0
@@ -158,17 +158,29 @@ class ConsumerTests(Case):
         self.assertEqual(len(self.posts), 3)
 
     def test_gone(self) -> None:
-        """410 gives a request up at once; the next one waits as after any failure."""
+        """410: nothing is posted any more, and nothing is given up (Standard Webhooks 1.0)."""
         self.write(line(1), line(2))
         self.answers = [Answered(410)]
         consumer = self.begin()
+        for _ in range(48):
+            self.clock.advance(3600)
         self.assertEqual(self.ids, ["m1.0.1"])
-        self.clock.advance(1)
-        self.assertEqual(self.ids, ["m1.0.1", "m2.0.1"])
-        [letter] = self.store.letters("app")
-        self.assertEqual((letter.id, letter.tries, letter.cause), ("m1.0.1", 1, "status 410"))
-        self.assertEqual(letter.lines, (line(1).strip(),))
-        self.assertEqual(consumer.figures().dead, 1)
+        figures = consumer.figures()
+        self.assertEqual((figures.state, figures.dead, figures.next_try_at), ("gone", 0, None))
+        self.successResultOf(consumer.stop())
+        self.begin()
+        self.assertEqual(self.ids, ["m1.0.1", "m1.0.1", "m2.0.1"])
+
+    def test_gone_and_asked_again(self) -> None:
+        """A person's replay wakes it."""
+        self.write(line(1))
+        self.answers = [Answered(410)]
+        consumer = self.begin()
+        other = HookStore(self.folder)
+        self.addCleanup(other.close)
+        other.move("app", "")
+        consumer.look()
+        self.assertEqual((self.ids, consumer.figures().state), (["m1.0.1"] * 2, "ok"))
 
     def test_refused_for_good(self) -> None:
         """Five times 4xx, and the next one is tried."""
@@ -193,11 +205,30 @@ class ConsumerTests(Case):
     def test_a_disk_that_refuses(self) -> None:
         """What can be neither delivered nor kept as dead is tried again, and not passed over."""
         self.write(line(1), line(2))
-        self.answers = [Answered(410)]
+        self.answers = [Answered(400)] * 6
         with mock.patch.object(self.store, "bury", side_effect=StateFailed("full")):
             self.begin()
-        self.clock.advance(10)
-        self.assertEqual(self.ids, ["m1.0.1", "m1.0.1", "m2.0.1"])
+            for _ in range(20):
+                self.clock.advance(1)
+        self.assertEqual(self.ids, ["m1.0.1"] * 6)
+        for _ in range(60):
+            self.clock.advance(1)
+        self.assertEqual(self.ids, ["m1.0.1"] * 7 + ["m2.0.1"])
+
+    def test_a_place_that_cannot_be_stored(self) -> None:
+        """A full disk has nothing passed over and nothing given up; a start after it sends again
+        what has no place behind it."""
+        self.write(line(1), line(2), line(3))
+        with mock.patch.object(self.store, "advance", side_effect=StateFailed("full")):
+            first = self.begin()
+            for _ in range(30):
+                self.clock.advance(1)
+            self.assertEqual(self.ids[:3], ["m1.0.1", "m2.0.1", "m3.0.1"])
+            self.successResultOf(first.stop())
+        self.posts.clear()
+        second = self.begin()
+        self.assertEqual(self.ids, ["m1.0.1", "m2.0.1", "m3.0.1"])
+        self.assertEqual((second.figures().delivered, second.figures().dead), (3, 0))
 
     def test_an_event_that_breaks_the_endpoint(self) -> None:
         """A day of 500 for one event, and the next one is tried."""
@@ -238,12 +269,77 @@ class ConsumerTests(Case):
         self.assertEqual(standing.cursor, SegmentReader(self.folder / "journal").end())
 
     def test_no_longer_kept(self) -> None:
-        """Where events are gone, that is counted, and it goes on with the oldest."""
+        """Where events are gone that is counted, the endpoint is told so first, whatever it wants
+        to know of, and it goes on with the oldest."""
+        cursor = "00000000000001-0000000000"
+        self.store.move("app", cursor)
+        self.write(line(1))
+        oldest = SegmentReader(self.folder / "journal").oldest()
+        consumer = self.begin(Wanted(events=frozenset({"delivered"})))
+        self.clock.advance(1)
+        id = f"lost.{cursor}.{oldest}"
+        self.assertEqual(self.ids, [id, "m1.0.1"])
+        told = json.loads(self.posts[0][1])
+        self.assertEqual(
+            told,
+            {
+                "event": "lost",
+                "id": id,
+                "at": "2027-01-15T08:00:00.000Z",
+                "after": cursor,
+                "next": oldest,
+            },
+        )
+        self.assertEqual((consumer.figures().lost, consumer.figures().dead), (1, 0))
+
+    def test_lost_while_the_endpoint_is_away(self) -> None:
+        """The word about it waits, over a restart too, and comes before what comes after."""
         self.store.move("app", "00000000000001-0000000000")
         self.write(line(1))
+        self.answers = [Unanswered("refused")] * 3
+        first = self.begin()
+        self.clock.advance(1)
+        self.assertEqual(first.figures().lost, 1)
+        self.successResultOf(first.stop())
+        self.answers = []
+        second = self.begin()
+        self.assertEqual([id[:4] for id in self.ids], ["lost", "lost", "lost", "m1.0"])
+        self.assertEqual(second.figures().lost, 1)
+
+    def test_spoilt_events(self) -> None:
+        """What a disk has spoilt in the middle is counted and passed, octets that are no text
+        included; what is behind it comes."""
+        broken = line(2).replace(b"delivered", b"deli\x00ered")
+        no_text = line(3).replace(b"2027", b"20\xff7")
+        self.write(line(1), broken, no_text, line(4))
+        consumer = self.begin()
+        self.assertEqual(self.ids, ["m1.0.1", "m4.0.1"])
+        self.assertEqual(consumer.figures().lost, 2)
+
+    def test_spoilt_events_that_cannot_be_counted(self) -> None:
+        """Cost none of those beside them, however full the disk is."""
+        self.write(line(1), b"x\n", line(2))
+        with mock.patch.object(self.store, "advance", side_effect=StateFailed("full")):
+            consumer = self.begin(Wanted(batch=2))
+            for _ in range(20):
+                self.clock.advance(1)
+        for _ in range(20):
+            self.clock.advance(1)
+        self.assertEqual(self.ids[0], "m1.0.1+2")
+        self.assertGreaterEqual(consumer.figures().lost, 1)
+
+    def test_a_spoilt_line_before_the_cursor(self) -> None:
+        """Does not bring back what was delivered long ago: it goes on with the next line."""
+        self.write(line(1), line(2), line(3))
+        [path] = (self.folder / "journal").iterdir()
+        octets = path.read_bytes()
+        [number] = [path.stem]
+        self.store.move("app", f"{number}-{2 * len(line(1)):010d}")
+        path.write_bytes(octets[: 2 * len(line(1)) - 1] + b"x" + octets[2 * len(line(1)) :])
+        self.write(line(4))
         consumer = self.begin()
         self.clock.advance(1)
-        self.assertEqual(self.ids, ["m1.0.1"])
+        self.assertEqual([id[:4] for id in self.ids], ["lost", "m4.0"])
         self.assertEqual(consumer.figures().lost, 1)
 
     def test_lag(self) -> None:
@@ -296,23 +392,24 @@ class ReplayTests(Case):
     def test_dead_letters(self) -> None:
         """They go out with the ids they had; what is refused again is dead again."""
         self.write(line(1), line(2), line(3))
-        self.answers = [Answered(410), Answered(410)]
+        self.answers = [Answered(400)] * 10
         consumer = self.begin()
-        self.clock.advance(1)
-        self.clock.advance(2)
-        self.assertEqual(self.ids, ["m1.0.1", "m2.0.1", "m3.0.1"])
+        for _ in range(3000):
+            self.clock.advance(1)
+        self.assertEqual(self.ids, ["m1.0.1"] * 5 + ["m2.0.1"] * 5 + ["m3.0.1"])
         self.posts.clear()
-        self.answers = [Answered(410)]
+        self.answers = [Answered(400)] * 5
         self.assertEqual(self.other().want("app"), 2)
         consumer.look()
-        self.clock.advance(1)
-        self.assertEqual(self.ids, ["m1.0.1", "m2.0.1"])
+        for _ in range(60):
+            self.clock.advance(1)
+        self.assertEqual(self.ids, ["m1.0.1"] * 5 + ["m2.0.1"])
         self.assertEqual(
-            [(one.id, one.tries) for one in self.store.letters("app")], [("m1.0.1", 2)]
+            [(one.id, one.tries) for one in self.store.letters("app")], [("m1.0.1", 10)]
         )
         self.assertEqual(consumer.figures().delivered, 2)
         self.clock.advance(10)
-        self.assertEqual(len(self.posts), 2)
+        self.assertEqual(len(self.posts), 6)
 
 
 class RetryAfterTests(SynchronousTestCase):
@@ -330,7 +427,7 @@ class RetryAfterTests(SynchronousTestCase):
             ("9" * 40, 0),
         )
         for text, seconds in asked:
-            self.assertEqual(retry_after_s(text, at), seconds, text)
+            self.assertEqual(Answered(503, text).retry_after_s(at), seconds, text)
 
     def test_back_off(self) -> None:
         waits = [BACKOFF.wait_s(n, NoJitter()) for n in (1, 2, 3, 12, 13, 50)]

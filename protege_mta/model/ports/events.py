@@ -162,7 +162,8 @@ class Events(Protocol):
 class CursorGone(LookupError):
     """What lies behind a cursor is no longer kept, or it was never one of ours.
 
-    :ivar oldest: the cursor before all that is kept.
+    :ivar oldest: where to go on: the cursor before all that is kept, or of one that lies within an
+        event the one behind that.
     """
 
     def __init__(self, cursor: str, oldest: str) -> None:
