@@ -44,9 +44,8 @@ class ApiKeyTests(ServiceTestCase):
         )[0]
 
     def within_a_second(self, secret: str, status: int) -> None:
-        end = time.monotonic() + 1.0
-        while self.status(secret) != status:
-            self.assertLess(time.monotonic(), end)
+        time.sleep(1.0)  # not by asking: who comes with an unknown key too often has to wait
+        self.assertEqual(self.status(secret), status)
 
     def test_made_rotated_and_revoked_while_it_runs(self) -> None:
         first = self.apikey("create", "bot", "--scope", "send,read")["key"]
