@@ -57,6 +57,15 @@ class SenderTests(SendingCase):
     def test_anybody_where_nothing_is_said(self) -> None:
         self.permit(sender="x@elsewhere.test", fields=b"From: y@elsewhere.test\r\n")
 
+    def test_scopes(self) -> None:
+        """``admin`` is everything, sending as well."""
+        for scopes in ({"send"}, {"admin"}, {"read", "send"}):
+            self.may(scopes=frozenset(scopes))
+            self.permit()
+        for scopes in ({"read"}, set()):
+            self.may(scopes=frozenset(scopes))
+            self.assertEqual(self.flaw(), (403, "scope-missing", ""))
+
     def test_envelope_from_and_sender(self) -> None:
         self.may(allowed_from=("bot@a.test", ".sub.test"))
         self.permit()
