@@ -111,7 +111,7 @@ class SmtpSinkTests(PeerTestCase):
         """Of each command, one by one."""
         for flag, failure in (("-f", PermanentFailure), ("-r", TransientFailure)):
             for command, scope in (
-                ("MAIL", Scope.MESSAGE),
+                ("MAIL", Scope.SENDER),
                 ("RCPT", Scope.RECIPIENT),
                 ("DATA", Scope.MESSAGE),
                 (".", Scope.MESSAGE),
