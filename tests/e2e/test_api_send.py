@@ -302,6 +302,44 @@ class KumoTests(ApiTestCase):
             self.inject(content="Subject: x\n\n{{ x", template_dialect="Static")[0], 200
         )
 
+    def test_handlebars(self) -> None:
+        parts = {
+            "from": {"email": "a@far.test", "name": "{{shop}}"},
+            "subject": "{{shop}}: {{items.length}}",
+            "text_body": "{{#each items}}\n{{@index}} {{title}}\n{{/each}}\n{{name}}",
+            "html_body": "{{#if items}}<p>{{name}} {{{mark}}}{{else}}none{{/if}}",
+            "headers": {"X-Name": "{{name}}"},
+        }
+        status, told = self.inject(
+            content=parts,
+            template_dialect="Handlebars",
+            substitutions={"shop": "A & B", "mark": "<b>", "items": [{"title": "<x>"}]},
+            recipients=[{"email": "k9@local.test", "name": "Ann <3"}],
+        )
+        self.assertEqual((status, told["success_count"]), (200, 1), told)
+        message = read(self.service.wait_for_mail("k9")[0])
+        self.assertEqual(message["Subject"], "A & B: 1")
+        self.assertEqual(message["From"], "A & B <a@far.test>")
+        self.assertEqual(message["X-Name"], "Ann <3")
+        text, html = message.get_body(("plain",)), message.get_body(("html",))
+        assert text is not None and html is not None  # noqa: PT018
+        self.assertEqual(text.get_content(), "0 <x>\nAnn <3\n")
+        self.assertEqual(html.get_content(), "<p>Ann &lt;3 <b>\n")
+        whole = "Subject: {{subject}}\n\n{{#unless gone}}{{subject}}{{/unless}}"
+        told = self.inject(
+            content=whole,
+            template_dialect="Handlebars",
+            recipients=[{"email": "k10@local.test", "substitutions": {"subject": "a & b"}}],
+        )[1]
+        self.assertEqual(told["success_count"], 1, told)
+        self.assertEqual(read(self.service.wait_for_mail("k10")[0])["Subject"], "a & b")
+        parts["html_body"] = "{{> footer}}"
+        status, told = self.inject(content=parts, template_dialect="Handlebars")
+        self.assertEqual(
+            (status, told["member"], told["hint"]),
+            (422, "/content/html_body", "there are no partials here, line 1"),
+        )
+
     def test_trace_headers(self) -> None:
         """Who asks for them finds recipient and metadata in reports about the message."""
         asked = {"include_meta_names": ["order", "absent"]}
