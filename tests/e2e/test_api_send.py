@@ -323,8 +323,8 @@ class KumoTests(ApiTestCase):
         self.assertEqual(message["X-Name"], "Ann <3")
         text, html = message.get_body(("plain",)), message.get_body(("html",))
         assert text is not None and html is not None  # noqa: PT018
-        self.assertEqual(text.get_content(), "0 <x>\nAnn <3\n")
-        self.assertEqual(html.get_content(), "<p>Ann &lt;3 <b>\n")
+        self.assertEqual(text.get_content(), "0 <x>\nAnn <3")
+        self.assertEqual(html.get_content(), "<p>Ann &lt;3 <b>")
         whole = "Subject: {{subject}}\n\n{{#unless gone}}{{subject}}{{/unless}}"
         told = self.inject(
             content=whole,
