@@ -397,11 +397,22 @@ class PortalLimitTests(ApiTestCase):
         second = add_key(self.service, "second")
         told = [
             ask(self.service, key, "POST", "/api/send?wait=0", json=body)
-            for key in (self.secret, second, second)
+            for key in (self.secret, second, second, self.secret)
         ]
-        self.assertEqual([one.status_code for one in told], [200, 200, 429])
+        self.assertEqual([one.status_code for one in told], [200, 200, 429, 429])
         self.assertFalse(told[2].json()["ok"])
         self.assertGreater(int(told[2].headers["Retry-After"]), 3000)
+
+        def refused() -> list[Any]:
+            return [one for one in self.service.events() if one["event"] == "rejected"]
+
+        until(lambda: bool(refused()), "the event")
+        rejected = refused()
+        self.assertEqual(
+            [(one["identity"], one["peer_address"], one["reply"]["code"]) for one in rejected][:1],
+            [("key:second", "127.0.0.1", 450)],
+        )
+        self.assertLessEqual(len(rejected), 2)  # a minute may have ended in between
         self.assertEqual(self.post("/v1/message", simple("p9@local.test")).status_code, 202)
 
 
