@@ -311,7 +311,8 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         try:
             request.setHeader(b"Content-Type", b"message/rfc822")
             request.setHeader(b"Content-Length", b"%d" % content.size_octets)
-            await _Sender(request, _all_of(content)).done
+            if request.method != b"HEAD":
+                await _Sender(request, _all_of(content)).done
         finally:
             content.close()
         return b""
@@ -329,7 +330,8 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
             # Never as what a stranger says that it is: a browser would believe it.
             request.setHeader(b"Content-Type", b"application/octet-stream")
             request.setHeader(b"Content-Disposition", b"attachment")
-            await _Sender(request, body_of(content, parts[int(n)])).done
+            if request.method != b"HEAD":
+                await _Sender(request, body_of(content, parts[int(n)])).done
         finally:
             content.close()
         return b""
