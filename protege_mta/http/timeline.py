@@ -311,8 +311,7 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         try:
             request.setHeader(b"Content-Type", b"message/rfc822")
             request.setHeader(b"Content-Length", b"%d" % content.size_octets)
-            if request.method != b"HEAD":
-                await _Sender(request, _all_of(content)).done
+            await _Sender(request, _all_of(content)).done
         finally:
             content.close()
         return b""
@@ -330,8 +329,7 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
             # Never as what a stranger says that it is: a browser would believe it.
             request.setHeader(b"Content-Type", b"application/octet-stream")
             request.setHeader(b"Content-Disposition", b"attachment")
-            if request.method != b"HEAD":
-                await _Sender(request, body_of(content, parts[int(n)])).done
+            await _Sender(request, body_of(content, parts[int(n)])).done
         finally:
             content.close()
         return b""

@@ -7,7 +7,8 @@ subexpressions, literals and block parameters, and no helpers of anybody's own.
 
 Where Handlebars.js and the handlebars crate, by which KumoMTA serves its clients, go different ways,
 this goes the crate's, with the settings that it has there: a name that is not in the innermost scope
-is looked for in those around it, and an empty object is false.
+is looked for in those around it, and an empty object is false.  Of a path that is the first member,
+as with Handlebars.js's own setting of the kind.
 """
 
 from __future__ import annotations
@@ -86,18 +87,13 @@ def _find(scope: Scope | None, path: Path) -> Any:
         while scope is not None and data not in scope.data:
             scope = scope.outer
         return _MISSING if scope is None else scope.data[data]
-    while scope is not None:
-        value = scope.value
-        for part in parts:
-            value = _member(value, part)
-            if value is _MISSING:
-                break
-        else:
-            return value
-        if is_own:
-            break
-        scope = scope.outer
-    return _MISSING
+    if not is_own:
+        while scope is not None and _member(scope.value, parts[0]) is _MISSING:
+            scope = scope.outer
+    value = _MISSING if scope is None else scope.value
+    for part in parts:
+        value = _member(value, part)
+    return value
 
 
 def _member(value: Any, name: str) -> Any:

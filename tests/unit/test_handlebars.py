@@ -66,7 +66,8 @@ class ValueTests(Case):
         """As KumoMTA sets the crate: Handlebars.js does not look there."""
         self.check(
             ("{{#each letters}}{{zero}}{{/each}}", "00"),
-            ("{{#with order}}{{#with by}}{{id}}{{/with}}{{/with}}", "7"),
+            ("{{#with order}}{{#with by}}{{id}}{{order.id}}{{/with}}{{/with}}", "77"),
+            ("{{#with order}}{{by.none}}{{by.city.none}}{{/with}}", ""),
             ("{{#with order}}{{this.zero}}{{./zero}}{{/with}}", ""),
         )
 
