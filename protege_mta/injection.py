@@ -65,8 +65,8 @@ class Injection:
     :param settings: those in force, asked each time.
     :param unsubscribe_url: the link in a message for its recipient.
     :param is_configured: whether mail can leave.
-    :param place_s: takes one of so many places an hour that an address has; the return is how long
-        there is none, in seconds.
+    :param place_s: takes one of so many places an hour that an address has, for an identity; the
+        return is how long there is none, in seconds.
     :ivar mailroom: the way into the queue.
     """
 
@@ -81,7 +81,7 @@ class Injection:
         pause: Callable[[], Deferred[None]],
         new_session_id: Callable[[], str],
         is_configured: Callable[[], bool],
-        place_s: Callable[[str, int], float],
+        place_s: Callable[[str, str, int], float],
         clock: IReactorTime,
     ) -> None:
         self.mailroom = mailroom
@@ -102,7 +102,7 @@ class Injection:
         self._portal = portal.Portal(
             default_from=lambda: settings().api.default_from,
             is_configured=is_configured,
-            place_s=lambda address: place_s(address, settings().api.send_per_hour),
+            place_s=lambda address, who: place_s(address, who, settings().api.send_per_hour),
             clock=clock,
         )
 

@@ -15,16 +15,17 @@ from twisted.python.failure import Failure
 
 from . import from_settings
 from .config.model import Settings
-from .http.credentials import Credentials
+from .http.credentials import LISTENER, Credentials
 from .model.account import AccountLimits
 from .model.account import Usage as Row
 from .model.envelope import Message
 from .model.outcome import Fate
-from .model.ports import Events, StateFailed
+from .model.ports import Events, Peer, StateFailed
+from .model.reply import TABLE
 from .model.tally import Tally
 from .policy import login
 from .policy.callers import KnownCallers, Tries, key_holder
-from .policy.clients import network_of
+from .policy.clients import Window, network_of
 from .policy.login import Logins
 from .policy.sending import SendingPolicy
 from .policy.usage import Usage
@@ -84,6 +85,9 @@ class Register:
         self.keys = StoredKeys(database, time.time)
         self.contacts = StoredContacts(database, now=time.time, random_octets=secrets.token_bytes)
         self._let_go = ""
+        self._events = events
+        self._new_session_id = new_session_id
+        self._turned_away = Window(time.monotonic)
         self.sending = SendingPolicy(self.usage, self.contacts, time.time)
         self.callers = KnownCallers(self.keys, self.accounts, self.logins)
         self.credentials = Credentials(
@@ -111,17 +115,25 @@ class Register:
             # What is noted here must not keep a fate from being recorded.
             self.log.failure("the recipients of {id} stay strangers", id=message.id)
 
-    def place_s(self, address: str, per_hour: int) -> float:
+    def place_s(self, address: str, identity: str, per_hour: int) -> float:
         """Take a place among the requests of one address in an hour.
 
+        Of those that find none, the first of each address in a minute is told, lest a broken client
+        fills the journal.
+
+        :param identity: who asks.
         :return: 0, or how long there is none, in seconds.
         """
         if not per_hour:
             return 0.0
         limits = AccountLimits(messages_per_hour=per_hour)
-        name = f"address:{network_of(address)}"  # a colon is in no account's name
+        network = network_of(address)
+        name = f"address:{network}"  # a colon is in no account's name
         place = self.usage.begin(name, limits)
         if place is None:
+            if self._turned_away.add(network) == 1:
+                peer = Peer(address, 0, LISTENER, self._new_session_id(), identity=identity)
+                self._events.rejected(peer, None, "", TABLE["rate-limited"])
             return max(1.0, self.usage.wait_s(name, limits, 0) or 0.0)
         place.settle()
         return 0.0

@@ -71,6 +71,23 @@ def problem(request: IRequest, status: int, detail: str = "") -> bytes:
     """
     request.setResponseCode(status)
     request.setHeader(b"Content-Type", _PROBLEM)
+    return _plain(status, detail)
+
+
+def to_nobody(status: int, detail: str) -> bytes:
+    """A whole answer to what cannot be read as a request, after which the connection ends."""
+    body = _plain(status, detail)
+    fields = (
+        b"HTTP/1.1 %d %b" % (status, HTTPStatus(status).phrase.encode("ascii")),
+        b"Content-Type: %b" % _PROBLEM,
+        b"Content-Length: %d" % len(body),
+        b"Connection: close",
+        b"X-Content-Type-Options: nosniff",
+    )
+    return b"\r\n".join((*fields, b"", body))
+
+
+def _plain(status: int, detail: str) -> bytes:
     told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     return msgspec.json.encode(told | ({"detail": detail} if detail else {}))
 

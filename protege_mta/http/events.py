@@ -218,6 +218,8 @@ def add(
         request.setHeader(b"Content-Type", b"text/event-stream")
         request.setHeader(b"Cache-Control", b"no-store")
         request.setHeader(b"X-Accel-Buffering", b"no")  # proxies of nginx's kind
+        if request.method == b"HEAD":
+            return b""
         following = _Stream(
             request, journal, wanted, cursor, clock, lambda: _wanted(request, authenticate)
         )

@@ -29,6 +29,7 @@ from ..message.headers import values
 from ..message.line_ends import LineEnds
 from ..message.mailboxes import names_somebody
 from ..message.repair import repaired, split
+from ..message.templates import Dialect
 from ..model.address import Address
 from ..model.caller import Caller, Flaw
 from ..model.ids import QueueId
@@ -112,6 +113,8 @@ class KumoRequest(msgspec.Struct):
     """Messages to send, one to each recipient.
 
     :ivar content: the whole message (RFC 5322), or its parts.
+    :ivar template_dialect: what the content is written in. Of Handlebars there are values, `if`,
+        `unless`, `each` and `with`, and neither partials nor helpers. Values are escaped in HTML only.
     :ivar deferred_spool: taken, and not used.
     :ivar trace_headers: left out for no supplemental header.
     """
@@ -192,16 +195,6 @@ async def _injected(desk: Desk, request: IRequest, caller: Caller) -> bytes:
 
 
 async def _added(desk: Desk, posting: Posting, caller: Caller, wanted: KumoRequest) -> KumoAnswer:
-    if wanted.template_dialect == "Handlebars":
-        raise Refused(
-            Flaw(
-                422,
-                "no-such-dialect",
-                "templates here are Jinja or Static",
-                "/template_dialect",
-                "Jinja has what Handlebars has, in other words",
-            )
-        )
     if not wanted.recipients:
         raise Refused(Flaw(422, "no-recipient", "there is no recipient", "/recipients"))
     if len(wanted.recipients) > 10 * BATCH:
@@ -411,13 +404,15 @@ def _values(wanted: KumoRequest, recipient: KumoRecipient, to: Mailbox) -> dict[
     }
 
 
+_DIALECTS: Final[Mapping[str, Dialect]] = {"Jinja": "jinja", "Handlebars": "handlebars"}
+"""Those in which there is something to be filled in."""
+
+
 def _look_at_templates(wanted: KumoRequest) -> None:
     """What is no template fails for every recipient.  :raise Refused: 422 that names it."""
-    if wanted.template_dialect == "Static":
-        return
     content = wanted.content
     if isinstance(content, str):
-        checked_template(content, "/content", is_strict=False)
+        _look_at(wanted, content, "/content")
         return
     texts = {
         "/text_body": content.text_body,
@@ -427,16 +422,23 @@ def _look_at_templates(wanted: KumoRequest) -> None:
         **{pointer("headers", name): value for name, value in content.headers.items()},
     }
     for member, text in texts.items():
-        checked_template(text or "", f"/content{member}", is_html="html" in member, is_strict=False)
+        _look_at(wanted, text or "", f"/content{member}", is_html="html" in member)
+
+
+def _look_at(wanted: KumoRequest, text: str, member: str, *, is_html: bool = False) -> None:
+    dialect = _DIALECTS.get(wanted.template_dialect)
+    if dialect is not None:
+        checked_template(text, member, is_html=is_html, is_strict=False, dialect=dialect)
 
 
 def _fill(
     wanted: KumoRequest, given: dict[str, Any], text: str, member: str, *, is_html: bool = False
 ) -> str:
-    """Filled in as KumoMTA does: what is not there is empty."""
-    if wanted.template_dialect == "Static":
+    """Filled in as KumoMTA does: what is not there is empty, and only HTML is escaped."""
+    dialect = _DIALECTS.get(wanted.template_dialect)
+    if dialect is None:
         return text
-    return filled(text, given, member, is_html=is_html, is_strict=False)
+    return filled(text, given, member, is_html=is_html, is_strict=False, dialect=dialect)
 
 
 def _body(wanted: KumoRequest, given: dict[str, Any], text: str | None, member: str) -> str | None:

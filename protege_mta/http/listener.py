@@ -1,6 +1,6 @@
 """An ``http`` listener: limits, quiet, and errors in one shape, around an app of endpoints.
 
-HTTP/1.1 only, in the clear or under TLS.  Each family of endpoints has a module with an ``add``
+HTTP/1 only, in the clear or under TLS.  Each family of endpoints has a module with an ``add``
 that puts its routes on the app.  ``/ws`` alone is none of them: whoever upgrades there leaves HTTP,
 and its limits with it (RFC 6455, 4.2).
 """
@@ -36,6 +36,7 @@ from ..model.networks import Network
 from ..model.outcome import TlsFacts
 from ..transport.tls_server import facts
 from . import answer
+from .channel import LINGER_OCTETS, Channel, SizedApp, settle_persistence
 from .forwarded import client_of, is_in
 
 _log = Logger()
@@ -57,9 +58,6 @@ _PHRASES: Final = {422: b"Unprocessable Content"}
 SLOWEST: Final = 500
 """Octets a second: who keeps connections open by an octet now and then is cut off."""
 
-LINGER_OCTETS: Final = 1_048_576
-"""So much of what a client goes on to send is passed over before it is cut off."""
-
 
 @attrs.frozen
 class HttpLimits:
@@ -76,7 +74,7 @@ class HttpLimits:
     body_octets: int = 64 * 2**20
 
 
-class _App(Klein):
+class _App(SizedApp):
     """Klein names a route by its function, and of two with one name keeps the later."""
 
     def route(self, url: str, *args: Any, **kwargs: Any) -> Any:
@@ -192,15 +190,13 @@ class _Request(Request):
             return
         hosts = self.requestHeaders.getRawHeaders(b"host") or ()
         if len(hosts) > 1 or (not hosts and self.clientproto == b"HTTP/1.1"):  # RFC 9112, 3.2
-            self.write(answer.problem(self, 400, "a request has one Host field"))
-            self.finish()
+            self._answer(answer.problem(self, 400, "a request has one Host field"))
             return
         try:  # Klein would log a traceback of each such request
             unquote_to_bytes(self.path).decode("utf-8")
             self.getRequestHostname().decode("utf-8")
         except UnicodeDecodeError:
-            self.write(answer.problem(self, 400, "the URL and Host are not UTF-8"))
-            self.finish()
+            self._answer(answer.problem(self, 400, "the URL and Host are not UTF-8"))
             return
         upgrade = self._site.upgrade
         if upgrade is not None and self.uri == TUNNEL and self._is_upgrade():
@@ -233,8 +229,7 @@ class _Request(Request):
         protocol = upgrade(self.client_address)
         if protocol is None:
             self.setHeader(b"Retry-After", b"30")
-            self.write(answer.problem(self, 503, "too many connections"))
-            self.finish()
+            self._answer(answer.problem(self, 503, "too many connections"))
             return
         fields = self.requestHeaders.getAllRawHeaders()
         lines = [b"%b: %b\r\n" % (name, value) for name, values in fields for value in values]
@@ -253,7 +248,13 @@ class _Request(Request):
             self.setHeader(b"X-Content-Type-Options", b"nosniff")
             if self.code in _PHRASES:
                 self.code_message = _PHRASES[self.code]
+            settle_persistence(self)
         super().write(data)
+
+    def _answer(self, body: bytes) -> None:
+        self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
 
     def _refuse(self) -> None:
         """Answer before the body is here, and hang up."""
@@ -284,6 +285,7 @@ class _Request(Request):
 class _Site(Site):
     """Keeps no access log, and does not say what it runs on."""
 
+    protocol = Channel  # type: ignore[assignment]  # untyped in Twisted, which calls it alone
     requestFactory = _Request
 
     def __init__(self, resource: IResource, clock: IReactorTime, limits: HttpLimits) -> None:

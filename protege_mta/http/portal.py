@@ -131,13 +131,13 @@ class Portal:
 
     :ivar default_from: the sender of requests that name none; None for no such.
     :ivar is_configured: whether mail can leave.
-    :ivar place_s: takes a place among the requests of an address; the return is how long there is
-        none, in seconds.
+    :ivar place_s: takes a place among the requests of an address, for an identity; the return is how
+        long there is none, in seconds.
     """
 
     default_from: Callable[[], Address | None]
     is_configured: Callable[[], bool]
-    place_s: Callable[[str], float]
+    place_s: Callable[[str, str], float]
     clock: IReactorTime
 
 
@@ -167,7 +167,7 @@ _SENT: Final = '{"ok":true}'
 
 
 async def _sent(desk: Desk, portal: Portal, request: IRequest, caller: Caller) -> bytes:
-    wait_s = portal.place_s(cast(Any, request).client_address)
+    wait_s = portal.place_s(cast(Any, request).client_address, caller.identity)
     if wait_s:
         raise Refused(
             Flaw(

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from ..message import compose, templates, trace
 from ..message.compose import Attachment, Draft, Mailbox
+from ..message.templates import Dialect
 from ..model.address import Address, domain_of, parse
 from ..model.caller import Caller, Flaw
 from ..model.domain import ascii_domain
@@ -482,12 +483,14 @@ def filled(
     *,
     is_html: bool = False,
     is_strict: bool = True,
+    dialect: Dialect = "jinja",
 ) -> str:
     """A template filled in.  :raise Refused: 422 that names the template."""
     if "{" not in text:
         return text
     try:
-        return templates.template(text, is_html=is_html, is_strict=is_strict).rendered(values)
+        made = templates.template(text, is_html=is_html, is_strict=is_strict, dialect=dialect)
+        return made.rendered(values)
     except templates.BadTemplate as error:
         raise _refused(
             "bad-template", "the template cannot be filled in", member, str(error)
@@ -495,7 +498,12 @@ def filled(
 
 
 def checked_template(
-    text: str, member: str, *, is_html: bool = False, is_strict: bool = True
+    text: str,
+    member: str,
+    *,
+    is_html: bool = False,
+    is_strict: bool = True,
+    dialect: Dialect = "jinja",
 ) -> None:
     """See to it that it is a template, whatever it will be filled in with.
 
@@ -504,7 +512,7 @@ def checked_template(
     if "{" not in text:
         return
     try:
-        templates.template(text, is_html=is_html, is_strict=is_strict)
+        templates.template(text, is_html=is_html, is_strict=is_strict, dialect=dialect)
     except templates.BadTemplate as error:
         raise _refused("bad-template", "this is no template", member, str(error)) from None
 

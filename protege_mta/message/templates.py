@@ -1,4 +1,5 @@
-"""Templates of messages: Jinja2, cut down to what cannot run for long or grow without bound.
+"""Templates of messages: Jinja2, cut down to what cannot run for long or grow without bound, and
+Handlebars, read into the same trees.
 
 The sandbox of Jinja2 keeps a template away from Python; it does not keep it from counting to ten to
 the tenth.  So there are no calls, macros, imports, assignments and powers here, a choice of filters,
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import attrs
 from jinja2 import TemplateError, Undefined, nodes
@@ -17,6 +18,10 @@ from jinja2.environment import Template
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from . import handlebars
+
+Dialect = Literal["jinja", "handlebars"]
 
 SOURCE_CHARACTERS: Final = 1_048_576
 NODES: Final = 5_000
@@ -110,7 +115,7 @@ _BOUNDED: Final = "_bounded"
 
 
 class BadTemplate(ValueError):
-    """A template that is not one, or does too much.  The text says what; constant but for a line."""
+    """A template that is not one, or does too much.  The text says what, and may quote a tag of it."""
 
 
 @attrs.define(eq=False)
@@ -178,15 +183,19 @@ def _replace(value: Any, old: str, new: str) -> str:
 
 @attrs.frozen
 class Source:
-    """A template that is ready to be filled in."""
+    """A template that is ready to be filled in.
+
+    :ivar _named: gives values the names by which the tree knows them.
+    """
 
     _template: Template
+    _named: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
     def rendered(self, values: Mapping[str, Any]) -> str:
         """The text.  :raise BadTemplate:"""
         pieces, length = [], 0
         try:
-            for piece in self._template.generate({**values, _BUDGET: _Budget()}):
+            for piece in self._template.generate({**self._named(values), _BUDGET: _Budget()}):
                 pieces.append(piece)
                 length += len(piece)
                 if length > RESULT_CHARACTERS:
@@ -211,21 +220,32 @@ _BUDGET: Final = "_budget"
 
 
 @functools.lru_cache(256)
-def template(text: str, *, is_html: bool = False, is_strict: bool = True) -> Source:
+def template(
+    text: str, *, is_html: bool = False, is_strict: bool = True, dialect: Dialect = "jinja"
+) -> Source:
     """Make a template ready.
 
     :param is_html: values are escaped.
-    :param is_strict: a value that is not there is an error, and not empty.
+    :param is_strict: a value that is not there is an error, and not empty; in Handlebars it is
+        empty always.
     :raise BadTemplate:
     """
     if len(text) > SOURCE_CHARACTERS:
         raise BadTemplate("the template is too long")
-    environment = _environment(is_html, is_strict)
+    is_jinja = dialect == "jinja"
+    environment = _environment(is_html, is_strict) if is_jinja else _handlebars()
     try:
-        tree = environment.parse(text)
-        _checked(tree, environment)
+        if is_jinja:
+            tree = environment.parse(text)
+            _check_all(tree)
+        else:
+            tree = handlebars.tree_of(text, is_html=is_html)
+        _count(tree)
+        _bound(tree)
+        tree.set_environment(environment)
         code = environment.compile(tree)
-        return Source(environment.template_class.from_code(environment, code, {}))
+        made = environment.template_class.from_code(environment, code, {})
+        return Source(made, dict if is_jinja else handlebars.root)
     except TemplateError as error:
         raise BadTemplate(_said(error)) from None
     except (RecursionError, SyntaxError, MemoryError, ValueError, OverflowError):
@@ -235,6 +255,14 @@ def template(text: str, *, is_html: bool = False, is_strict: bool = True) -> Sou
 @functools.lru_cache(4)
 def _environment(is_html: bool, is_strict: bool) -> _Environment:
     return _Environment(is_html=is_html, is_strict=is_strict)
+
+
+@functools.lru_cache(1)
+def _handlebars() -> _Environment:
+    """Its filters escape by themselves."""
+    made = _Environment(is_html=False, is_strict=False)
+    made.filters = {_COUNTED: _counted, **handlebars.FILTERS}
+    return made
 
 
 def _said(error: Exception) -> str:
@@ -247,18 +275,20 @@ def _said(error: Exception) -> str:
     return f"the template cannot be read{where}"
 
 
-def _checked(tree: nodes.Template, environment: _Environment) -> None:
-    """Refuse what is not allowed, and have the rest counted."""
+def _check_all(tree: nodes.Template) -> None:
+    """Refuse what is not allowed."""
     for size, node in enumerate(tree.find_all(nodes.Node)):
         if size >= NODES:
             raise SecurityError("the template has too many parts")
         _check(node)
+
+
+def _count(tree: nodes.Template) -> None:
+    """Have each turn of each loop counted, by how much there is in it."""
     for loop in list(tree.find_all(nodes.For)):
         weight = 1 + sum(1 for _ in loop.find_all(nodes.Node))
         budget = nodes.Name(_BUDGET, "load")
         loop.iter = _filter(loop.iter, _COUNTED, [budget, nodes.Const(weight)])
-    _bound(tree)
-    tree.set_environment(environment)
 
 
 def _check(node: nodes.Node) -> None:

@@ -1,9 +1,9 @@
 """Who is not written to any more: asked at the doors of our users and before each attempt, and
 learnt from what comes back.
 
-Only mail that leaves for other hosts is concerned: what is for mailboxes of ours is never
-withheld, nor teaches anything, and our own reports are owed to their recipients.  What is learnt is
-about a recipient: that a host does not like us, or this message, says nothing of who lives there.
+Mail that leaves for other hosts is concerned: what is for mailboxes of ours is withheld only where
+somebody has said so, and teaches nothing, and our own reports are owed to their recipients.  What is
+learnt is about a recipient: that a host does not like us, or this message, says nothing of who lives there.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..model.suppression import Reason, of_address
 
 OUTWARD: Final[frozenset[HopKind]] = frozenset(("mx", "smarthost", "tunnel"))
 
+_INWARD: Final[frozenset[HopKind]] = frozenset(("maildir", "lmtp", "webhook", "agent"))
 _HOSTS: Final[frozenset[HopKind]] = frozenset(("mx", "smarthost"))
 _BY_THE_DNS: Final = (TABLE["no-such-domain"], TABLE["null-mx"])
 _DETAIL_CHARACTERS: Final = 300
@@ -60,10 +61,8 @@ class Suppression:
 
     def refusal(self, address: Address, tenant: str) -> Reply | None:
         """What a door of our users says to a recipient; None for nothing."""
-        if self._is_own(address):
-            return None
         try:
-            found = self._entries.find(address, tenant)
+            found = self._entries.find(address, tenant, is_by_hand=self._is_own(address))
         except StateFailed:
             return TABLE["local-error"]
         return None if found is None else reply_of(found)
@@ -72,14 +71,18 @@ class Suppression:
         self, message: Message, recipients: Sequence[int], kind: HopKind
     ) -> Mapping[int, Reply]:
         origin = message.origin
-        if kind not in OUTWARD or not _is_ours(message):
+        is_inward = kind in _INWARD
+        if not (is_inward or kind in OUTWARD) or not _is_ours(message):
             return {}
         found = {}
         for index in recipients:
             address = message.envelope.recipients[index].address
-            entry = self._entries.find(address, origin.tenant)
+            entry = self._entries.find(address, origin.tenant, is_by_hand=is_inward)
             if entry is not None and _is_of(entry, message):
-                own, entry = entry, self._entries.find(address, origin.tenant, but_of=message.id)
+                own = entry
+                entry = self._entries.find(
+                    address, origin.tenant, but_of=message.id, is_by_hand=is_inward
+                )
                 if entry is None:
                     # It bounced, and a crash came before that was written down: it is tried anew,
                     # and may be delivered now.

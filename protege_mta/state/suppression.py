@@ -24,6 +24,7 @@ _FIND: Final = (
     f"SELECT {_COLUMNS} FROM suppression WHERE address = ? AND tenant IN ('', ?) "
     "AND (until IS NULL OR until > ?) "
     "AND NOT (message_id != '' AND message_id = ? AND reason = 'hard_bounce') "
+    "AND (NOT ? OR reason IN ('manual', 'policy')) "
     "ORDER BY until IS NULL DESC, until DESC LIMIT 1"
 )
 
@@ -122,7 +123,9 @@ class StoredSuppressions:
             )
         )
 
-    def find(self, address: str, tenant: str, *, but_of: str = "") -> Suppressed | None:
+    def find(
+        self, address: str, tenant: str, *, but_of: str = "", is_by_hand: bool = False
+    ) -> Suppressed | None:
         generation = self._database.generation()
         if generation == self._generation and self._is_empty:
             return None
@@ -134,7 +137,7 @@ class StoredSuppressions:
                 self._generation = generation
                 [(is_there,)] = connection.execute("SELECT EXISTS (SELECT 1 FROM suppression)")
                 self._is_empty = not is_there
-            for row in connection.execute(_FIND, (known, tenant, self._now(), but_of)):
+            for row in connection.execute(_FIND, (known, tenant, self._now(), but_of, is_by_hand)):
                 return _entry(row)
         return None
 

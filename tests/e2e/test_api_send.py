@@ -309,6 +309,44 @@ class KumoTests(ApiTestCase):
             self.inject(content="Subject: x\n\n{{ x", template_dialect="Static")[0], 200
         )
 
+    def test_handlebars(self) -> None:
+        parts = {
+            "from": {"email": "a@far.test", "name": "{{shop}}"},
+            "subject": "{{shop}}: {{items.length}}",
+            "text_body": "{{#each items}}\n{{@index}} {{title}}\n{{/each}}\n{{name}}",
+            "html_body": "{{#if items}}<p>{{name}} {{{mark}}}{{else}}none{{/if}}",
+            "headers": {"X-Name": "{{name}}"},
+        }
+        status, told = self.inject(
+            content=parts,
+            template_dialect="Handlebars",
+            substitutions={"shop": "A & B", "mark": "<b>", "items": [{"title": "<x>"}]},
+            recipients=[{"email": "k9@local.test", "name": "Ann <3"}],
+        )
+        self.assertEqual((status, told["success_count"]), (200, 1), told)
+        message = read(self.service.wait_for_mail("k9")[0])
+        self.assertEqual(message["Subject"], "A & B: 1")
+        self.assertEqual(message["From"], "A & B <a@far.test>")
+        self.assertEqual(message["X-Name"], "Ann <3")
+        text, html = message.get_body(("plain",)), message.get_body(("html",))
+        assert text is not None and html is not None  # noqa: PT018
+        self.assertEqual(text.get_content(), "0 <x>\nAnn <3")
+        self.assertEqual(html.get_content(), "<p>Ann &lt;3 <b>")
+        whole = "Subject: {{subject}}\n\n{{#unless gone}}{{subject}}{{/unless}}"
+        told = self.inject(
+            content=whole,
+            template_dialect="Handlebars",
+            recipients=[{"email": "k10@local.test", "substitutions": {"subject": "a & b"}}],
+        )[1]
+        self.assertEqual(told["success_count"], 1, told)
+        self.assertEqual(read(self.service.wait_for_mail("k10")[0])["Subject"], "a & b")
+        parts["html_body"] = "{{> footer}}"
+        status, told = self.inject(content=parts, template_dialect="Handlebars")
+        self.assertEqual(
+            (status, told["member"], told["hint"]),
+            (422, "/content/html_body", "there are no partials here, line 1"),
+        )
+
     def test_trace_headers(self) -> None:
         """Who asks for them finds recipient and metadata in reports about the message."""
         asked = {"include_meta_names": ["order", "absent"]}
@@ -366,11 +404,22 @@ class PortalLimitTests(ApiTestCase):
         second = add_key(self.service, "second")
         told = [
             ask(self.service, key, "POST", "/api/send?wait=0", json=body)
-            for key in (self.secret, second, second)
+            for key in (self.secret, second, second, self.secret)
         ]
-        self.assertEqual([one.status_code for one in told], [200, 200, 429])
+        self.assertEqual([one.status_code for one in told], [200, 200, 429, 429])
         self.assertFalse(told[2].json()["ok"])
         self.assertGreater(int(told[2].headers["Retry-After"]), 3000)
+
+        def refused() -> list[Any]:
+            return [one for one in self.service.events() if one["event"] == "rejected"]
+
+        until(lambda: bool(refused()), "the event")
+        rejected = refused()
+        self.assertEqual(
+            [(one["identity"], one["peer_address"], one["reply"]["code"]) for one in rejected][:1],
+            [("key:second", "127.0.0.1", 450)],
+        )
+        self.assertLessEqual(len(rejected), 2)  # a minute may have ended in between
         self.assertEqual(self.post("/v1/message", simple("p9@local.test")).status_code, 202)
 
     def test_suppressed(self) -> None:

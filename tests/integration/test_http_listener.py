@@ -61,6 +61,7 @@ class ListenerTests(TestCase):
                 ("HEAD", "/healthz"),
                 ("GET", "/metrics"),
                 ("GET", "/admin"),
+                ("GET", "/" + "a" * 300_000),
             ):
                 client.request(method, target)
                 response = client.getresponse()
@@ -68,9 +69,10 @@ class ListenerTests(TestCase):
             client.close()
             return answers
 
-        whole, head, metrics, unknown = await deferToThread(talk)
+        whole, head, metrics, unknown, long = await deferToThread(talk)
         self.assertEqual((whole[0], json.loads(whole[1])), (200, {"ok": True}))
         self.assertEqual(head, (200, b""))
         self.assertIn(b"\nprotege_mta_build_info{", metrics[1])
         self.assertEqual(unknown[0], 404)
+        self.assertEqual((long[0], json.loads(long[1])["status"]), (414, 414))
         self.assertEqual(await deferToThread(path.read_bytes), PROBE)

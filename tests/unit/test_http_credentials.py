@@ -18,8 +18,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.web.iweb import IRequest
 
 from protege_mta.http import answer
+from protege_mta.http.channel import LINGER_OCTETS
 from protege_mta.http.credentials import Credentials
-from protege_mta.http.listener import LINGER_OCTETS, HttpLimits
+from protege_mta.http.listener import HttpLimits
 from protege_mta.model.account import Account
 from protege_mta.model.apikey import ApiKey, KeySecret, fingerprint, secret_text
 from protege_mta.model.caller import Caller, Flaw, Scope

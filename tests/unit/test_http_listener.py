@@ -284,6 +284,132 @@ class RequestTests(Case):
         self.assertTrue(transport.value().startswith(b"HTTP/1.1 422 Unprocessable Content\r\n"))
 
 
+class FramingTests(Case):
+    """Where an answer ends, and whether another may follow."""
+
+    limits = HttpLimits()
+
+    def setUp(self) -> None:
+        super().setUp()
+
+        @self.app.route("/whole", methods=["GET"])
+        def whole(request: IRequest) -> bytes:
+            return b"12345"
+
+        @self.app.route("/later", methods=["GET"])
+        async def later(request: IRequest) -> bytes:
+            return b"1234567"
+
+        @self.app.route("/stream", methods=["GET"])
+        def stream(request: IRequest) -> bytes:
+            cast(Any, request).write(b"123")
+            return b"45"
+
+        @self.app.route("/half", methods=["GET"])
+        def half(request: IRequest) -> bytes:
+            request.setHeader(b"Content-Length", b"99")
+            raise RuntimeError("before anything was written")
+
+    def said(self, octets: bytes) -> Wire:
+        transport = self.connect()
+        assert transport is not None
+        transport.protocol.dataReceived(octets)
+        return transport
+
+    def test_whole_answers_say_their_length(self) -> None:
+        for path, length in (("/whole", 5), ("/later", 7), ("/nothing", None), ("/half", None)):
+            _, headers, body = self.get(path)
+            self.assertNotIn("Transfer-Encoding", headers)
+            self.assertEqual(headers["Content-Length"], str(length or len(body)), path)
+        for octets in (b"GET / HTTP/1.1\r\n\r\n", b"GET /%ff HTTP/1.1\r\nHost: a\r\n\r\n"):
+            _, headers, body = self.ask(octets)
+            self.assertEqual(headers["Content-Length"], str(len(body)))
+            self.factory = site(self.app, clock=self.clock, limits=self.limits)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_streams_are_chunked(self) -> None:
+        transport = self.said(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertTrue(transport.value().endswith(b"\r\n\r\n3\r\n123\r\n2\r\n45\r\n0\r\n\r\n"))
+        self.assertNotIn(b"Content-Length", transport.value())
+
+    def test_head(self) -> None:
+        """RFC 9110, 9.3.2: as GET, without the body."""
+        for path in ("/whole", "/later", "/nothing"):
+            got = self.said(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()).value()
+            head = self.said(f"HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()).value()
+            self.assertEqual(head, got.partition(b"\r\n\r\n")[0] + b"\r\n\r\n", path)
+
+    def test_http_1_0_may_stay(self) -> None:
+        """RFC 9112, 9.3: who asks for it, where the answer has a length."""
+        transport = self.said(b"GET /whole HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n" * 2)
+        self.assertEqual(transport.value().count(b"12345"), 2)
+        self.assertEqual(transport.value().count(b"Connection: keep-alive\r\n"), 2)
+        self.assertFalse(transport.disconnecting)
+        transport.protocol.dataReceived(b"GET /whole HTTP/1.0\r\n\r\n")
+        self.assertEqual(transport.value().count(b"12345"), 3)
+        self.assertTrue(transport.disconnecting)
+        transport = self.said(b"GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        self.assertTrue(transport.value().endswith(b"\r\n\r\n12345"))
+        self.assertNotIn(b"keep-alive", transport.value())
+        self.assertTrue(transport.disconnecting)
+
+
+class UnreadableTests(Case):
+    """What is no request is told so, and then hung up on."""
+
+    limits = HttpLimits(connections_per_ip=100, connections=100)
+
+    cases = (
+        (414, b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (414, b"GET /" + b"a" * 20_000),
+        (414, b"a" * 200_000),
+        (431, b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n"),
+        (431, b"GET / HTTP/1.1\r\n" + b"X: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n" * 450 + b"\r\n"),
+        (431, b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 501 + b"\r\n"),
+        (400, b"nonsense\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nno field\r\n\r\n"),
+        (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"),
+    )  # fmt: skip
+
+    def test_answer(self) -> None:
+        for wanted, octets in self.cases:
+            for size in (len(octets), 1000):
+                transport = self.connect()
+                assert transport is not None
+                for at in range(0, len(octets), size):
+                    transport.protocol.dataReceived(octets[at : at + size])
+                status, headers, body = self.parse(transport.value())
+                self.assertEqual(status, wanted, octets[:40])
+                self.assertEqual(json.loads(body)["status"], wanted)
+                self.assertEqual(headers["Content-Type"], "application/problem+json")
+                self.assertEqual(headers["Content-Length"], str(len(body)))
+                self.assertEqual(headers["Connection"], "close")
+                transport.protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                self.assertEqual(transport.value().count(b"HTTP/1.1 "), 1)
+                self.assertFalse(transport.disconnecting)  # it may be reading the answer still
+                self.clock.advance(3)
+                self.assertTrue(transport.disconnecting)
+                transport.protocol.connectionLost(CLOSED)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_after_a_request(self) -> None:
+        transport = self.connect()
+        assert transport is not None
+        transport.protocol.dataReceived(
+            b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\nGET /" + b"a" * 20_000 + b" HTTP/1.1\r\n"
+        )
+        answers = transport.value()
+        self.assertEqual((answers.count(b"HTTP/1.1 404"), answers.count(b"HTTP/1.1 414")), (1, 1))
+
+    def test_who_sends_on_and_on(self) -> None:
+        transport = self.connect()
+        assert transport is not None
+        for _ in range(50):
+            transport.protocol.dataReceived(b"a" * 50_000)
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(transport.value().count(b"HTTP/1.1"), 1)
+
+
 class Echo(Protocol):
     """Speaks something else than HTTP, and keeps what it hears."""
 

@@ -190,7 +190,7 @@ class PortalTests(ApiCase):
             portal.Portal(
                 default_from=lambda: None,
                 is_configured=lambda: True,
-                place_s=lambda address: 0.0,
+                place_s=lambda address, identity: 0.0,
                 clock=self.clock,
             ),
         )

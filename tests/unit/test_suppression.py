@@ -226,9 +226,21 @@ class WithheldTests(WithheldCase):
         self.assertEqual(self.events(id)[-1], ("delivered", "b@b.test"))
 
     def test_our_own_mailboxes_are_written_to(self) -> None:
-        self.add("b@ours.test")
+        for reason in ("hard_bounce", "complaint", "unsubscribe"):
+            self.add("b@ours.test", reason)
         id = self.hand_in("b@ours.test")
         self.assertEqual(self.events(id)[-1], ("delivered", "b@ours.test"))
+
+    def test_but_not_where_a_person_has_said_so(self) -> None:
+        for reason in ("manual", "policy"):
+            self.add(f"{reason}@ours.test", "unsubscribe")
+            self.add(f"{reason}@ours.test", reason)
+            id = self.hand_in(f"{reason}@ours.test")
+            self.assertEqual(self.events(id)[-1], ("suppressed", f"{reason}@ours.test"))
+            self.assertEqual(self.told[-1]["reason"], reason)
+        self.assertEqual(self.maildirs.sent, [])
+        id = self.hand_in("manual@ours.test", source="smtp", may_sign=False)
+        self.assertEqual(self.events(id)[-1], ("delivered", "manual@ours.test"))
 
     def test_a_stranger_s_mail_is_not_withheld(self) -> None:
         """It is for a mailbox of ours that is elsewhere."""
@@ -261,11 +273,13 @@ class WithheldTests(WithheldCase):
 
     def test_the_door_s_answer(self) -> None:
         self.add("b@b.test", "unsubscribe")
-        self.add("b@ours.test")
+        self.add("b@ours.test", "unsubscribe")
+        self.add("c@ours.test")
         refusal = self.suppression.refusal
         self.assertEqual(refusal(Address("B@b.test"), "t"), TABLE["suppressed-unsubscribe"])
         self.assertIsNone(refusal(Address("c@b.test"), "t"))
         self.assertIsNone(refusal(Address("b@ours.test"), "t"))
+        self.assertEqual(refusal(Address("c@ours.test"), "t"), TABLE["suppressed-manual"])
 
 
 class LearnedTests(WithheldCase):

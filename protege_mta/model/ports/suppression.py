@@ -40,10 +40,13 @@ class Suppressed:
 class Suppressions(Protocol):
     """Who is not to be written to.  Answers come from memory or a page cache."""
 
-    def find(self, address: str, tenant: str, *, but_of: str = "") -> Suppressed | None:
+    def find(
+        self, address: str, tenant: str, *, but_of: str = "", is_by_hand: bool = False
+    ) -> Suppressed | None:
         """What holds for mail of this tenant now.
 
         :param but_of: the id of a message; that it has bounced itself does not count.
+        :param is_by_hand: only what a person has put there counts, ``manual`` and ``policy``.
         :raise StateFailed:
         """
 
