@@ -171,7 +171,7 @@ class Permit:
         if (caller.allowed_to and address not in addresses(caller.allowed_to)) or (
             caller.denied_to and address in addresses(caller.denied_to)
         ):
-            return _RECIPIENT
+            return attrs.evolve(_RECIPIENT, recipient=address)
         most, count = caller.limits.recipients, max(self._expected, len(recipients) + 1)
         if most and count > most:
             return _TOO_MANY
@@ -181,7 +181,7 @@ class Permit:
         except StateFailed:
             return _UNAVAILABLE
         if isinstance(is_first, Flaw):
-            return is_first
+            return attrs.evolve(is_first, recipient=address)
         if not self._reservation.add_recipient():
             return policy._limited(caller, count)
         recipients[address] = None

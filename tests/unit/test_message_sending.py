@@ -175,6 +175,20 @@ class NotKeptTests(ApiCase):
             [one["address"] for one in self.timeline(told["id"])["recipients"]], ["x@box.test"]
         )
 
+    def test_an_event_tells_of_it(self) -> None:
+        """As of any recipient that is refused at the door."""
+        self.post(to=["x@box.test"], cc=[f"{ANNA}@pass.test"])
+        [line] = [one for one in self.told if one["event"] == "rejected"]
+        self.assertEqual((line["recipient"], line["reply"]["code"]), (f"{ANNA}@pass.test", 550))
+
+    def test_sandbox(self) -> None:
+        """Its mail does not come to them, and is kept like any other."""
+        self.caller = key("app", is_sandbox=True)
+        status, told = self.post(to=[f"{ANNA}@pass.test"])
+        self.assertEqual((status, told["recipients"][0]["status"]), (202, "queued"))
+        [first] = self.timeline(told["id"])["events"][:1]
+        self.assertTrue(first["sandbox"])
+
     def test_no_such_agent(self) -> None:
         """Is what is said of one that is none."""
         told = self.post(to=["nobody@pass.test"])

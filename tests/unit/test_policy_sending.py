@@ -92,6 +92,22 @@ class RecipientTests(SendingCase):
                 self.flaw("b@b.test", wrong), (403, "recipient-not-allowed", "/to/1"), wrong
             )
 
+    def test_whom_it_is_about(self) -> None:
+        """Events name the recipient, where a refusal is for one and not for their number."""
+        self.may(
+            denied_to=("x@b.test",),
+            limits=AccountLimits(recipients=2),
+            policy=AgentPolicy(first_time_per_day=1),
+        )
+        for recipients, whom in (
+            (("b@b.test", "x@b.test"), "x@b.test"),
+            (("b@b.test", "c@b.test"), "c@b.test"),
+            (("b@b.test", "c@b.test", "d@b.test"), ""),
+        ):
+            found = self.judge(*recipients)
+            assert isinstance(found, Flaw)
+            self.assertEqual(found.recipient, whom, found.kind)
+
     def test_denied_where_all_are_allowed(self) -> None:
         self.may(denied_to=("b.test",))
         self.assertEqual(self.flaw()[1], "recipient-not-allowed")
