@@ -217,7 +217,7 @@ _ONLY_OWN: Final = Flaw(
 _NO_APPROVAL: Final = Flaw(
     403,
     "approval-required",
-    "the message waits for approval, which takes the scope admin and another key",
+    "the message came to wait for approval: to release it takes the scope admin and another key",
 )
 
 
