@@ -279,7 +279,12 @@ class DeskPosting:
         if self._octets > POSTING_OCTETS:
             return Flaw(413, "too-large", "the messages of one request are too large together")
         permit = desk.sending.judge(
-            self._caller, envelope, head, from_member=outgoing.from_member, members=members
+            self._caller,
+            envelope,
+            head,
+            from_member=outgoing.from_member,
+            sender_member=outgoing.sender_member,
+            members=members,
         )
         if isinstance(permit, Flaw):
             told = refusal(permit)

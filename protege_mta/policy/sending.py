@@ -54,13 +54,15 @@ class SendingPolicy:
         fields: bytes,
         *,
         from_member: str = "/from",
+        sender_member: str = "",
         members: Sequence[str] = (),
     ) -> Permit | Flaw:
         """As :meth:`~..model.ports.Sending.judge`."""
         recipients = [one.address for one in envelope.recipients]
         permit = self._begin(caller, envelope.sender, recipients=len(set(recipients)))
         if isinstance(permit, Flaw):
-            return _at(permit, from_member) if permit.kind == _NOT_ALLOWED else permit
+            is_about_sender = permit.kind == _NOT_ALLOWED
+            return _at(permit, sender_member or from_member) if is_about_sender else permit
         for index, address in enumerate(recipients):
             flaw = permit.add(address)
             if flaw is not None:

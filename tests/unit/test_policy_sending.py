@@ -72,6 +72,23 @@ class SenderTests(SendingCase):
             self.assertEqual(self.flaw(fields=fields), self.REFUSED, fields)
             self.assertEqual(self.flaw(fields=fields + b"\r\nFrom: bot@a.test"), self.REFUSED)
 
+    def test_which_of_the_two_is_wrong(self) -> None:
+        """Where a request has a sender beside its author."""
+        self.may(allowed_from=("bot@a.test",))
+        for sender, fields, member in (
+            ("x@a.test", FIELDS, "/envelope_sender"),
+            ("bot@a.test", FIELDS.replace(b"<bot", b"<x"), "/content/from"),
+        ):
+            found = self.sending.judge(
+                self.caller,
+                Envelope(Address(sender), (Recipient(Address("b@b.test")),)),
+                fields,
+                from_member="/content/from",
+                sender_member="/envelope_sender",
+            )
+            assert isinstance(found, Flaw)
+            self.assertEqual((found.kind, found.member), ("sender-not-allowed", member))
+
     def test_reply_to_is_free(self) -> None:
         self.may(allowed_from=("bot@a.test",))
         self.permit(fields=FIELDS + b"Reply-To: boss@elsewhere.test\r\n")
