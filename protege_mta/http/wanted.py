@@ -215,16 +215,26 @@ class Writer:
     def _fields(
         self, wanted: NewMessage, id: QueueId, to: Sequence[Address], shared: Common, at: str
     ) -> tuple[tuple[str, str], ...]:
-        fields = list(fields_of(wanted.headers, at + "/headers"))
+        given = tuple(fields_of(wanted.headers, at + "/headers"))
+        names = {name.lower(): name for name, _ in given}
+        made: list[tuple[str, str]] = []
         if shared.tags:
-            fields.append(("X-Tags", ", ".join(shared.tags)))
-        if wanted.campaign and not any(name.lower() == "x-campaign" for name, _ in fields):
-            fields.append(("X-Campaign", wanted.campaign))
+            made.append(("X-Tags", ", ".join(shared.tags)))
+        if wanted.campaign and "x-campaign" not in names:
+            made.append(("X-Campaign", wanted.campaign))
         if wanted.unsubscribe is not None:
-            fields += self._unsubscribe(
+            made += self._unsubscribe(
                 wanted.unsubscribe, id, to, shared.tenant, at + "/unsubscribe"
             )
-        return tuple(fields)
+        for name, _ in made:
+            if name.lower() in names:  # mail programs take no List-Unsubscribe that is there twice
+                raise _refused(
+                    "bad-header",
+                    "this field is made of another member of the request",
+                    at + pointer("headers", names[name.lower()]),
+                    "leave one of the two out",
+                )
+        return (*given, *made)
 
     def _unsubscribe(
         self, wanted: Unsubscribe, id: QueueId, to: Sequence[Address], tenant: str, at: str

@@ -137,6 +137,28 @@ class PriorityTests(ApiCase):
             self.assertEqual((told[0], told[1]["member"]), (422, "/priority"))
 
 
+class FieldTests(ApiCase):
+    def test_none_is_there_twice(self) -> None:
+        """Once as a header field, and once made of a member."""
+        unsubscribe = {"url": "https://list.test/u"}
+        for name, members in (
+            ("list-unsubscribe", {"unsubscribe": unsubscribe}),
+            ("List-Unsubscribe-Post", {"unsubscribe": unsubscribe | {"one_click": True}}),
+            ("X-TAGS", {"tags": ["a"]}),
+        ):
+            field = {name: "<mailto:off@list.test>"}
+            told = self.post(headers=field, **members)
+            self.assertEqual(self.problem(told), (422, "bad-header", f"/headers/{name}"))
+            self.posted(headers=field)
+            self.posted(**members)
+
+    def test_campaign_may_be_said_twice(self) -> None:
+        """The member counts, the field stays as it is."""
+        id = self.posted(headers={"x-campaign": "one"}, campaign="two")
+        self.assertEqual(self.timeline(id)["campaign"], "two")
+        self.assertEqual(self.transport.sent[-1].lower().count(b"x-campaign: "), 1)
+
+
 class NotKeptTests(ApiCase):
     """Mail for agents that is never kept cannot be answered for by a 202."""
 
