@@ -137,7 +137,7 @@ class Writer:
         campaign = wanted.campaign or named.get("x-campaign", "").strip()
         for text, member in ((tenant, "/tenant"), (campaign, "/campaign")):
             if compose.flaw_of_text(text):
-                raise _refused("bad-member", compose.flaw_of_text(text), at + member)
+                raise _refused("bad-member", f"this text {compose.flaw_of_text(text)}", at + member)
         hold_until = 0.0
         if wanted.send_at is not None:
             hold_until = self._release_at(wanted.send_at, at + "/send_at", limits)
@@ -392,7 +392,7 @@ def mailbox_of(given: AnyMailbox, at: str) -> Mailbox:
         name, text = given.name, given.address
         at = f"{at}/address" if not compose.flaw_of_text(name) else f"{at}/name"
     if compose.flaw_of_text(name):
-        raise _refused("bad-member", compose.flaw_of_text(name), at)
+        raise _refused("bad-member", f"this text {compose.flaw_of_text(name)}", at)
     if len(name) > 500:
         raise _refused("bad-member", "the name is too long", at)
     return Mailbox(address_of(text.strip(), at), name)
@@ -413,7 +413,7 @@ def address_of(text: str, at: str) -> Address:
 
 def _subject(text: str, at: str) -> str:
     if compose.flaw_of_text(text):
-        raise _refused("bad-member", compose.flaw_of_text(text), at + "/subject")
+        raise _refused("bad-member", f"this text {compose.flaw_of_text(text)}", at + "/subject")
     return text
 
 

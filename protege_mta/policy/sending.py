@@ -235,7 +235,7 @@ _SENDER: Final = Flaw(
     _NOT_ALLOWED,
     "this key may not send as this sender",
     hint="From, Sender and the envelope's sender have to be in its allowed-from list: "
-    '"protege-mta apikey show" shows it',
+    '"protege-mta apikey show" shows it, or "user show" for an account',
 )
 _RECIPIENT: Final = Flaw(
     403,

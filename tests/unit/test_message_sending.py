@@ -152,6 +152,15 @@ class FieldTests(ApiCase):
             self.posted(headers=field)
             self.posted(**members)
 
+    def test_controls(self) -> None:
+        """Refused in a sentence."""
+        for name in ("subject", "campaign"):
+            told = self.post(**{name: "a\nb"})
+            self.assertEqual(self.problem(told), (422, "bad-member", f"/{name}"))
+            self.assertEqual(
+                told[1]["detail"], "this text has a line end or another control character"
+            )
+
     def test_campaign_may_be_said_twice(self) -> None:
         """The member counts, the field stays as it is."""
         id = self.posted(headers={"x-campaign": "one"}, campaign="two")
