@@ -44,7 +44,7 @@ POSTING_OCTETS: Final = 134_217_728
 """What the messages of one request may have together: they are in memory until they are stored."""
 
 
-NOT_KEPT: Final = "mail for this agent is never kept, and so cannot be taken by HTTP"
+NOT_KEPT: Final = TABLE["not-kept"]
 
 
 class _Answer(msgspec.Struct, array_like=True, gc=False):
@@ -262,9 +262,9 @@ class DeskPosting:
         if not any(kept):
             first = results[0]
             member = outgoing.members[0] if outgoing.members else ""
-            if first.detail == NOT_KEPT:
+            if first.detail == NOT_KEPT.text:
                 hint = "send it by SMTP, which answers when the agent has it"
-                return Flaw(422, "not-kept", NOT_KEPT, member, hint)
+                return Flaw(422, "not-kept", NOT_KEPT.text, member, hint)
             return Flaw(422, "no-recipient", first.detail, member)
         if not all(kept):
             recipients = tuple(
@@ -279,11 +279,18 @@ class DeskPosting:
         if self._octets > POSTING_OCTETS:
             return Flaw(413, "too-large", "the messages of one request are too large together")
         permit = desk.sending.judge(
-            self._caller, envelope, head, from_member=outgoing.from_member, members=members
+            self._caller,
+            envelope,
+            head,
+            from_member=outgoing.from_member,
+            sender_member=outgoing.sender_member,
+            members=members,
         )
         if isinstance(permit, Flaw):
             told = refusal(permit)
-            desk.events.rejected(self._peer, envelope.sender, "", told, _about(outgoing, glance))
+            desk.events.rejected(
+                self._peer, envelope.sender, permit.recipient, told, _about(outgoing, glance)
+            )
             return permit
         if glance.received_count >= HOPS:
             permit.release()
@@ -341,13 +348,17 @@ class DeskPosting:
         asks = peer if peer.identity else attrs.evolve(peer, identity="network")
         for recipient in envelope.recipients:
             reply = self._desk.relaying.judge(asks, recipient.address)
-            # A 202 says that it is kept, and their mail never is, be they here or away.
-            is_passed = reply.code < 500 and self._desk.relaying.is_passed_through(recipient)
-            is_kept = reply.code < 400 and not is_passed
+            # A 202 says that it is kept, and their mail never is, be they here or away; but for the
+            # sandbox's, which does not come to them.
+            if (
+                reply.code < 500
+                and not self._caller.is_sandbox
+                and self._desk.relaying.is_passed_through(recipient)
+            ):
+                reply = NOT_KEPT
+            is_kept = reply.code < 400
             kept.append(is_kept)
-            if is_passed:
-                results.append(RecipientResult(recipient.address, "rejected", NOT_KEPT))
-            elif is_kept:
+            if is_kept:
                 results.append(self._kept(recipient.address, tenant, state))
             else:
                 known = _about(outgoing, glance)

@@ -372,6 +372,8 @@ def _facts(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "last used", _moment(row["last_used_at"], "never")
     if row["sandbox"]:
         yield "sandbox", "nothing that it sends leaves"
+    if not row["waits"]:
+        yield "/api/send", "answers at once"
     yield from rights_facts(row)
     policy = AgentPolicy(**row["policy"])
     yield "approval", policy.approval.replace("_", "-")

@@ -62,7 +62,7 @@ tls = {tunnel_tls}
 _HTTP: Final = """
 [[listener]]
 name = "http"
-kind = "http"                    # /metrics and /healthz
+kind = "http"                    # the API, see /docs; /metrics and /healthz
 address = "{here}"
 port = {http}
 """

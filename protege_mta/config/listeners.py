@@ -125,7 +125,8 @@ class SubmissionsListener(SubmissionListener):
 
 @attrs.frozen(kw_only=True)
 class HttpListener:
-    """Serves `/metrics`, `/healthz` and `/health`, and with `[tunnel_server]` agents at `/ws`."""
+    """Serves the HTTP APIs, `/docs`, `/metrics`, `/healthz` and `/health`, and with `[tunnel_server]` agents at
+    `/ws`."""
 
     kind: ClassVar[Literal["http"]] = "http"
     name: str = _listener_name("http")

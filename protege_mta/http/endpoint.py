@@ -72,7 +72,9 @@ class Endpoint:
     :ivar answers: by status.
     :ivar problems: the statuses that come as ``application/problem+json`` (RFC 9457), besides those
         that ``scope`` brings.
+    :ivar why: what problems of a status are about here, where it is not what they mostly are about.
     :ivar scope: what the caller's key has to be for; None for an endpoint that is open to everybody.
+    :ivar or_scope: another that will do as well; what is seen then is another matter.
     :ivar tag: the family, by which the page is divided.
     """
 
@@ -85,7 +87,9 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     answers: Mapping[int, Answer]
     problems: tuple[int, ...] = ()
+    why: Mapping[int, str] = attrs.field(factory=dict)
     scope: Scope | None = None
+    or_scope: Scope | None = None
     tag: str = ""
 
     @property

@@ -269,6 +269,7 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
                 content=whole,
                 tenant=shared.tenant,
                 from_member="/content",
+                sender_member="/envelope_sender",
                 members=(pointer("recipients", number, "email"),),
             )
 
@@ -329,7 +330,8 @@ def _writer(desk: Desk, caller: Caller, wanted: KumoRequest, sender: Address) ->
             shared=shared,
             at="/content",
         )
-        return attrs.evolve(made, envelope=envelope_of(sender, (to.address,)))
+        envelope = envelope_of(sender, (to.address,))
+        return attrs.evolve(made, envelope=envelope, sender_member="/envelope_sender")
 
     return build
 

@@ -25,6 +25,7 @@ class Outgoing:
     :ivar content: with CRLF line ends, and no trace field of ours.
     :ivar is_urgent: whether it takes the fast lane.
     :ivar from_member: where in the request its author is, as a JSON pointer.
+    :ivar sender_member: likewise its envelope's sender; empty where the author is that.
     :ivar members: likewise for each recipient of the envelope.
     """
 
@@ -36,6 +37,7 @@ class Outgoing:
     tags: tuple[str, ...] = ()
     is_urgent: bool = False
     from_member: str = "/from"
+    sender_member: str = ""
     members: tuple[str, ...] = ()
 
 

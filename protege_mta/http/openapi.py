@@ -158,13 +158,13 @@ def _operation(endpoint: Endpoint, schemas: Iterator[Json]) -> Json:
         content = {answer.PROBLEM: {"schema": next(schemas)}}
         for status in endpoint.refusals:
             responses[str(status)] = {
-                "description": REFUSALS[status],
+                "description": endpoint.why.get(status, REFUSALS[status]),
                 "content": content,
             }
     operation["responses"] = dict(sorted(responses.items()))
     if endpoint.scope is not None:
         operation["security"] = [{"key": []}, {"account": []}]
-        operation["x-scope"] = endpoint.scope
+        operation["x-scope"] = [one for one in (endpoint.scope, endpoint.or_scope) if one]
     return operation
 
 

@@ -79,7 +79,22 @@ class PortalHealth(msgspec.Struct):
     configured: bool
 
 
-_PROBLEM: Final = Answer(summary="Refused", type=PortalAnswer)
+_REFUSED: Final = {
+    400: "The request cannot be read, or makes no sense",
+    401: "No key, or a wrong one",
+    403: "The key may not do this",
+    409: "The Idempotency-Key is another request's, or that one is being worked on",
+    413: "Too large",
+    429: "Too often; Retry-After says when to come back",
+    500: "No delivery route is configured",
+    502: "A recipient is refused, or the first attempt failed for good",
+    503: "Not just now; Retry-After says when to come back",
+}
+
+
+def _refusals(*statuses: int) -> dict[int, Answer]:
+    return {one: Answer(summary=_REFUSED[one], type=PortalAnswer) for one in statuses}
+
 
 ENDPOINTS: Final = (
     Endpoint(
@@ -95,15 +110,7 @@ ENDPOINTS: Final = (
         ),
         answers={
             200: Answer(summary="Sent, or queued", type=PortalAnswer),
-            400: _PROBLEM,
-            401: _PROBLEM,
-            403: _PROBLEM,
-            409: _PROBLEM,
-            413: _PROBLEM,
-            429: _PROBLEM,
-            500: _PROBLEM,
-            502: _PROBLEM,
-            503: _PROBLEM,
+            **_refusals(400, 401, 403, 409, 413, 429, 500, 502, 503),
         },
         scope="send",
         tag="Portal",
@@ -114,10 +121,7 @@ ENDPOINTS: Final = (
         summary="Whether the key is right, and mail can leave",
         answers={
             200: Answer(summary="The key is right", type=PortalHealth),
-            401: _PROBLEM,
-            403: _PROBLEM,
-            429: _PROBLEM,
-            503: _PROBLEM,
+            **_refusals(401, 403, 429, 503),
         },
         scope="send",
         tag="Portal",

@@ -45,7 +45,7 @@ def _operation(path: str, method: str, operation: Json) -> Iterator[str]:
         yield operation["description"]
     yield ""
     if "x-scope" in operation:
-        yield f"* Scope: `{operation['x-scope']}`"
+        yield "* Scope: " + " or ".join(f"`{one}`" for one in operation["x-scope"])
     for one in operation.get("parameters", ()):
         about = f": {one['description']}" if "description" in one else ""
         yield f"* `{one['name']}` ({one['in']}){about}"

@@ -84,7 +84,10 @@ class MessageTimeline(MessageSummary, kw_only=True):
 
 
 class MessagePage(msgspec.Struct):
-    """The newest first.  :ivar next: the ``after`` of the next request; empty at the end."""
+    """The newest first.
+
+    :ivar next: the ``after`` of the next request; empty at the end.
+    """
 
     messages: list[MessageSummary]
     next: str
@@ -143,6 +146,7 @@ ENDPOINTS: Final = (
         summary="Show where a message stands, and all that has happened to it",
         answers={200: Answer(summary="The message", type=MessageTimeline)},
         scope="send",
+        or_scope="read",
         **_ID,  # type: ignore[arg-type]
     ),
     Endpoint(
@@ -153,6 +157,7 @@ ENDPOINTS: Final = (
         answers={200: Answer(summary="Messages", type=MessagePage)},
         problems=(400,),
         scope="send",
+        or_scope="read",
         tag="Messages",
     ),
     Endpoint(
@@ -161,6 +166,7 @@ ENDPOINTS: Final = (
         summary="Read a message as it is, while it is in the queue",
         answers={200: Answer(summary="The message", media_type="message/rfc822")},
         scope="send",
+        or_scope="read",
         **_ID,  # type: ignore[arg-type]
     ),
     Endpoint(
@@ -169,6 +175,7 @@ ENDPOINTS: Final = (
         summary="Read an attachment, while its message is in the queue",
         answers={200: Answer(summary="Its content", media_type="application/octet-stream")},
         scope="send",
+        or_scope="read",
         **_ID,  # type: ignore[arg-type]
     ),
     *(
@@ -181,7 +188,8 @@ ENDPOINTS: Final = (
                 202: Answer(summary="To be done to what the attempt under way leaves", type=Done),
             },
             scope="send",
-            problems=(401, 403, 404, 409, 503),
+            problems=(404, 409),
+            why={409: "The message is not where this can be done; `type` says why"},
             tag="Messages",
         )
         for action, summary in (
@@ -200,13 +208,16 @@ _GONE: Final = Flaw(
     "the message is not in the queue any more",
     hint="its content is kept until its last recipient has met its fate",
 )
+_NO_ATTACHMENT: Final = Flaw(
+    404, "no-such-attachment", "the message has no such attachment", hint="they are counted from 0"
+)
 _ONLY_OWN: Final = Flaw(
     403, "not-your-message", "this takes the key that sent the message, or the scope admin"
 )
 _NO_APPROVAL: Final = Flaw(
     403,
     "approval-required",
-    "the message waits for approval, which takes the scope admin and another key",
+    "the message came to wait for approval: to release it takes the scope admin and another key",
 )
 
 
@@ -332,7 +343,7 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         try:
             parts = attachments(await records.in_thread(lambda: read_parts(content)))
             if not n.isdecimal() or len(n) > 4 or int(n) >= len(parts):
-                return answer.problem(request, 404)
+                return answer.flaw(request, _NO_ATTACHMENT)
             # Never as what a stranger says that it is: a browser would believe it.
             headers = {
                 b"Content-Type": b"application/octet-stream",

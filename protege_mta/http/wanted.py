@@ -138,7 +138,7 @@ class Writer:
         campaign = wanted.campaign or named.get("x-campaign", "").strip()
         for text, member in ((tenant, "/tenant"), (campaign, "/campaign")):
             if compose.flaw_of_text(text):
-                raise _refused("bad-member", compose.flaw_of_text(text), at + member)
+                raise _refused("bad-member", f"this text {compose.flaw_of_text(text)}", at + member)
         hold_until = 0.0
         if wanted.send_at is not None:
             hold_until = self._release_at(wanted.send_at, at + "/send_at", limits)
@@ -216,16 +216,26 @@ class Writer:
     def _fields(
         self, wanted: NewMessage, id: QueueId, to: Sequence[Address], shared: Common, at: str
     ) -> tuple[tuple[str, str], ...]:
-        fields = list(fields_of(wanted.headers, at + "/headers"))
+        given = tuple(fields_of(wanted.headers, at + "/headers"))
+        names = {name.lower(): name for name, _ in given}
+        made: list[tuple[str, str]] = []
         if shared.tags:
-            fields.append(("X-Tags", ", ".join(shared.tags)))
-        if wanted.campaign and not any(name.lower() == "x-campaign" for name, _ in fields):
-            fields.append(("X-Campaign", wanted.campaign))
+            made.append(("X-Tags", ", ".join(shared.tags)))
+        if wanted.campaign and "x-campaign" not in names:
+            made.append(("X-Campaign", wanted.campaign))
         if wanted.unsubscribe is not None:
-            fields += self._unsubscribe(
+            made += self._unsubscribe(
                 wanted.unsubscribe, id, to, shared.tenant, at + "/unsubscribe"
             )
-        return tuple(fields)
+        for name, _ in made:
+            if name.lower() in names:  # mail programs take no List-Unsubscribe that is there twice
+                raise _refused(
+                    "bad-header",
+                    "this field is made of another member of the request",
+                    at + pointer("headers", names[name.lower()]),
+                    "leave one of the two out",
+                )
+        return (*given, *made)
 
     def _unsubscribe(
         self, wanted: Unsubscribe, id: QueueId, to: Sequence[Address], tenant: str, at: str
@@ -383,7 +393,7 @@ def mailbox_of(given: AnyMailbox, at: str) -> Mailbox:
         name, text = given.name, given.address
         at = f"{at}/address" if not compose.flaw_of_text(name) else f"{at}/name"
     if compose.flaw_of_text(name):
-        raise _refused("bad-member", compose.flaw_of_text(name), at)
+        raise _refused("bad-member", f"this text {compose.flaw_of_text(name)}", at)
     if len(name) > 500:
         raise _refused("bad-member", "the name is too long", at)
     return Mailbox(address_of(text.strip(), at), name)
@@ -404,7 +414,7 @@ def address_of(text: str, at: str) -> Address:
 
 def _subject(text: str, at: str) -> str:
     if compose.flaw_of_text(text):
-        raise _refused("bad-member", compose.flaw_of_text(text), at + "/subject")
+        raise _refused("bad-member", f"this text {compose.flaw_of_text(text)}", at + "/subject")
     return text
 
 

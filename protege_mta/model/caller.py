@@ -62,6 +62,8 @@ class Flaw:
     :ivar hint: what to do about it.
     :ivar retry_after_s: when the same may be asked again (RFC 9110, 10.2.3); 0 where waiting does
         not help, or nobody knows.
+    :ivar recipient: whom it is about, for events; empty for the whole message.  Clients have
+        ``member``.
     """
 
     status: int
@@ -70,3 +72,4 @@ class Flaw:
     member: str = ""
     hint: str = ""
     retry_after_s: int = 0
+    recipient: str = ""

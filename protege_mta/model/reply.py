@@ -126,6 +126,9 @@ TABLE: Final[dict[str, Reply]] = {
     "cannot-wait": _reply(
         550, "5.7.1", "mail for this agent is never kept, and so cannot wait for a person's word"
     ),
+    "not-kept": _reply(
+        550, "5.7.1", "mail for this agent is never kept, and so cannot be taken by HTTP"
+    ),
     "suppressed-hard_bounce": _reply(550, "5.7.1", "suppressed: mail to this address has bounced"),
     "suppressed-complaint": _reply(550, "5.7.1", "suppressed: the recipient has complained"),
     "suppressed-unsubscribe": _reply(550, "5.7.1", "suppressed: the recipient has unsubscribed"),

@@ -54,13 +54,15 @@ class SendingPolicy:
         fields: bytes,
         *,
         from_member: str = "/from",
+        sender_member: str = "",
         members: Sequence[str] = (),
     ) -> Permit | Flaw:
         """As :meth:`~..model.ports.Sending.judge`."""
         recipients = [one.address for one in envelope.recipients]
         permit = self._begin(caller, envelope.sender, recipients=len(set(recipients)))
         if isinstance(permit, Flaw):
-            return _at(permit, from_member) if permit.kind == _NOT_ALLOWED else permit
+            is_about_sender = permit.kind == _NOT_ALLOWED
+            return _at(permit, sender_member or from_member) if is_about_sender else permit
         for index, address in enumerate(recipients):
             flaw = permit.add(address)
             if flaw is not None:
@@ -171,7 +173,7 @@ class Permit:
         if (caller.allowed_to and address not in addresses(caller.allowed_to)) or (
             caller.denied_to and address in addresses(caller.denied_to)
         ):
-            return _RECIPIENT
+            return attrs.evolve(_RECIPIENT, recipient=address)
         most, count = caller.limits.recipients, max(self._expected, len(recipients) + 1)
         if most and count > most:
             return _TOO_MANY
@@ -181,7 +183,7 @@ class Permit:
         except StateFailed:
             return _UNAVAILABLE
         if isinstance(is_first, Flaw):
-            return is_first
+            return attrs.evolve(is_first, recipient=address)
         if not self._reservation.add_recipient():
             return policy._limited(caller, count)
         recipients[address] = None
@@ -233,7 +235,7 @@ _SENDER: Final = Flaw(
     _NOT_ALLOWED,
     "this key may not send as this sender",
     hint="From, Sender and the envelope's sender have to be in its allowed-from list: "
-    '"protege-mta apikey show" shows it',
+    '"protege-mta apikey show" shows it, or "user show" for an account',
 )
 _RECIPIENT: Final = Flaw(
     403,

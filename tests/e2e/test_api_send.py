@@ -375,7 +375,8 @@ class KumoTests(ApiTestCase):
             "recipients": [{"email": "k4@local.test"}],
         }
         answer = ask(self.service, strict, "POST", "/api/inject/v1", json=body)
-        self.assertEqual(answer.status_code, 403)
+        told = answer.status_code, answer.json()["member"]
+        self.assertEqual(told, (403, "/envelope_sender"))
 
     def test_packed(self) -> None:
         body = json.dumps({"from": "a@far.test", "to": ["k6@local.test"]}).encode()

@@ -87,6 +87,7 @@ class Allowing:
         fields: bytes,
         *,
         from_member: str = "/from",
+        sender_member: str = "",
         members: Sequence[str] = (),
     ) -> Allowing:
         return self.begin(caller, envelope.sender)

@@ -109,6 +109,14 @@ class ApiKeyTests(SynchronousTestCase):
             },
         )
 
+    def test_shown_to_people(self) -> None:
+        """What is not as usual is told."""
+        self.apikey("create", "plain")
+        self.apikey("create", "portal", "--no-wait")
+        told = "/api/send:           answers at once"
+        self.assertIn(told, self.apikey("show", "portal").out)
+        self.assertNotIn("/api/send", self.apikey("show", "plain").out)
+
     def test_set(self) -> None:
         """What is not given stays, the secret too."""
         self.apikey("create", "bot", "--allowed-from", "a.test", "--no-bcc", "--expires", "1d")

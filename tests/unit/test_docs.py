@@ -406,6 +406,14 @@ class NameTests(SynchronousTestCase):
                         wrong.append(f"{page.name}:{number}: {target}")
         self.assertEqual(wrong, [])
 
+    def test_decisions_are_counted(self) -> None:
+        """One after the other, and those that are cited are there."""
+        text = (ROOT / "docs/adr.md").read_text("utf-8")
+        numbers = [int(one) for one in re.findall(r"(?m)^## (\d+)\. ", text)]
+        self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+        cited = {int(one) for one in re.findall(r"decision (\d+)", text)}
+        self.assertEqual(cited - set(numbers), set())
+
     def test_every_page_is_linked(self) -> None:
         linked = {
             (page.path.parent / target.partition("#")[0]).resolve()

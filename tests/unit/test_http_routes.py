@@ -62,6 +62,31 @@ class RoutesTests(SynchronousTestCase):
                 if "x-scope" in operation:
                     self.assertLessEqual(set(SCOPED), statuses, f"{method} {path}")
 
+    def test_what_a_key_has_to_be_for(self) -> None:
+        """Where one of two scopes will do, both are told."""
+        paths = self.described["paths"]
+        for path, method, scopes in (
+            ("/v1/message", "post", ["send"]),
+            ("/v1/message/{id}", "get", ["send", "read"]),
+            ("/v1/messages", "get", ["send", "read"]),
+            ("/v1/message/{id}/hold", "post", ["send"]),
+            ("/v1/events", "get", ["read"]),
+        ):
+            self.assertEqual(paths[path][method]["x-scope"], scopes, path)
+
+    def test_conflicts(self) -> None:
+        """409 is about the Idempotency-Key where there is one, and only there."""
+        for path, methods in self.described["paths"].items():
+            for method, operation in methods.items():
+                told = operation["responses"].get("409", {"description": ""})["description"]
+                names = {one["name"] for one in operation.get("parameters", ())}
+                if "Idempotency-Key" in told:
+                    self.assertIn("Idempotency-Key", names, f"{method} {path}")
+
+    def test_members_of_answers_are_told(self) -> None:
+        members = self.described["components"]["schemas"]["MessagePage"]["properties"]
+        self.assertEqual(members["next"]["description"][:26], "the `after` of the next re")
+
     def test_refusals_are_problems(self) -> None:
         """All but those whose clients know another form, or are people."""
         others = {"/api/send", "/api/health", "/healthz", "/u/{token}"}

@@ -38,6 +38,14 @@ class TruthTests(ApiCase):
         self.patch(self.spool, "note", note)
         return waiting
 
+    def test_attachments_that_are_not_there(self) -> None:
+        """Told apart from a message that is not."""
+        self.transport.script.append({0: GREYLISTED})
+        id = self.posted(attachments=[{"content_b64": "aGk="}])
+        for number in ("1", "9999", "10000", "-1", "x", "\u0664"):
+            told = self.asked(f"/v1/message/{id}/attachments/{quote(number)}")
+            self.assertEqual(self.problem(told), (404, "no-such-attachment", ""), number)
+
     def test_at_once(self) -> None:
         id = self.posted()
         self.assertEqual(self.statuses(id), ["delivered"])

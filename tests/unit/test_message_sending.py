@@ -137,6 +137,37 @@ class PriorityTests(ApiCase):
             self.assertEqual((told[0], told[1]["member"]), (422, "/priority"))
 
 
+class FieldTests(ApiCase):
+    def test_none_is_there_twice(self) -> None:
+        """Once as a header field, and once made of a member."""
+        unsubscribe = {"url": "https://list.test/u"}
+        for name, members in (
+            ("list-unsubscribe", {"unsubscribe": unsubscribe}),
+            ("List-Unsubscribe-Post", {"unsubscribe": unsubscribe | {"one_click": True}}),
+            ("X-TAGS", {"tags": ["a"]}),
+        ):
+            field = {name: "<mailto:off@list.test>"}
+            told = self.post(headers=field, **members)
+            self.assertEqual(self.problem(told), (422, "bad-header", f"/headers/{name}"))
+            self.posted(headers=field)
+            self.posted(**members)
+
+    def test_controls(self) -> None:
+        """Refused in a sentence."""
+        for name in ("subject", "campaign"):
+            told = self.post(**{name: "a\nb"})
+            self.assertEqual(self.problem(told), (422, "bad-member", f"/{name}"))
+            self.assertEqual(
+                told[1]["detail"], "this text has a line end or another control character"
+            )
+
+    def test_campaign_may_be_said_twice(self) -> None:
+        """The member counts, the field stays as it is."""
+        id = self.posted(headers={"x-campaign": "one"}, campaign="two")
+        self.assertEqual(self.timeline(id)["campaign"], "two")
+        self.assertEqual(self.transport.sent[-1].lower().count(b"x-campaign: "), 1)
+
+
 class NotKeptTests(ApiCase):
     """Mail for agents that is never kept cannot be answered for by a 202."""
 
@@ -174,6 +205,20 @@ class NotKeptTests(ApiCase):
         self.assertEqual(
             [one["address"] for one in self.timeline(told["id"])["recipients"]], ["x@box.test"]
         )
+
+    def test_an_event_tells_of_it(self) -> None:
+        """As of any recipient that is refused at the door."""
+        self.post(to=["x@box.test"], cc=[f"{ANNA}@pass.test"])
+        [line] = [one for one in self.told if one["event"] == "rejected"]
+        self.assertEqual((line["recipient"], line["reply"]["code"]), (f"{ANNA}@pass.test", 550))
+
+    def test_sandbox(self) -> None:
+        """Its mail does not come to them, and is kept like any other."""
+        self.caller = key("app", is_sandbox=True)
+        status, told = self.post(to=[f"{ANNA}@pass.test"])
+        self.assertEqual((status, told["recipients"][0]["status"]), (202, "queued"))
+        [first] = self.timeline(told["id"])["events"][:1]
+        self.assertTrue(first["sandbox"])
 
     def test_no_such_agent(self) -> None:
         """Is what is said of one that is none."""

@@ -81,6 +81,23 @@ class SenderTests(SendingCase):
             self.assertEqual(self.flaw(fields=fields), self.REFUSED, fields)
             self.assertEqual(self.flaw(fields=fields + b"\r\nFrom: bot@a.test"), self.REFUSED)
 
+    def test_which_of_the_two_is_wrong(self) -> None:
+        """Where a request has a sender beside its author."""
+        self.may(allowed_from=("bot@a.test",))
+        for sender, fields, member in (
+            ("x@a.test", FIELDS, "/envelope_sender"),
+            ("bot@a.test", FIELDS.replace(b"<bot", b"<x"), "/content/from"),
+        ):
+            found = self.sending.judge(
+                self.caller,
+                Envelope(Address(sender), (Recipient(Address("b@b.test")),)),
+                fields,
+                from_member="/content/from",
+                sender_member="/envelope_sender",
+            )
+            assert isinstance(found, Flaw)
+            self.assertEqual((found.kind, found.member), ("sender-not-allowed", member))
+
     def test_reply_to_is_free(self) -> None:
         self.may(allowed_from=("bot@a.test",))
         self.permit(fields=FIELDS + b"Reply-To: boss@elsewhere.test\r\n")
@@ -100,6 +117,22 @@ class RecipientTests(SendingCase):
             self.assertEqual(
                 self.flaw("b@b.test", wrong), (403, "recipient-not-allowed", "/to/1"), wrong
             )
+
+    def test_whom_it_is_about(self) -> None:
+        """Events name the recipient, where a refusal is for one and not for their number."""
+        self.may(
+            denied_to=("x@b.test",),
+            limits=AccountLimits(recipients=2),
+            policy=AgentPolicy(first_time_per_day=1),
+        )
+        for recipients, whom in (
+            (("b@b.test", "x@b.test"), "x@b.test"),
+            (("b@b.test", "c@b.test"), "c@b.test"),
+            (("b@b.test", "c@b.test", "d@b.test"), ""),
+        ):
+            found = self.judge(*recipients)
+            assert isinstance(found, Flaw)
+            self.assertEqual(found.recipient, whom, found.kind)
 
     def test_denied_where_all_are_allowed(self) -> None:
         self.may(denied_to=("b.test",))

@@ -97,9 +97,12 @@ class Sending(Protocol):
         fields: bytes,
         *,
         from_member: str = "/from",
+        sender_member: str = "",
         members: Sequence[str] = (),
     ) -> Permit | Flaw:
         """Whether a message may be sent as it is; what is under way holds its place meanwhile.
 
         The other parameters are those of :meth:`Permit.look`.
+
+        :param sender_member: where the envelope's sender is; empty where the author is that.
         """
