@@ -236,6 +236,25 @@ class NotifiedTests(ReturnedCase):
         self.bring(octets, self.path())
         self.assertNotIn("other@example.net", [address for address, *_ in self.listed()])
 
+    def test_who_never_got_the_message(self) -> None:
+        """Is in no event, whatever a report says of him."""
+        self.hand_in("late@example.net", "gone@example.net")
+        octets = reports()["sendmail"].replace(b"late@example.net", b"victim@example.net")
+        self.bring(octets.replace(b"<PATH>", f"<{self.path()}>".encode()), self.path())
+        told = [one for one in self.told if one["event"] == "returned"]
+        self.assertEqual([one["recipient"] for one in told], ["gone@example.net"])
+        self.hand_in("alone@example.net")
+        octets = reports()["sendmail"]
+        self.bring(octets.replace(b"<PATH>", f"<{self.path()}>".encode()), self.path())
+        self.assertEqual(len([one for one in self.told if one["event"] == "returned"]), 1)
+
+    def test_ids_of_what_is_known_no_more(self) -> None:
+        """No two events have one id, though nobody can tell which recipients they were."""
+        self.hand_in("late@example.net", "gone@example.net")
+        self.returns._find = lambda id: None
+        self.come_back("sendmail")
+        self.assertEqual(len([one for one in self.told if one["event"] == "returned"]), 1)
+
     def test_a_block_suppresses_nobody(self) -> None:
         self.hand_in("other@example.net", "gone@example.net")
         self.come_back("qmail")
@@ -307,6 +326,12 @@ class ComplainedTests(ReturnedCase):
             last = self.maildirs.attempts[-1].content.message.envelope
             self.assertEqual(last.recipients[0].address, "postmaster@ours.test")
         self.assertEqual([one for one in self.told if one["event"] in ("feedback", "returned")], [])
+        self.assertEqual(self.listed(), [])
+
+    def test_a_complaint_of_who_never_got_the_message(self) -> None:
+        self.hand_in("a@example.net", "b@example.net")
+        self.come_back("arf-yahoo")
+        self.assertIsNone(self.last("feedback").get("recipient"))
         self.assertEqual(self.listed(), [])
 
     def test_no_complaint(self) -> None:
