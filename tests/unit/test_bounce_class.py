@@ -267,6 +267,9 @@ class OwnRulesTests(SynchronousTestCase):
             ("[classes.A]\naction = 'run'", "action is one of"),
             ("[classes.A]\naction = 'suppress'", "only what is wrong with a recipient"),
             ("[classes.A]\nremedy = 1", "remedy is a text"),
+            ("[classes.A]\nacton = 'none'", "[classes] A: acton: unknown key"),
+            ("doubt = ['later']", "doubt: unknown key; there are doubts"),
+            ("[rules]\ndoubts = ['later']", "doubts: stands in front of the tables"),
         ):
             with self.assertRaises(BadRules) as caught:
                 parse(text.encode())
