@@ -207,8 +207,10 @@ class Webhooks:
         that are no longer kept."""
         if self._hooks is None:
             return
-        oldest = SegmentReader(self._hooks.journal_dir).oldest()
-        behind = frozenset(one.name for one in self._figures if "" < one.cursor < oldest)
+        reader = SegmentReader(self._hooks.journal_dir)
+        behind = frozenset(
+            one.name for one in self._figures if one.cursor and not reader.keeps(one.cursor)
+        )
         for name in sorted(behind - self._behind):
             self.log.error(
                 "webhook {name} is so far behind that events it has not had are no longer kept "

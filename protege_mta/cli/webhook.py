@@ -151,7 +151,7 @@ def _replay(
             store.begin(name, after)
             store.move(name, after)
             answer = {"name": name, "after": after}
-            text = f"{name} goes on behind {after or 'nothing'}"
+            text = f"{name} goes on behind {after}" if after else f"{name} begins anew"
     if as_json:
         write_json(answer)
     else:

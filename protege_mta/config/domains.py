@@ -140,8 +140,8 @@ class TunnelDomain:
 
 @attrs.frozen(kw_only=True)
 class WebhookDomain:
-    """Mail for the domain is posted to an HTTP endpoint; 2xx is delivered, anything else is tried
-    again."""
+    """Mail for the domain is posted to an HTTP endpoint; 2xx is delivered, a refusal in so many words
+    and 410 are returned to the sender, anything else is tried again."""
 
     deliver: ClassVar[Literal["webhook"]] = "webhook"
     webhook: InboundHook = attrs.field(metadata=key(Table(InboundHook)))

@@ -33,8 +33,8 @@ class InboundHook:
         default=None,
         metadata=key(
             ReadableFile(is_optional=True),
-            "The file whose first line is the secret that requests are signed with (Standard "
-            "Webhooks, `whsec_...`).",
+            "The secrets that requests are signed with (Standard Webhooks, `whsec_...`), one a "
+            "line: with two, both sign, so that one can be replaced.",
             shown_default="requests are not signed",
         ),
     )
@@ -48,7 +48,7 @@ class InboundHook:
     )
     timeout_s: float = attrs.field(
         default=30.0,
-        metadata=key(Number(1, 600, unit="seconds"), "How long an answer may take."),
+        metadata=key(Number(1, 600, unit="seconds"), "How long nothing may move."),
     )
     ca_file: Path | None = attrs.field(
         default=None,

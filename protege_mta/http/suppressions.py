@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
+import attrs
 import msgspec
 from klein import Klein
 from twisted.internet.defer import Deferred
@@ -197,7 +198,7 @@ def add(
             return answer.flaw(request, caller)
         try:
             asked = _query(request, {"address", "domain", "reason", "tenant", "after", "limit"})
-            chosen = _chosen(asked, caller, is_change=False)
+            chosen = attrs.evolve(_chosen(asked, caller, is_change=False), at=now())
             form = _FORMS.get(_media_type(request.getHeader("Accept")))
             if form is not None:
                 kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"

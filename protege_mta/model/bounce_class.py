@@ -157,9 +157,12 @@ def parse(octets: bytes) -> Rules:
         raise BadRules("is not UTF-8") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadRules(f"is not TOML: {error}") from error
+    _check_known("", tables, ("doubts", "rules", "classes"))
     rules, classes = tables.get("rules", {}), tables.get("classes", {})
     if not isinstance(rules, dict) or not isinstance(classes, dict):
         raise BadRules("wanted tables [rules] and [classes]")
+    if "doubts" in rules:
+        raise BadRules("[rules] doubts: stands in front of the tables")
     doubts = tables.get("doubts", [])
     return Rules(
         tuple(
@@ -170,6 +173,13 @@ def parse(octets: bytes) -> Rules:
         tuple(_compiled("doubts", text) for text in _texts("doubts", doubts)),
         {name: _class(name, table) for name, table in classes.items()},
     )
+
+
+def _check_known(place: str, table: Mapping[str, object], known: Sequence[str]) -> None:
+    """:raise BadRules: there is something that nobody reads."""
+    for name in table:
+        if name not in known:
+            raise BadRules(f"{place}{name}: unknown key; there are {', '.join(known)}")
 
 
 def _texts(name: str, texts: object) -> list[str]:
@@ -201,6 +211,7 @@ expression whose time doubles with each character."""
 def _class(name: str, table: Any) -> BounceClass:
     if not isinstance(table, dict):
         raise BadRules(f"[classes] {name}: wanted a table")
+    _check_known(f"[classes] {name}: ", table, ("scope", "action", "remedy"))
     scope, action = table.get("scope", "message"), table.get("action", "none")
     remedy = table.get("remedy", UNCATEGORIZED.remedy)
     if scope not in get_args(BounceScope):

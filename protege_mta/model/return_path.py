@@ -63,6 +63,8 @@ class Sent:
     header_message_id: str = ""
     is_sandbox: bool = False
     tags: tuple[str, ...] = ()
+    size_octets: int = 0
+    subject: str = ""
 
 
 def sent_of(message: Message) -> Sent:
@@ -79,6 +81,8 @@ def sent_of(message: Message) -> Sent:
         message.header_message_id,
         origin.is_sandbox,
         origin.tags,
+        message.size_octets,
+        message.subject,
     )
 
 

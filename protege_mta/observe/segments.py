@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -30,7 +30,10 @@ SEGMENT_S: Final = 86_400.0
 READ_OCTETS: Final = 1_048_576
 """How much is read in one go at most, unless one line is longer."""
 
+_T = TypeVar("_T")
+
 _SUFFIX: Final = ".jsonl"
+_GONE_SUFFIX: Final = ".pruned"
 _DIGITS: Final = 14
 
 
@@ -142,6 +145,12 @@ class Segments(LineFile):
             # What it tells happened before the next one was begun.
             if number >= before or (octets <= self.keep_octets and following / 1000 >= oldest):
                 break
+            # Where it ended is known before it goes, so that nobody who has had all of it ever seems
+            # to have missed something.
+            end = _end_of_pruned(self.path, cursor_of(number, size))
+            for earlier in self.path.glob(f"*{_GONE_SUFFIX}"):
+                earlier.rename(end)
+            end.touch(0o600)
             path_of(self.path, number).unlink()
             octets -= size
 
@@ -167,15 +176,16 @@ class SegmentReader:
         :raise CursorGone: what lies behind it is no longer kept, or it was never one of ours.
         :raise OSError:
         """
-        try:
-            return self._read(cursor, most)
-        except FileNotFoundError as error:  # removed in this very moment
-            raise CursorGone(cursor, self.oldest()) from error
+        return self._found(cursor, lambda: self._read(cursor, most))
 
     def oldest(self) -> str:
         """The cursor before all that is kept."""
         numbers = numbers_in(self._folder)
         return cursor_of(numbers[0], 0) if numbers else ""
+
+    def keeps(self, cursor: str) -> bool:
+        """Whether all that was ever behind a cursor is still there."""
+        return cursor >= self.oldest() or _end_of_pruned(self._folder, cursor).exists()
 
     def end(self) -> str:
         """The cursor behind what there is now."""
@@ -199,7 +209,20 @@ class SegmentReader:
         """How many events there are behind a cursor, and the cursor behind those.
 
         :raise CursorGone:
+        :raise OSError:
         """
+        return self._found(cursor, lambda: self._counted(cursor))
+
+    def _found(self, cursor: str, look: Callable[[], _T]) -> _T:
+        try:
+            return look()
+        except FileNotFoundError:  # removed in this very moment
+            try:
+                return look()
+            except FileNotFoundError as error:
+                raise CursorGone(cursor, self.oldest()) from error
+
+    def _counted(self, cursor: str) -> tuple[int, str]:
         count = 0
         numbers = numbers_in(self._folder)
         if not numbers and not cursor:
@@ -245,9 +268,13 @@ class SegmentReader:
         """Where reading begins; None for the end of all."""
         oldest = cursor_of(numbers[0], 0) if numbers else ""
         place = _parsed(cursor or oldest)
-        if place is None or not numbers or place[0] < numbers[0]:
+        if place is None or not numbers:
             raise CursorGone(cursor, oldest)
         number, offset = place
+        if number < numbers[0]:
+            if _end_of_pruned(self._folder, cursor).exists():
+                return numbers[0], 0
+            raise CursorGone(cursor, oldest)
         if number not in numbers:
             # A loss of power has taken the segment's name away before it was synced: whatever was
             # in it comes later.
@@ -341,3 +368,8 @@ def numbers_in(folder: Path) -> list[int]:
 def path_of(folder: Path, number: int) -> Path:
     """A segment's file."""
     return folder / f"{number:0{_DIGITS}d}{_SUFFIX}"
+
+
+def _end_of_pruned(folder: Path, cursor: str) -> Path:
+    """An empty file, which is there if the cursor is the end of the last segment that was removed."""
+    return folder / f"{cursor}{_GONE_SUFFIX}"

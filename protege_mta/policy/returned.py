@@ -109,10 +109,10 @@ class ReturnsTransport:
     async def _notified(
         self, content: Content, sent: Sent, returned: Returned, report: Notification
     ) -> None:
-        lines: dict[tuple[int, str], bytes] = {}
+        lines: dict[int, bytes] = {}  # one for each, since its id has the recipient and the report
         for status in report.statuses:
             index, address = _about(sent, returned, status, is_alone=len(report.statuses) == 1)
-            if not address or (index, address) in lines:
+            if not address or index in lines:
                 continue
             # Only what is known to have been sent under this return path is suppressed: a report is
             # the words of anybody who has got the message.
@@ -122,7 +122,7 @@ class ReturnsTransport:
                 )
                 if learning is not None:
                     await learning
-            lines[index, address] = self._events.returned(
+            lines[index] = self._events.returned(
                 sent,
                 index,
                 address,
@@ -147,7 +147,7 @@ class ReturnsTransport:
         address = NULL
         if index is not None and index < len(sent.recipients):
             address = sent.recipients[index]
-        elif report.recipients:
+        elif report.recipients and not sent.recipients:
             address = report.recipients[0]
         if report.kind in _COMPLAINTS and address in sent.recipients:
             await self._suppression.complained(address, sent.tenant, sent.id)
@@ -186,7 +186,11 @@ class ReturnsTransport:
 def _about(
     sent: Sent, returned: Returned, status: Status, *, is_alone: bool
 ) -> tuple[int, Address]:
-    """Which recipient of the original, and its address; the address is empty where nobody knows."""
+    """Which recipient of the original, and its address.
+
+    The address is empty where nobody knows, and for whom the original did not go to: whatever a
+    report says of others may be made up.
+    """
     named = [one for one in (status.original, status.recipient) if one is not None]
     known = {
         of_address(one): n
@@ -203,4 +207,4 @@ def _about(
         index = returned.recipient if returned.recipient is not None else only
         if index is not None and index < len(sent.recipients):
             return index, sent.recipients[index]
-    return returned.recipient or 0, named[0] if named else NULL
+    return returned.recipient or 0, named[0] if named and not sent.recipients else NULL

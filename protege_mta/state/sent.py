@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -22,8 +22,11 @@ from ..model.return_path import DAYS, Sent, sent_of
 from .database import Database
 
 _NOTED: Final = 10_000
-_WITH_TAGS: Final = 7
-"""So many facts there are behind the recipients where a message has tags, which come last."""
+
+_EARLIER: Final = (
+    *("sender", "recipients", "source", "identity", "tenant", "campaign"),
+    *("header_message_id", "is_sandbox", "tags"),
+)
 
 _SWEEP: Final = 10_000
 """Old rows are swept out after so many new ones."""
@@ -53,8 +56,8 @@ class SentMessages:
             del self._noted[next(iter(self._noted))]
         self._noted[message.id] = None
         sent = sent_of(message)
-        facts = attrs.astuple(sent)[1:]
-        row = (sent.id, self._now(), json.dumps(facts if sent.tags else facts[:-1]))
+        facts = attrs.asdict(sent, filter=lambda fact, value: fact.name != "id" and bool(value))
+        row = (sent.id, self._now(), json.dumps(facts, separators=(",", ":")))
         self._writing[sent.id] = sent
         self._write(
             lambda connection: connection.execute(
@@ -74,10 +77,7 @@ class SentMessages:
             for (facts,) in connection.execute(
                 "SELECT facts FROM sent WHERE message_id = ?", (id,)
             ):
-                sender, recipients, *rest = json.loads(facts)
-                if len(rest) == _WITH_TAGS:
-                    rest[-1] = tuple(rest[-1])
-                return Sent(id, sender, tuple(recipients), *rest)
+                return _sent(id, json.loads(facts))
         return None
 
     def _write(self, change: Callable[[sqlite3.Connection], object]) -> Deferred[object]:
@@ -91,3 +91,16 @@ class SentMessages:
 
     def _not_noted(self, failure: Failure) -> None:
         self.log.failure("what is sent is not noted", failure=failure)
+
+
+def _sent(id: QueueId, facts: dict[str, Any] | list[Any]) -> Sent:
+    """What a row says.
+
+    :param facts: by their names, those that are empty left out; of rows of earlier versions all in
+        their order, as far as there were any then.
+    """
+    if isinstance(facts, list):
+        facts = dict(zip(_EARLIER, facts, strict=False))
+    for name in facts.keys() & {"recipients", "tags"}:
+        facts[name] = tuple(facts[name])
+    return Sent(id, **facts)

@@ -116,6 +116,11 @@ NOT_ABOUT_A_MAILBOX: Final = (
     (550,"5.1.1","virus found, not delivered to user"),
     (550,"5.1.1","Mail server is under attack; 192.0.2.1 banned"),
     (550,"5.1.1","<x@y.test> blocked by customer's block list"),
+    (550,"","Requested action not taken: mailbox unavailable invalid DNS MX or A/AAAA resource record"),
+    (550,"5.1.0","Address rejected; FCrDNS missing"),
+    (550,"","Administrative prohibition: no such user"),
+    (550,"5.2.1","mailbox disabled, not accepting messages from you"),
+    (550,"5.1.1","local configuration error"),
 )  # fmt: skip
 """Refusals of who sends, of a message, or for now, whatever code and words stand before them."""
 
@@ -262,6 +267,9 @@ class OwnRulesTests(SynchronousTestCase):
             ("[classes.A]\naction = 'run'", "action is one of"),
             ("[classes.A]\naction = 'suppress'", "only what is wrong with a recipient"),
             ("[classes.A]\nremedy = 1", "remedy is a text"),
+            ("[classes.A]\nacton = 'none'", "[classes] A: acton: unknown key"),
+            ("doubt = ['later']", "doubt: unknown key; there are doubts"),
+            ("[rules]\ndoubts = ['later']", "doubts: stands in front of the tables"),
         ):
             with self.assertRaises(BadRules) as caught:
                 parse(text.encode())

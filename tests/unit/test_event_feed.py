@@ -159,13 +159,15 @@ class ChildTests(Case):
         journal = self.folder / "journal"
         journal.mkdir()
         (journal / "00000000000009.jsonl").write_bytes(b"")
+        (journal / "00000000000008-0000000500.pruned").write_bytes(b"")
         said: list[str] = []
         self.webhooks.log = cast(Any, Sayings(said))
         self.webhooks.set_up(self.hooks("a", "b"))
         behind = Figures(name="a", cursor="00000000000008-0000000000")
         here = Figures(name="b", cursor="00000000000009-0000000000")
+        had_all = Figures(name="c", cursor="00000000000008-0000000500")
         for _ in range(3):
-            self.children[0].tell(encode(Told([behind, here])))
+            self.children[0].tell(encode(Told([behind, here, had_all])))
         self.assertEqual(said, ["a"])
 
     def test_the_end(self) -> None:

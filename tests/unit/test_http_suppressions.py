@@ -99,6 +99,19 @@ class SuppressionsTests(ListCase):
         self.assertEqual(self.call("GET"), (200, {"suppressions": [wanted]}))
         self.assertIsNotNone(self.list.find("bob@b.test", ""))
 
+    def test_what_is_over_is_not_seen(self) -> None:
+        """Nor exported; who looks for an address here takes what there is for what holds."""
+        for body in (
+            b'{"address":"a@b.test","until":"2026-01-01T00:00:00Z"}',
+            b'{"address":"c@b.test","until":"2030-01-01T00:00:00Z"}',
+        ):
+            self.assertEqual(self.call("POST", body=body)[0], 201)
+        _, page = self.call("GET")
+        self.assertEqual([one["address"] for one in page["suppressions"]], ["c@b.test"])
+        _, text = self.call("GET", accept="application/x-ndjson")
+        self.assertEqual(text.count("@"), 1)
+        self.assertEqual(self.call("DELETE", "?address=a@b.test"), (200, {"removed": 1}))
+
     def test_pages(self) -> None:
         self.add_some()
         _, page = self.call("GET", "?limit=2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -110,17 +111,40 @@ class ReturnPathTests(ReturnedCase):
         kept = self.sent.find(id)
         self.assertEqual(kept and kept.sender, "a@ours.test")
 
-    def test_tags_are_kept(self) -> None:
-        """For the events that reports bring; who has none costs nothing, and is as ever."""
+    def test_what_is_kept(self) -> None:
+        """For the events that reports bring; what a message has not costs nothing."""
         origin = Origin("http", "key:app", tags=("x", "y"))
         tagged = self.send("gone@example.net", sender="a@ours.test", origin=origin)
         plain = self.hand_in("gone@example.net")
         for id, tags in ((tagged, ("x", "y")), (plain, ())):
             kept = self.sent.find(id)
-            self.assertEqual(kept and kept.tags, tags)
+            self.assertEqual(kept and (kept.tags, kept.subject), (tags, "Hi"))
         with self.database.snapshot() as connection:
             rows = dict(connection.execute("SELECT message_id, facts FROM sent"))
-        self.assertEqual([len(json.loads(rows[id])) for id in (tagged, plain)], [9, 8])
+        self.assertEqual(
+            [list(json.loads(rows[id])) for id in (tagged, plain)],
+            [
+                [
+                    *("sender", "recipients", "source", "identity"),
+                    *("header_message_id", "tags", "size_octets", "subject"),
+                ],
+                ["sender", "recipients", "source", "tenant", "size_octets", "subject"],
+            ],
+        )
+
+    def test_what_earlier_versions_kept(self) -> None:
+        facts = ["a@ours.test", ["b@example.net"], "http", "key:app", "t", "c", "<m@x>", False]
+        for number, more in enumerate(([], [["x", "y"]])):
+            id = QueueId(f"old-{number}")
+            row = (id, self.clock.seconds(), json.dumps([*facts, *more]))
+            put = methodcaller("execute", "INSERT INTO sent VALUES (?, ?, ?)", row)
+            self.database.write_now(put)
+            kept = self.sent.find(id)
+            assert kept is not None
+            self.assertEqual(
+                (kept.recipients, kept.campaign, kept.header_message_id, kept.tags, kept.subject),
+                (("b@example.net",), "c", "<m@x>", tuple(*more), ""),
+            )
 
 
 class NotifiedTests(ReturnedCase):
@@ -135,9 +159,14 @@ class NotifiedTests(ReturnedCase):
         self.assertEqual(
             {
                 key: event[key]
-                for key in ("recipient", "sender", "tenant", "source", "action", "mx", "report_id")
+                for key in (
+                    *("recipient", "sender", "tenant", "source", "action", "mx", "report_id"),
+                    *("size_octets", "subject"),
+                )
             },
             {
+                "size_octets": 29,
+                "subject": "Hi",
                 "recipient": "gone@example.net",
                 "sender": "a@ours.test",
                 "tenant": "t",
@@ -207,6 +236,25 @@ class NotifiedTests(ReturnedCase):
         self.bring(octets, self.path())
         self.assertNotIn("other@example.net", [address for address, *_ in self.listed()])
 
+    def test_who_never_got_the_message(self) -> None:
+        """Is in no event, whatever a report says of him."""
+        self.hand_in("late@example.net", "gone@example.net")
+        octets = reports()["sendmail"].replace(b"late@example.net", b"victim@example.net")
+        self.bring(octets.replace(b"<PATH>", f"<{self.path()}>".encode()), self.path())
+        told = [one for one in self.told if one["event"] == "returned"]
+        self.assertEqual([one["recipient"] for one in told], ["gone@example.net"])
+        self.hand_in("alone@example.net")
+        octets = reports()["sendmail"]
+        self.bring(octets.replace(b"<PATH>", f"<{self.path()}>".encode()), self.path())
+        self.assertEqual(len([one for one in self.told if one["event"] == "returned"]), 1)
+
+    def test_ids_of_what_is_known_no_more(self) -> None:
+        """No two events have one id, though nobody can tell which recipients they were."""
+        self.hand_in("late@example.net", "gone@example.net")
+        self.returns._find = lambda id: None
+        self.come_back("sendmail")
+        self.assertEqual(len([one for one in self.told if one["event"] == "returned"]), 1)
+
     def test_a_block_suppresses_nobody(self) -> None:
         self.hand_in("other@example.net", "gone@example.net")
         self.come_back("qmail")
@@ -248,6 +296,7 @@ class ComplainedTests(ReturnedCase):
             (event["recipient"], event["feedback_type"], event["user_agent"]),
             ("reader@example.net", "abuse", "Yahoo!-Mail-Feedback/2.0"),
         )
+        self.assertEqual((event["size_octets"], event["subject"]), (29, "Hi"))
         self.assertEqual(self.listed(), [("reader@example.net", "t", "complaint")])
 
     def test_the_original_s_return_path_tells_whose_it_was(self) -> None:
@@ -277,6 +326,12 @@ class ComplainedTests(ReturnedCase):
             last = self.maildirs.attempts[-1].content.message.envelope
             self.assertEqual(last.recipients[0].address, "postmaster@ours.test")
         self.assertEqual([one for one in self.told if one["event"] in ("feedback", "returned")], [])
+        self.assertEqual(self.listed(), [])
+
+    def test_a_complaint_of_who_never_got_the_message(self) -> None:
+        self.hand_in("a@example.net", "b@example.net")
+        self.come_back("arf-yahoo")
+        self.assertIsNone(self.last("feedback").get("recipient"))
         self.assertEqual(self.listed(), [])
 
     def test_no_complaint(self) -> None:

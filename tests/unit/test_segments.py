@@ -176,6 +176,27 @@ class KeepingTests(Case):
         self.publish(journal, *"d")
         self.assertEqual(self.ids(end), ["d"])
 
+    def test_who_had_all_of_what_went(self) -> None:
+        """Comes back when that is gone, and has missed nothing; whoever has missed a line has."""
+        journal = self.journal(keep_octets=200)
+        self.publish(journal, *"abcd")
+        [had_half, _] = self.reader.read("", 10).ends
+        [had_most, had_all] = self.reader.read(self.reader.read("", 10).cursor, 10).ends
+        for names, kept in (("efghij", "efghij"), ("klmn", "ijklmn")):
+            self.publish(journal, *names)
+            self.assertEqual("".join(self.ids()), kept)
+            is_next = kept[0] == "e"
+            for cursor in (had_half, had_most):
+                self.assertRaises(CursorGone, self.reader.read, cursor, 1)
+                self.assertRaises(CursorGone, self.reader.count, cursor)
+                self.assertFalse(self.reader.keeps(cursor))
+            self.assertEqual(self.reader.keeps(had_all), is_next)
+            if is_next:
+                self.assertEqual("".join(self.ids(had_all)), kept)
+                self.assertEqual(self.reader.count(had_all), (6, self.reader.end()))
+            else:
+                self.assertRaises(CursorGone, self.reader.read, had_all, 1)
+
     def test_few_events(self) -> None:
         """A segment is let go of by age too, so that its events do not stay for ever."""
         journal = self.journal(keep_s=1000)
