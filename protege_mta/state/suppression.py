@@ -24,7 +24,7 @@ _FIND: Final = (
     f"SELECT {_COLUMNS} FROM suppression WHERE address = ? AND tenant IN ('', ?) "
     "AND (until IS NULL OR until > ?) "
     "AND NOT (message_id != '' AND message_id = ? AND reason = 'hard_bounce') "
-    "AND (NOT ? OR reason IN ('manual', 'policy')) "
+    "AND (NOT ? OR reason IN ('manual', 'policy', 'unsubscribe')) "
     "ORDER BY until IS NULL DESC, until DESC LIMIT 1"
 )
 

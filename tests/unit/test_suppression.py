@@ -226,14 +226,14 @@ class WithheldTests(WithheldCase):
         self.assertEqual(self.events(id)[-1], ("delivered", "b@b.test"))
 
     def test_our_own_mailboxes_are_written_to(self) -> None:
-        for reason in ("hard_bounce", "complaint", "unsubscribe"):
+        for reason in ("hard_bounce", "complaint"):
             self.add("b@ours.test", reason)
         id = self.hand_in("b@ours.test")
         self.assertEqual(self.events(id)[-1], ("delivered", "b@ours.test"))
 
     def test_but_not_where_a_person_has_said_so(self) -> None:
-        for reason in ("manual", "policy"):
-            self.add(f"{reason}@ours.test", "unsubscribe")
+        for reason in ("manual", "policy", "unsubscribe"):
+            self.add(f"{reason}@ours.test", "complaint")
             self.add(f"{reason}@ours.test", reason)
             id = self.hand_in(f"{reason}@ours.test")
             self.assertEqual(self.events(id)[-1], ("suppressed", f"{reason}@ours.test"))
@@ -273,7 +273,7 @@ class WithheldTests(WithheldCase):
 
     def test_the_door_s_answer(self) -> None:
         self.add("b@b.test", "unsubscribe")
-        self.add("b@ours.test", "unsubscribe")
+        self.add("b@ours.test", "complaint")
         self.add("c@ours.test")
         refusal = self.suppression.refusal
         self.assertEqual(refusal(Address("B@b.test"), "t"), TABLE["suppressed-unsubscribe"])

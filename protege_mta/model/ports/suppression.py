@@ -46,7 +46,8 @@ class Suppressions(Protocol):
         """What holds for mail of this tenant now.
 
         :param but_of: the id of a message; that it has bounced itself does not count.
-        :param is_by_hand: only what a person has put there counts, ``manual`` and ``policy``.
+        :param is_by_hand: only what a person has done counts: ``manual``, ``policy`` and
+            ``unsubscribe``.
         :raise StateFailed:
         """
 
