@@ -34,7 +34,7 @@ from .bench import bench
 from .report import terminal
 
 QUICK: Final[dict[str, Any]] = {
-    "relay": relay.Plan(rounds=2, messages=100, sessions=(5,)),
+    "relay": relay.Plan(rounds=2, messages=100, warm=100, sessions=(5,)),
     "deferred": deferred.Plan(counts=(300,)),
     "idle": idle.Plan(connections=200, messages=100),
     "slow": slow.Plan(writers=10, readers=10, per_s=50, seconds=2),
