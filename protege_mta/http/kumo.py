@@ -169,10 +169,7 @@ def add(app: Klein, desk: Desk) -> None:
         caller = await desk.authenticate(request, "send")
         if isinstance(caller, Flaw):
             return answer.flaw(request, caller)
-        try:
-            return await _injected(desk, request, caller)
-        except Refused as refused:
-            return answer.flaw(request, refused.flaw)
+        return await _injected(desk, request, caller)
 
 
 async def _injected(desk: Desk, request: IRequest, caller: Caller) -> bytes:

@@ -38,6 +38,7 @@ from ..transport.tls_server import facts
 from . import answer
 from .channel import LINGER_OCTETS, Channel, SizedApp, settle_persistence
 from .forwarded import client_of, is_in
+from .reading import Refused
 
 _log = Logger()
 
@@ -93,6 +94,10 @@ def new_app() -> Klein:
             request.setHeader(b"Allow", ", ".join(sorted(error.valid_methods)).encode("ascii"))
         code = error.code if isinstance(error, HTTPException) else None
         return answer.problem(request, code or 500)
+
+    @app.handle_errors(Refused)
+    def flawed(request: IRequest, failure: Failure) -> bytes:
+        return answer.flaw(request, cast(Refused, failure.value).flaw)
 
     @app.handle_errors(*answer.LOCAL_TROUBLE)
     def in_trouble(request: IRequest, failure: Failure) -> bytes | Deferred[bytes]:

@@ -162,10 +162,7 @@ def add(app: Klein, desk: Desk) -> None:
         caller = await desk.authenticate(request, "send")
         if isinstance(caller, Flaw):
             return answer.flaw(request, caller)
-        try:
-            return await _taken(desk, request, caller)
-        except Refused as refused:
-            return answer.flaw(request, refused.flaw)
+        return await _taken(desk, request, caller)
 
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -24,7 +24,6 @@ from ..observe.events import Event
 from . import answer, pieces
 from .endpoint import Answer, Endpoint
 from .message_query import PARAMETERS, Query, asked, limit_of, values_of
-from .reading import Refused
 
 Action = Literal["cancel", "retry", "hold", "release"]
 ACTIONS: Final[tuple[Action, ...]] = ("cancel", "retry", "hold", "release")
@@ -259,10 +258,7 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         if isinstance(caller, Flaw):
             return caller
         id = ids.parse(text)
-        try:
-            whose = None if id is None else await records.whose(id)
-        except Refused as refused:
-            return refused.flaw
+        whose = None if id is None else await records.whose(id)
         if id is None or whose is None or not may_see(caller, whose):
             return _UNKNOWN
         return caller, id, whose
@@ -272,10 +268,7 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         found = await seen(request, id)
         if isinstance(found, Flaw):
             return answer.flaw(request, found)
-        try:
-            timeline = await records.timeline(found[1])
-        except Refused as refused:
-            return answer.flaw(request, refused.flaw)
+        timeline = await records.timeline(found[1])
         if timeline is None:
             return answer.flaw(request, _UNKNOWN)
         summary, lines = timeline
@@ -288,12 +281,9 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
         caller = await authenticate(request, "read", "send")
         if isinstance(caller, Flaw):
             return answer.flaw(request, caller)
-        try:
-            values = values_of(request)
-            query, limit = asked(values, caller), limit_of(values)
-            found = await records.list(query, limit)
-        except Refused as refused:
-            return answer.flaw(request, refused.flaw)
+        values = values_of(request)
+        query, limit = asked(values, caller), limit_of(values)
+        found = await records.list(query, limit)
         following = found[-1].id if len(found) == limit else ""
         return answer.json(request, MessagePage(found, following))
 
@@ -307,10 +297,7 @@ def add(app: Klein, records: Records, authenticate: AuthenticateAny) -> None:
             flaw = may_change(caller, whose, action)
             if flaw is not None:
                 return answer.flaw(request, flaw)
-            try:
-                done = await records.change(name, action)
-            except Refused as refused:
-                return answer.flaw(request, refused.flaw)
+            done = await records.change(name, action)
             if isinstance(done, Flaw):
                 return answer.flaw(request, done)
             return answer.json(request, done, 202 if done.under_way else 200)
