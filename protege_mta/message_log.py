@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
-import attrs
 from klein import Klein
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
@@ -18,7 +17,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .http import timeline
-from .http.message_query import Query
 from .http.reading import Refused
 from .http.timeline import (
     Action,
@@ -30,6 +28,7 @@ from .http.timeline import (
 )
 from .model.caller import Flaw
 from .model.ids import QueueId
+from .model.message_query import MessageQuery
 from .model.outcome import Fate
 from .model.ports import (
     Content,
@@ -41,7 +40,7 @@ from .model.ports import (
     SpoolFull,
 )
 from .schedule.desk import Change, Chosen, Desk, NotFound
-from .state.log import Logged, LoggedMessage, TransactionLog, Wanted
+from .state.log import Logged, LoggedMessage, TransactionLog
 
 TICK_S: Final = 1.0
 PACE: Final = 1000
@@ -205,10 +204,9 @@ class MessageLog:
             await self._pause()
         return _summary(logged, is_queued=False), lines
 
-    async def list(self, query: Query, most: int) -> list[MessageSummary]:
-        wanted = Wanted(**attrs.asdict(query))
+    async def list(self, query: MessageQuery, most: int) -> list[MessageSummary]:
         for _ in range(SETTLES):
-            found: list[Logged] = await self._asked(lambda: self._log.list(wanted, most))
+            found: list[Logged] = await self._asked(lambda: self._log.list(query, most))
             told, is_settled = [], True
             for one in found:
                 is_queued = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, get_args
 
-import attrs
 from twisted.web.iweb import IRequest
 
 from ..model import ids
 from ..model.address import parse
 from ..model.caller import Caller, Flaw
 from ..model.domain import ascii_domain
+from ..model.message_query import MessageQuery
 from ..model.outcome import Fate
 from .endpoint import Parameter
 from .reading import Refused, pointer
@@ -48,26 +48,7 @@ PARAMETERS: Final = (
 _KNOWN: Final = frozenset(one.name for one in PARAMETERS)
 
 
-@attrs.frozen(kw_only=True)
-class Query:
-    """What a list is asked for; what is empty or None is not looked at.
-
-    :ivar before: an id, or how one begins: only older messages.
-    :ivar since: likewise: only this one, and newer ones.
-    """
-
-    recipient: str = ""
-    sender: str | None = None
-    status: str = ""
-    tenant: str | None = None
-    identity: str = ""
-    campaign: str = ""
-    tag: str = ""
-    before: str = ""
-    since: str = ""
-
-
-def asked(values: Mapping[str, str], caller: Caller) -> Query:
+def asked(values: Mapping[str, str], caller: Caller) -> MessageQuery:
     """What a query asks for, as far as the caller may know it.
 
     :raise Refused: it makes no sense, or it asks for what is another tenant's.
@@ -104,7 +85,7 @@ def asked(values: Mapping[str, str], caller: Caller) -> Query:
         tenant = caller.tenant
         if "read" not in caller.scopes:
             identity = caller.identity or " "  # who has no name has sent nothing
-    return Query(
+    return MessageQuery(
         recipient=_address(texts["recipient"], "recipient") if texts["recipient"] else "",
         sender="" if sender == "<>" else sender,
         status=status,

@@ -19,11 +19,12 @@ from ..message.parts import attachments, body_of, read_parts
 from ..model import ids
 from ..model.caller import Caller, Flaw, Scope
 from ..model.ids import QueueId
+from ..model.message_query import MessageQuery
 from ..model.ports import Content
 from ..observe.events import Event
 from . import answer, pieces
 from .endpoint import Answer, Endpoint
-from .message_query import PARAMETERS, Query, asked, limit_of, values_of
+from .message_query import PARAMETERS, asked, limit_of, values_of
 
 Action = Literal["cancel", "retry", "hold", "release"]
 ACTIONS: Final[tuple[Action, ...]] = ("cancel", "retry", "hold", "release")
@@ -125,7 +126,7 @@ class Records(Protocol):
     def timeline(self, id: QueueId) -> Awaitable[tuple[MessageSummary, Sequence[bytes]] | None]:
         """It, and its events as lines of JSON."""
 
-    def list(self, query: Query, most: int) -> Awaitable[list[MessageSummary]]: ...
+    def list(self, query: MessageQuery, most: int) -> Awaitable[list[MessageSummary]]: ...
 
     def change(self, id: QueueId, action: Action) -> Awaitable[Done | Flaw]:
         """What has come of it, or why it does not apply."""

@@ -139,8 +139,9 @@ class SubmissionDoor:
             reply = self._judge_recipient(peer, recipient.address)
         else:
             passed = self.relaying.is_passed_through(recipient)
-            refusal = pass_through.refusal(peer, mail, passed)
-            reply = refusal or self._judge_recipient(peer, recipient.address)
+            reply = pass_through.refusal(peer, mail, passed) or self._judge_recipient(
+                peer, recipient.address
+            )
             if reply.code < 400:
                 pass_through.accepted(peer, mail, passed)
         tenant = self._transactions[peer].tenant

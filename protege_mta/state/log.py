@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import msgspec
 
+from ..model.message_query import MessageQuery
 from ..model.ports import StateFailed
 
 NAME: Final = "log.sqlite"
@@ -113,25 +113,6 @@ class LoggedRecipient(msgspec.Struct, gc=False):
 class Logged(msgspec.Struct, gc=False):
     message: LoggedMessage
     recipients: list[LoggedRecipient]
-
-
-@attrs.frozen(kw_only=True)
-class Wanted:
-    """Which messages; what is empty, or None, is not looked at.
-
-    :ivar before: an id, or how one begins: only older ones.
-    :ivar since: likewise: only this one, and newer ones.
-    """
-
-    recipient: str = ""
-    sender: str | None = None
-    status: str = ""
-    tenant: str | None = None
-    identity: str = ""
-    campaign: str = ""
-    tag: str = ""
-    before: str = ""
-    since: str = ""
 
 
 _COMMON: Final = frozenset(("delivered", "relayed"))
@@ -266,14 +247,14 @@ class TransactionLog:
             )
             return [bytes(line) for (line,) in rows]
 
-    def list(self, wanted: Wanted, most: int) -> list[Logged]:
+    def list(self, wanted: MessageQuery, most: int) -> list[Logged]:
         """The newest messages of which all that is wanted is true."""
         statement, values = _query(wanted)
         with self._told():
             rows = self._open().execute(statement, values | {"most": most})
             return [self._logged(document) for (document,) in rows.fetchall()]
 
-    def plan(self, wanted: Wanted) -> Sequence[str]:
+    def plan(self, wanted: MessageQuery) -> Sequence[str]:
         """How SQLite finds them."""
         statement, values = _query(wanted)
         with self._told():
@@ -318,7 +299,7 @@ class TransactionLog:
         return True
 
 
-def _query(wanted: Wanted) -> tuple[str, dict[str, str]]:
+def _query(wanted: MessageQuery) -> tuple[str, dict[str, str]]:
     """The statement for a list, which takes ``most`` besides.
 
     One of what is wanted leads through its index, newest first, and the rest is looked up for each

@@ -16,7 +16,6 @@ from zope.interface import provider
 
 from protege_mta.http import events, messages, portal, suppressions, timeline, unsubscribe
 from protege_mta.http.listener import HttpLimits
-from protege_mta.http.message_query import Query
 from protege_mta.http.reading import ReadLimits
 from protege_mta.http.timeline import Action, Done, MessageSummary, Whose
 from protege_mta.http.wanted import MessageLimits, Writer
@@ -24,6 +23,7 @@ from protege_mta.model.address import Address
 from protege_mta.model.caller import Caller, Flaw, Scope
 from protege_mta.model.envelope import Envelope, Message, Origin, Recipient
 from protege_mta.model.ids import QueueId
+from protege_mta.model.message_query import MessageQuery
 from protege_mta.model.ports import (
     Content,
     Damaged,
@@ -105,7 +105,7 @@ class Failing:
     async def timeline(self, id: QueueId) -> tuple[MessageSummary, Sequence[bytes]] | None:
         raise self.fault
 
-    async def list(self, query: Query, most: int) -> list[MessageSummary]:
+    async def list(self, query: MessageQuery, most: int) -> list[MessageSummary]:
         raise self.fault
 
     async def change(self, id: QueueId, action: Action) -> Done | Flaw:

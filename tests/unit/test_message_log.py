@@ -14,8 +14,9 @@ from protege_mta.http.message_query import STATUSES
 from protege_mta.http.timeline import Whose, may_change, may_see
 from protege_mta.model.caller import Caller, Scope
 from protege_mta.model.event import EVENTS
+from protege_mta.model.message_query import MessageQuery
 from protege_mta.model.ports import StateFailed
-from protege_mta.state.log import NAME, VERSIONS, LoggedRecipient, TransactionLog, Wanted
+from protege_mta.state.log import NAME, VERSIONS, LoggedRecipient, TransactionLog
 
 
 def line(id: str, number: int, transition: int, event: str, **members: object) -> bytes:
@@ -36,7 +37,7 @@ class LogTests(SynchronousTestCase):
         self.addCleanup(self.log.close)
 
     def ids(self, **wanted: str) -> list[str]:
-        return [one.message.id for one in self.log.list(Wanted(**wanted), 10)]
+        return [one.message.id for one in self.log.list(MessageQuery(**wanted), 10)]
 
     def test_last_state(self) -> None:
         """The last event of a recipient is where it stands."""
@@ -263,7 +264,7 @@ class LogTests(SynchronousTestCase):
                     chosen = {name: choices[name] for name in some}
                     if "status" in chosen:
                         chosen["status"] = status
-                    plan = self.log.plan(Wanted(**chosen))
+                    plan = self.log.plan(MessageQuery(**chosen))
                     leading = set(some) - {"before", "since"}
                     scans = [step for step in plan if step.startswith("SCAN")]
                     self.assertFalse([step for step in plan if "TEMP B-TREE" in step], plan)
@@ -280,7 +281,7 @@ class LogTests(SynchronousTestCase):
             ({"status": "delivered", "tenant": "t"}, "message_by_tenant"),
             ({"status": "delivered"}, "recipient_by_status"),
         ):
-            plan = self.log.plan(Wanted(before="b", **wanted))
+            plan = self.log.plan(MessageQuery(before="b", **wanted))
             self.assertIn(index, plan[0])
             self.assertIn("<?", plan[0])
 
@@ -305,7 +306,7 @@ class LogTests(SynchronousTestCase):
             self.log.trim,
             lambda: self.log.find("a"),
             lambda: self.log.events("a"),
-            lambda: self.log.list(Wanted(), 10),
+            lambda: self.log.list(MessageQuery(), 10),
             lambda: self.log.add([line("a", 0, 0, "received")], "c"),
         ):
             with self.assertRaises(StateFailed):
