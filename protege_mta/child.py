@@ -51,8 +51,11 @@ class _Child(ProcessProtocol):
     """Nothing comes by its pipes, of which there are none, and its end shows in the link's."""
 
 
-def spawner(reactor: Any, module: str) -> Spawn:
-    """What starts children that run a module; see :data:`.transport.delegate.Spawn`."""
+def spawner(reactor: Any, module: str, environment: dict[str, str] | None = None) -> Spawn:
+    """What starts children that run a module; see :data:`.transport.delegate.Spawn`.
+
+    :param environment: theirs; None for ours.
+    """
 
     def spawn(received: Received, lost: Callable[[], None]) -> ChildLink:
         ours, theirs = pair()
@@ -62,7 +65,7 @@ def spawner(reactor: Any, module: str) -> Spawn:
                     _Child(),
                     sys.executable,
                     [sys.executable, "-m", module],
-                    env=None,  # ours
+                    env=environment,
                     childFDs={0: nothing.fileno(), 1: 1, 2: 2, LINK_FD: theirs.fileno()},
                 )
             except BaseException:

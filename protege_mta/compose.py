@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
-from . import __version__, deliverer, from_settings, outbound
+from . import __version__, deliverer, from_settings, multiplying, outbound
 from .child import spawner
 from .clerk import Clerk
 from .config.bounce_rules import classifier
@@ -470,9 +470,8 @@ class House:
         where = settings.workers.delivery
         if where == "main" or (where == "auto" and len(os.sched_getaffinity(0)) < 2):
             return None
-        return Delegate(
-            spawner(self.reactor, deliverer.__name__), clock=self.reactor, tally=self.tally
-        )
+        spawn = spawner(self.reactor, deliverer.__name__, multiplying.environment(os.environ))
+        return Delegate(spawn, clock=self.reactor, tally=self.tally)
 
     def delegated(self) -> Setup:
         """What the delivery process works by."""
