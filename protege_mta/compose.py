@@ -60,6 +60,7 @@ from .schedule.intake import Acceptance
 from .schedule.ledger import Ledger
 from .schedule.prepare import Preparer
 from .schedule.scheduler import Scheduler, SchedulerSettings
+from .spool import ring_line
 from .spool.disk import DiskSpool
 from .state.database import Database
 from .state.requests import StoredRequests
@@ -111,6 +112,7 @@ class House:
             in_thread=self._in_thread,
             journal=self.journal,
             committed=self.metrics.committed,
+            line=ring_line.maker(reactor),
         )
         self.database = Database(
             settings.state_dir, in_reactor=reactor.callFromThread, monotonic=time.monotonic

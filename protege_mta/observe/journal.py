@@ -29,8 +29,8 @@ from .segments import Segments
 
 START: Final[Position] = (0, 0)
 
-_BLOCK_OCTETS: Final = 64 * 1024
 _TICK_S: Final = 0.05
+_BLOCK_OCTETS: Final = 2**20
 
 _Octets = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -81,7 +81,6 @@ class FileJournal:
         self._unsynced_octets = 0
         self._position = START
         self._is_dirty = False
-        self._has_written = False  # in this tick, so that what else comes waits for its end
         # Held while the disk works; whoever takes both takes this one first.
         self._sync_lock = threading.Lock()
         self._synced = START
@@ -150,18 +149,13 @@ class FileJournal:
     # --- lines -----------------------------------------------------------------------------------
 
     def publish(self, lines: Sequence[bytes], position: Position) -> None:
-        """Write a durable batch's lines, which the spool can tell again from before ``position``.
-
-        Where our own thread runs, the first batch of a tick is written at once, and those that
-        follow it together at the tick's end: the spool's writer, who calls this, has to wait for
-        the interpreter after each call on the system.
-        """
+        """Write a durable batch's lines, which the spool can tell again from before ``position``:
+        shortly, where our own thread runs and the disk does not keep it."""
         with self._lock:
             self._position = position
             self._add(lines)
-            if not self._has_written or self._file.pending_octets >= _BLOCK_OCTETS:
+            if self._thread is None or self._file.pending_octets >= _BLOCK_OCTETS:
                 self._write()
-                self._has_written = self._thread is not None
 
     def append(self, line: bytes) -> None:
         """Write, shortly, a line that no batch stands behind.  Never blocks for the disk."""
@@ -187,7 +181,6 @@ class FileJournal:
         with self._sync_lock:
             with self._lock:
                 self._write()
-                self._has_written = False
                 self._is_dirty = any(file.pending for file in self._files)
                 self._unsynced_octets = 0
                 cursor = self._reached()
@@ -229,7 +222,6 @@ class FileJournal:
                     break
                 with self._lock:
                     self._write()
-                    self._has_written = False
             self.sync()
             if self._is_dirty:  # the disk refused: try again in a while
                 self._wake.set()

@@ -88,9 +88,10 @@ class DiskSpool:
         ``reactor.callFromThread`` does.
     :param in_thread: does blocking work in some thread.
     :param journal: gets the events of durable batches.
-    :param committed: told, in the writer's thread, of each sync: its seconds and its operations.
+    :param committed: told, in any thread, of each sync: its seconds and its operations.
     :param files: stands between us and the disk.
-    :param line: :class:`~.line.ThreadLine`, or :func:`direct`.
+    :param line: :class:`~.line.ThreadLine`, :func:`direct`, or what :func:`~.ring_line.maker` makes,
+        which writes past ``files``.
     :param random_octets: a source of that many octets that nobody can foresee.
     """
 
@@ -297,6 +298,8 @@ class DiskSpool:
         return closing
 
     def _closed(self) -> None:
+        if self._line is not None:
+            self._line.close()
         if self._lock >= 0:
             self._files.close(self._lock)
             self._lock = -1

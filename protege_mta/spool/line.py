@@ -26,6 +26,9 @@ class Line(Protocol):
         :param is_lazy: it may wait for the next one that is not, for a while.
         """
 
+    def close(self) -> None:
+        """The worker is closed.  Reactor's thread."""
+
 
 class ThreadLine:
     """A line with a thread at its other end, from construction until the worker is closed.
@@ -57,6 +60,9 @@ class ThreadLine:
         if not self._is_ringing:
             self._is_ringing = True
             self._in_reactor(self._ring)
+
+    def close(self) -> None:
+        """The thread sees it by itself."""
 
     def _ring(self) -> None:
         self._is_ringing = False
@@ -104,6 +110,9 @@ class DirectLine:
                 self._worker.turn(taken)
         finally:
             self._is_running = False
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 LineMaker = Callable[[Worker, float, Callable[..., object]], Line]

@@ -1,7 +1,8 @@
 """The writer: appends groups of batches to segments, and syncs each group once.
 
-Everything here but :meth:`Maker.prepare` runs in the writer's thread (or, with no thread, inside
-the call that has work for it) and belongs to it; it reads nothing that the reactor's thread owns.
+Everything here but :meth:`Maker.prepare` runs in the writer's thread, or inside the call that has
+work for it, or between its turns in the reactor's thread, as the :mod:`.line` has it: never in two
+places at once.  It reads nothing that the reactor's thread owns.
 """
 
 from __future__ import annotations
@@ -67,6 +68,26 @@ class Listener(Protocol):
 
     def failed(self, error: Exception) -> None:
         """The writer has stopped for good."""
+
+
+@attrs.define(eq=False)
+class Group:
+    """Batches that are written and synced together.
+
+    :ivar pieces: what is to be written to ``fd`` from ``start`` on.
+    :ivar end: where the next group goes.
+    :ivar operations: how many there are in it.
+    :ivar began: when it was put together.
+    """
+
+    items: Sequence[Item]
+    lines: Sequence[bytes]
+    operations: int
+    opened: OpenSegment
+    pieces: list[bytes]
+    start: int
+    end: int
+    began: float
 
 
 @attrs.define(eq=False)
@@ -198,14 +219,13 @@ class Log:
         self.close()
         self._open = fresh
 
-    def write(
+    def lay_out(
         self, sequence: int, drafts: Sequence[Draft], lines: Sequence[bytes]
-    ) -> tuple[Segment, int]:
-        """Append a group, for which there is room, and sync it.  Each draft of a content is told
-        its place.
+    ) -> tuple[OpenSegment, list[bytes], int]:
+        """A group, for which there is room, as it will stand at the end of the open segment.  Each
+        draft of a content is told its place.
 
-        :return: where the group's end is.
-        :raise OSError:  :raise SpoolFull: nothing of it is there.
+        :return: with its octets and where its end will be.
         """
         opened = self._open
         if opened is None:
@@ -220,17 +240,23 @@ class Log:
             offset += octets
         closing = records.commit_draft(start, len(drafts), b"".join(lines))
         offset += records.write(closing, epoch=epoch, sequence=sequence, to=pieces)
+        return opened, pieces, offset
+
+    def write(self, opened: OpenSegment, pieces: Sequence[bytes], end: int) -> None:
+        """Append a group as it was laid out, and sync it.
+
+        :raise OSError:  :raise SpoolFull: nothing of it is there.
+        """
         try:
-            self._files.write_through(opened.fd, pieces, start)
+            self._files.write_through(opened.fd, pieces, opened.end)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
             # A part of it may lie there, and recovery takes only the last group of all for torn.
-            self._files.truncate(opened.fd, start)
+            self._files.truncate(opened.fd, opened.end)
             self._files.sync(opened.fd)
             raise SpoolFull("no room in the segment") from error
-        opened.end = offset
-        return opened.segment, offset
+        opened.end = end
 
     def close(self) -> None:
         """Give back what was reserved and not used.  :raise OSError:"""
@@ -306,6 +332,44 @@ class Writer:
             room -= job.octets
         self._flush(run)
 
+    # --- a group that somebody else writes -------------------------------------------------------
+
+    def begin(self, jobs: Sequence[Job]) -> Group | None:
+        """Put together the group that these jobs are.
+
+        :return: None where they are more than that, and want a :meth:`turn`.
+        """
+        if self._failure is not None:
+            return None
+        items: list[Item] = []
+        room = self._fresh.room()
+        for job in jobs:
+            if not isinstance(job, Item) or job.octets > room:
+                return None
+            room -= job.octets
+            items.append(job)
+        return self._put_together(items)
+
+    def end(self, group: Group) -> Callable[[], None]:
+        """The group is on stable storage; the next one can be begun.
+
+        :return: tells everybody; in the reactor's thread, and in the order of the groups.
+        """
+        group.opened.end = group.end
+
+        def tell() -> None:
+            self._tell(group)
+            self._listener.written(group.items, group.opened.segment, group.end)
+
+        return tell
+
+    def broken(self, group: Group, error: OSError) -> None:
+        """The group could not be written, or not be synced."""
+        self._fail(error)
+        self._in_reactor(self._listener.refused, group.items, self._failure)
+
+    # --- within ----------------------------------------------------------------------------------
+
     def carry(self, drafts: Sequence[Draft]) -> tuple[Segment, int]:
         """Write what is carried forward, and sync it.  For tasks.
 
@@ -320,7 +384,9 @@ class Writer:
                     raise
                 raise SpoolFull("no room for another segment") from error
         self._sequence += 1
-        return self._kept.write(self._sequence, drafts, ())
+        opened, pieces, end = self._kept.lay_out(self._sequence, drafts, ())
+        self._kept.write(opened, pieces, end)
+        return opened.segment, end
 
     def close(self) -> None:
         """For the last task."""
@@ -360,17 +426,25 @@ class Writer:
         self._in_reactor(self._listener.refused, run, self._failure)
 
     def _write(self, run: list[Item]) -> None:
+        group = self._put_together(run)
+        self._fresh.write(group.opened, group.pieces, group.end)
+        self._tell(group)
+        self._in_reactor(self._listener.written, run, group.opened.segment, group.end)
+
+    def _put_together(self, run: Sequence[Item]) -> Group:
         drafts = [draft for item in run for draft in item.drafts]
         lines = [line for item in run for line in item.lines]
         began = self._now()
         self._sequence += 1
-        segment, end = self._fresh.write(self._sequence, drafts, lines)
-        took_s = self._now() - began
-        if lines and self._journal is not None:
-            self._publish(lines, segment.number, end)
+        opened, pieces, end = self._fresh.lay_out(self._sequence, drafts, lines)
+        return Group(run, lines, len(drafts), opened, pieces, opened.end, end, began)
+
+    def _tell(self, group: Group) -> None:
+        took_s = self._now() - group.began
+        if group.lines and self._journal is not None:
+            self._publish(group.lines, group.opened.segment.number, group.end)
         if self._committed is not None:
-            self._committed(took_s, len(drafts))
-        self._in_reactor(self._listener.written, run, segment, end)
+            self._committed(took_s, group.operations)
 
     def _publish(self, lines: Sequence[bytes], number: int, end: int) -> None:
         if self._journal is None:

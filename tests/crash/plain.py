@@ -1,4 +1,5 @@
-"""A program that runs as on a system that cannot write through, so that it syncs after writing."""
+"""A program that runs as on a system that cannot write through, so that a thread of its own writes
+and then syncs."""
 
 from __future__ import annotations
 

@@ -82,6 +82,9 @@ class Held:
         if not is_lazy and not self.is_holding:
             self.turn()
 
+    def close(self) -> None:
+        """There is no thread to let go of."""
+
     def turn(self) -> None:
         """The writer's thread does what is in line, as after 50 ms, or after a batch in a hurry."""
         if self._is_turning or self._worker is None:

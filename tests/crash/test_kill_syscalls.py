@@ -25,6 +25,7 @@ CALLS: Final = {
     "fdatasync": (1, 2, 3, 5, 9, 14),
     "fallocate": (1, 2),
     "ftruncate": (1,),
+    "io_uring_enter": (1, 2, 3, 5, 8, 13),
     "pwritev2,pwritev": (1, 2, 3, 5, 8, 13),
     "unlink": (1, 2, 3),
     "rename": (1, 2, 3),
@@ -46,9 +47,12 @@ class SyscallTests(KilledTestCase):
         for call, numbers in CALLS.items():
             for number in numbers:
                 inject = f"inject={call}:signal=SIGKILL:when={number}"
-                trace = ("-D", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject)
-                starts += 1
                 name = call.partition(",")[0]
+                trace = ["-D", "-f", "-o", "/dev/null", "-e", f"trace={call},io_uring_setup"]
+                trace += ["-e", inject]
+                if name == "pwritev2":
+                    trace += ["-e", "inject=io_uring_setup:error=ENOSYS"]
+                starts += 1
                 system = plain if name == "fdatasync" else ()
                 killed[name] += self.round(f"{name}-{number}", (*system, strace, *trace))
         hits = ", ".join(f"{count} in {name}" for name, count in killed.items())

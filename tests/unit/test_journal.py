@@ -244,9 +244,8 @@ class ThreadTests(Case):
         self.assertEqual(self.ids(), ["rejected", "a"])
         self.assertEqual(self.journal().synced(), (1, 10))
 
-    def test_one_is_written_at_once(self) -> None:
-        """Who publishes after a pause finds it in the file; what follows is there after a tick,
-        before anything is synced."""
+    def test_written_shortly(self) -> None:
+        """What is published is in the file after a tick, before anything is synced."""
         is_written = threading.Event()
         write = os.write
 
@@ -262,7 +261,6 @@ class ThreadTests(Case):
         with mock.patch("os.write", writing):
             journal.start()
             journal.publish([line("a")], (1, 10))
-            self.assertEqual(self.ids(), ["a"])
             journal.publish([line("b")], (1, 20))
             journal.publish([line("c")], (1, 30))
             self.assertTrue(is_written.wait(10))
@@ -286,10 +284,10 @@ class ThreadTests(Case):
         journal = self.journal()
         journal.start()
         self.addCleanup(journal.close)
-        many = [line("x" * 1000)] * 100
+        many = [line("x" * 1000)] * 1100
         with journal._sync_lock:  # a disk that does not answer
             journal.publish(many, (1, 1))
-            self.assertEqual(len(self.ids()), 100)
+            self.assertEqual(len(self.ids()), 1100)
 
     def test_syncs_unasked(self) -> None:
         is_synced = threading.Event()

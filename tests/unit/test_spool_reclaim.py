@@ -219,6 +219,9 @@ class SlowLine:
     def put(self, job: Job, *, is_lazy: bool = False) -> None:
         self.jobs.append(job)
 
+    def close(self) -> None:
+        """Its work is the test's."""
+
     def work(self, count: int) -> None:
         taken, self.jobs = self.jobs[:count], self.jobs[count:]
         self.worker.turn(taken)
