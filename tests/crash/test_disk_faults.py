@@ -250,7 +250,7 @@ class DiskFaultTests(SynchronousTestCase):
         for us; here we do it."""
         self.begin(environment=without_writing_through(Path(self.mktemp())))
         self.assertEqual(self.send(), 250)
-        tracer = self.inject("pwrite64", "pwritev")
+        tracer = self.inject("pwrite64", "pwritev", "pwritev2")
         self.check_stopped()
         self._release(tracer)
         self.service.restart()
