@@ -2,7 +2,8 @@
 
 What the spool promises rests on the order of these calls, so that a test can put another
 :class:`Files` in this one's place, record that order, and try every crash in it
-(:mod:`protege_mta.testing.crashfs`).  Nothing else in the spool touches the disk.
+(:mod:`protege_mta.testing.crashfs`).  Nothing else in the spool touches the disk, but for the one
+write that the kernel may do in place of :meth:`Files.write_through` (:mod:`.ring`).
 """
 
 from __future__ import annotations
