@@ -172,6 +172,19 @@ class DamageTests(SynchronousTestCase):
         lines = [line for some, _ in self.spool.recover_events((0, 0)) for line in some]
         self.assertEqual(lines, [b"received\n"] * 2)
 
+    def test_a_journal_that_outlived_its_spool(self) -> None:
+        """What is committed to a new spool lies behind everything that the journal has synced."""
+        self.successResultOf(self.spool.close())
+        self.disk, self.journal = CrashFiles(), Lines()
+        self.journal.cursor = (7, 4096)
+        self.journal.is_synced = False
+        self.spool = self.start()
+        self.some(1)
+        self.assertGreater(self.journal.told[0][1], (7, 4096))
+        self.restart()
+        lines = [line for some, _ in self.spool.recover_events((7, 4096)) for line in some]
+        self.assertEqual(lines, [b"received\n"])
+
     def test_torn_tail(self) -> None:
         """The last group is there as a whole or not at all, wherever it was cut."""
         ids = self.some(2)
