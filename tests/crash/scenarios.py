@@ -150,12 +150,13 @@ def taking_turns(run: Recording) -> None:
 
 
 def emptied(run: Recording) -> None:
-    """Everything ends, nothing comes back."""
+    """Everything ends, nothing comes back: not from a segment that is gone later than what says so
+    of some in it."""
     live = list(run.states[0])
     run.sync_journal()
-    run.end(*live[:18])
+    run.end(*live[:18], live[30])
     run.sync_journal()
-    run.end(*live[18:])
+    run.end(*live[18:30], *live[31:])
     run.sync_journal()
     run.append(30)
     run.sync_journal()
