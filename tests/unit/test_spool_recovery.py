@@ -163,6 +163,15 @@ class DamageTests(SynchronousTestCase):
         self.commit(End(ids[1], (0,), "removed"))
         self.assertEqual(list(self.spool.ids()), [ids[0], ids[2]])
 
+    def test_what_is_set_aside_stays(self) -> None:
+        """No loss of power takes from corrupt/ what the log no longer has."""
+        ids = self.some(3)
+        self.overwrite(self.offset_of(ids[1]), b"\xff" * 72)
+        self.restart()
+        disk = self.disk.crashed(len(self.disk.steps), "dropped")
+        (name,) = disk.names(SHARD / "corrupt")
+        self.assertIn(b"body body", disk.content(SHARD / "corrupt" / name))
+
     def test_damaged_events(self) -> None:
         """Events that are damaged are told of in the log; all others are told again."""
         self.some(3)
