@@ -13,16 +13,19 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 
 from protege_mta.model.batch import Append, Batch
+from protege_mta.model.ids import QueueId
 from protege_mta.spool import disk as disk_module
 from protege_mta.spool import recovery as recovery_module
 from protege_mta.spool.disk import DiskSpool
 from protege_mta.spool.files import Files
+from protege_mta.spool.index import Place
 from protege_mta.spool.reclaim import Reclaimer, Seen, _Cleaning
-from protege_mta.spool.record import Draft
-from protege_mta.spool.scan import Group
+from protege_mta.spool.record import MAGIC, Draft
+from protege_mta.spool.scan import Group, SegmentReader
+from protege_mta.spool.segment import Segment
 from protege_mta.spool.spares import Spares
 from protege_mta.spool.states import States
-from protege_mta.spool.writer import Log, Maker
+from protege_mta.spool.writer import Item, Log, Maker, Writer
 from protege_mta.testing.crashfs import CrashFiles
 
 from .exploring import Explored, explore, explore_on
@@ -34,10 +37,12 @@ from .scenarios import (
     big_files,
     emptied,
     groups,
+    long_events,
     one_message,
     reclaiming,
     recycled,
     several_messages,
+    taking_turns,
 )
 
 # --- disks whose calls do not do what they say ---------------------------------------------------
@@ -161,6 +166,16 @@ class SyncsBeforeItWrites(CrashFiles):
         """It has been done."""
 
 
+class LeavesTheLastRecord(CrashFiles):
+    """Writes the record that closes a group once the group has been synced, and syncs no more."""
+
+    def write_through(self, fd: int, pieces: Sequence[bytes], offset: int) -> None:
+        group = b"".join(pieces)
+        at = group.rindex(MAGIC)
+        super().write_through(fd, [group[:at]], offset)
+        self.write(fd, [group[at:]], offset + at)
+
+
 class RenamesBeforeItSyncs(CrashFiles):
     """Big files are written under another name and renamed, and nobody syncs their octets."""
 
@@ -214,6 +229,22 @@ class ForgetsTheDead(Reclaimer):
         return moves, []
 
 
+class ForgetsCopies(Reclaimer):
+    """Removes the ends of messages that met them while they were being copied."""
+
+    def carried(self, places: dict[QueueId, Place], segment: Segment, end: int) -> None:
+        live = {id: place for id, place in places.items() if id in self._index}
+        super().carried(live, segment, end)
+
+
+class CopiesTooEarly(Reclaimer):
+    """Carries forward what messages were before a batch in line, to behind it."""
+
+    def _needed(self, it: _Cleaning) -> tuple[list[tuple[Seen, States]], list[Draft]]:
+        self._in_flight = set
+        return super()._needed(it)
+
+
 class OneEpoch(Maker):
     """Gives each segment the epoch of the one before, so that old records pass for its own."""
 
@@ -248,6 +279,29 @@ def leaves_ends_uncertain(log: Log) -> None:
 def trusts_commit_records(files: Files, folder: Path, group: Group) -> bool:
     """Believes a commit record without looking at what it closes."""
     return group.commit is not None
+
+
+def trusts_events(files: Files, folder: Path, group: Group) -> bool:
+    """Looks at what a commit record closes, and not at the events that it has itself."""
+    commit = group.commit
+    if commit is None or not group.is_whole:
+        return False
+    reader = SegmentReader(files, folder, group.segment)
+    try:
+        return all(reader.body(one) is not None for one in group.records)
+    finally:
+        reader.close()
+
+
+def syncs_once_for_all(writer: Writer, run: list[Item]) -> None:
+    """Makes a group of each batch, and syncs the last one."""
+    for item in run[:-1]:
+        with mock.patch.object(writer.files, "write_through", writer.files.write):
+            _write(writer, [item])
+    _write(writer, run[-1:])
+
+
+_write: Final = Writer._write
 
 
 @attrs.frozen
@@ -296,11 +350,16 @@ BROKEN: Final = (
     Broken(recycled, NoZeros),
     Broken(one_message, SyncsTheLastOne),
     Broken(one_message, SyncsBeforeItWrites),
+    Broken(one_message, LeavesTheLastRecord),
     Broken(big_files, RenamesBeforeItSyncs),
     Broken(several_messages, spool=TombstoneFirst),
     Broken(groups, spool=AnswersAtOnce),
     Broken(emptied, patch=(disk_module, "Reclaimer", ForgetsTheDead)),
+    Broken(taking_turns, patch=(disk_module, "Reclaimer", ForgetsCopies)),
+    Broken(taking_turns, patch=(disk_module, "Reclaimer", CopiesTooEarly)),
     Broken(recycled, patch=(disk_module, "Maker", OneEpoch)),
     Broken(recycled, patch=(Log, "close", leaves_ends_uncertain)),
+    Broken(groups, patch=(Writer, "_write", syncs_once_for_all)),
     Broken(one_message, patch=(recovery_module, "_is_intact", trusts_commit_records)),
+    Broken(long_events, patch=(recovery_module, "_is_intact", trusts_events)),
 )

@@ -85,14 +85,18 @@ class Held:
     def close(self) -> None:
         """There is no thread to let go of."""
 
-    def turn(self) -> None:
-        """The writer's thread does what is in line, as after 50 ms, or after a batch in a hurry."""
+    def turn(self, most: int = 1_000_000) -> None:
+        """The writer's thread does what is in line, as after 50 ms, or after a batch in a hurry.
+
+        :param most: how many jobs there are in line when it looks, and comes to do before others
+            come in.
+        """
         if self._is_turning or self._worker is None:
             return
         self._is_turning = True
-        while self._jobs:
-            taken = list(self._jobs)
-            self._jobs.clear()
+        while self._jobs and most:
+            taken = [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
+            most -= len(taken)
             self._worker.turn(taken)
         self._is_turning = False
 
@@ -214,15 +218,17 @@ class Recording:
         *,
         arrived: tuple[bytes, ...] | BigFile | None = None,
         ends: Iterable[QueueId] = (),
+        event_octets: int = 0,
     ) -> QueueId:
         """A message, in one batch with the ends of others.
 
         :param content: its octets, or how many.
         :param arrived: what they came to, where they have come in already.
+        :param event_octets: how long its event is at least.
         """
         operation = self._append(content, recipients, arrived)
         endings = [End(other, tuple(range(9)), "bounced") for other in ends]
-        self.commit([operation, *endings])
+        self.commit([operation, *endings], event_octets=event_octets)
         return operation.message.id
 
     def append_all(self, *contents: int) -> list[QueueId]:
@@ -258,9 +264,11 @@ class Recording:
         fate: Fate = "delivered" if is_lazy else "removed"
         self.commit([End(id, recipients, fate) for id in ids], is_lazy=is_lazy)
 
-    def commit(self, operations: Sequence[Operation], *, is_lazy: bool = False) -> None:
+    def commit(
+        self, operations: Sequence[Operation], *, is_lazy: bool = False, event_octets: int = 0
+    ) -> None:
         number = len(self.begun_at)
-        event = b"%d %d\n" % (self.seed, number)
+        event = b"%d %d".ljust(event_octets, b".") % (self.seed, number) + b"\n"
         self.begun_at.append(len(self.disk.steps))
         self.durable_at.append(None)
         state = dict(self.states[-1])

@@ -34,6 +34,12 @@ def several_messages(run: Recording) -> None:
     run.end(bounce)
 
 
+def long_events(run: Recording) -> None:
+    """Events that a commit record's own sector does not hold."""
+    one = run.append(100, event_octets=1500)
+    run.append(30, ends=[one], event_octets=700)
+
+
 def groups(run: Recording) -> None:
     """Many batches in one sync, each all or nothing, and none acknowledged before it."""
     run.held.is_holding = True
@@ -126,13 +132,31 @@ def reclaiming(run: Recording) -> None:
     run.end(live[0])
 
 
-def emptied(run: Recording) -> None:
-    """Everything ends, nothing comes back."""
+def taking_turns(run: Recording) -> None:
+    """What is carried out of a segment changes just before, and ends just behind its copy."""
     live = list(run.states[0])
     run.sync_journal()
-    run.end(*live[:18])
+    run.held.is_holding = True
+    run.end(*(id for at, id in enumerate(live) if at % 6), recipients=(0,))
+    while run.spool.stats().segments > 9:
+        run.held.turn(1)
+    run.update(live[0])
+    run.held.turn(2)
+    run.end(live[0], is_lazy=True)
+    run.held.release()
+    run.append(30)
     run.sync_journal()
-    run.end(*live[18:])
+    run.append(30)
+
+
+def emptied(run: Recording) -> None:
+    """Everything ends, nothing comes back: not from a segment that is gone later than what says so
+    of some in it."""
+    live = list(run.states[0])
+    run.sync_journal()
+    run.end(*live[:18], live[30])
+    run.sync_journal()
+    run.end(*live[18:30], *live[31:])
     run.sync_journal()
     run.append(30)
     run.sync_journal()
@@ -198,6 +222,7 @@ def at_random(run: Recording) -> None:
 NEW: Final[Sequence[Life]] = (
     one_message,
     several_messages,
+    long_events,
     groups,
     lazy_ends,
     segment_switch,
@@ -208,7 +233,7 @@ NEW: Final[Sequence[Life]] = (
 )
 """Lives of a spool from the very first start on."""
 
-OLD: Final[Sequence[Life]] = (reclaiming, emptied, recycled)
+OLD: Final[Sequence[Life]] = (reclaiming, emptied, recycled, taking_turns)
 """Lives of a spool that has many segments already."""
 
 

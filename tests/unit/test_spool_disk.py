@@ -22,6 +22,7 @@ from protege_mta.spool.lock import ForeignOwner, check_owner
 from protege_mta.spool.settings import SpoolSettings
 from protege_mta.testing.contracts import DUE, Lines, append
 from protege_mta.testing.crashfs import CrashFiles
+from protege_mta.testing.medium import crashes
 from protege_mta.testing.spools import at_once, disk_spool
 
 BIG: Final = Path("/spool/0/big")
@@ -53,6 +54,24 @@ def started(disk: CrashFiles, **settings: Any) -> DiskSpool:
     spool.acquire()
     list(spool.recover())
     return spool
+
+
+class FillsUp(CrashFiles):
+    """Reserves nothing, and may have no room for all of a write.
+
+    :ivar room_octets: for one write; None for any.
+    """
+
+    room_octets: int | None = None
+
+    def allocate(self, fd: int, octets: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "cannot reserve")
+
+    def write(self, fd: int, pieces: Sequence[bytes], offset: int) -> None:
+        whole = b"".join(pieces)
+        super().write(fd, [whole[: self.room_octets]], offset)
+        if self.room_octets is not None and len(whole) > self.room_octets:
+            raise OSError(errno.ENOSPC, "full")
 
 
 class BigTests(SynchronousTestCase):
@@ -250,33 +269,39 @@ class FloorTests(SynchronousTestCase):
 
     def test_no_room_in_the_segment(self) -> None:
         """Where nothing can be reserved a write may find no room: what it began is cut off."""
-
-        class Full(CrashFiles):
-            is_full = False
-
-            def allocate(self, fd: int, octets: int) -> None:
-                raise OSError(errno.EOPNOTSUPP, "cannot reserve")
-
-            def write(self, fd: int, pieces: Sequence[bytes], offset: int) -> None:
-                whole = b"".join(pieces)
-                if self.is_full and len(whole) > 500:
-                    super().write(fd, [whole[:400]], offset)
-                    raise OSError(errno.ENOSPC, "full")
-                super().write(fd, pieces, offset)
-
-        disk = Full()
+        disk = FillsUp()
         spool = started(disk)
         one, two = append(b"1" * 1000), append()
         self.successResultOf(spool.commit(Batch((one,))))
-        disk.is_full = True
+        disk.room_octets = 400
         self.failureResultOf(spool.commit(Batch((append(b"2" * 1000),))), SpoolFull)
         self.successResultOf(spool.commit(Batch((End(one.message.id, (0,), "removed"),))))
-        disk.is_full = False
+        disk.room_octets = None
         self.successResultOf(spool.commit(Batch((two,))))
         again = disk_spool(disk.crashed(10**6, "dropped"))
         again.acquire()
         self.assertEqual([it.message.id for it in again.recover()], [two.message.id])
         self.assertEqual(again.stats().corrupt, 0)
+
+    def test_no_room_for_a_batch(self) -> None:
+        """No message of a batch that was refused comes back, though all of its record may have been
+        written, and whenever the power is lost then."""
+        disk = FillsUp()
+        spool = started(disk)
+        one = append(b"1")
+        self.successResultOf(spool.commit(Batch((one,))))
+        first = len(disk.steps)
+        disk.room_octets = 1500
+        batch = tuple(append(b"2" * 300) for _ in range(4))
+        self.failureResultOf(spool.commit(Batch(batch)), SpoolFull)
+        self.successResultOf(spool.commit(Batch((End(one.message.id, (0,), "removed"),))))
+        found = set()
+        for after, tree in crashes(disk.before, disk.steps):
+            if after >= first:
+                again = disk_spool(CrashFiles(tree))
+                again.acquire()
+                found.add((*(it.message.id for it in again.recover()), again.stats().corrupt))
+        self.assertEqual(found, {(one.message.id, 0), (0,)})
 
     def test_room_for_ends(self) -> None:
         """Content is refused as soon as there is no segment ahead: its room is for ends."""

@@ -163,6 +163,15 @@ class DamageTests(SynchronousTestCase):
         self.commit(End(ids[1], (0,), "removed"))
         self.assertEqual(list(self.spool.ids()), [ids[0], ids[2]])
 
+    def test_what_is_set_aside_stays(self) -> None:
+        """No loss of power takes from corrupt/ what the log no longer has."""
+        ids = self.some(3)
+        self.overwrite(self.offset_of(ids[1]), b"\xff" * 72)
+        self.restart()
+        disk = self.disk.crashed(len(self.disk.steps), "dropped")
+        (name,) = disk.names(SHARD / "corrupt")
+        self.assertIn(b"body body", disk.content(SHARD / "corrupt" / name))
+
     def test_damaged_events(self) -> None:
         """Events that are damaged are told of in the log; all others are told again."""
         self.some(3)
@@ -171,6 +180,19 @@ class DamageTests(SynchronousTestCase):
         self.restart()
         lines = [line for some, _ in self.spool.recover_events((0, 0)) for line in some]
         self.assertEqual(lines, [b"received\n"] * 2)
+
+    def test_a_journal_that_outlived_its_spool(self) -> None:
+        """What is committed to a new spool lies behind everything that the journal has synced."""
+        self.successResultOf(self.spool.close())
+        self.disk, self.journal = CrashFiles(), Lines()
+        self.journal.cursor = (7, 4096)
+        self.journal.is_synced = False
+        self.spool = self.start()
+        self.some(1)
+        self.assertGreater(self.journal.told[0][1], (7, 4096))
+        self.restart()
+        lines = [line for some, _ in self.spool.recover_events((7, 4096)) for line in some]
+        self.assertEqual(lines, [b"received\n"])
 
     def test_torn_tail(self) -> None:
         """The last group is there as a whole or not at all, wherever it was cut."""
