@@ -175,8 +175,8 @@ class Api:
         default=60,
         metadata=key(
             Whole(0),
-            "Requests to `/api/send` in an hour from one address (of IPv6: one /64); 429 above it. "
-            "0 = unlimited. `$RELAY_SEND_PER_HOUR` goes before it.",
+            "Requests to `/api/send` in an hour from one address (of IPv6: one /64), replays by an "
+            "`Idempotency-Key` aside; 429 above it. 0 = unlimited. `$RELAY_SEND_PER_HOUR` goes before it.",
         ),
     )
 

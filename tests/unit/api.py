@@ -186,13 +186,13 @@ class ApiCase(FlowCase, Case):
 
     # --- requests ----------------------------------------------------------------------------------
 
-    def asking(self, method: str, path: str, body: bytes = b"") -> Wire:
-        """A request on its way."""
+    def asking(self, method: str, path: str, body: bytes = b"", more: str = "") -> Wire:
+        """A request on its way.  :param more: header fields, each with its line end."""
         wire = self.connect()
         assert wire is not None
         wire.protocol.dataReceived(
             f"{method} {path} HTTP/1.1\r\nHost: mx.test\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode()
             + body
         )
         return wire
@@ -201,9 +201,9 @@ class ApiCase(FlowCase, Case):
         status, _, body = self.parse(wire.value())
         return status, json.loads(body)
 
-    def asked(self, path: str, method: str = "GET", body: bytes = b"") -> Told:
+    def asked(self, path: str, method: str = "GET", body: bytes = b"", more: str = "") -> Told:
         """An answer, for which some time may have to pass."""
-        wire = self.asking(method, path, body)
+        wire = self.asking(method, path, body, more)
         for _ in range(10):
             if wire.value():
                 break
