@@ -277,6 +277,7 @@ def _list(config: Path | None, as_json: bool) -> None:
         [
             Column("NAME", lambda row: row["name"]),
             Column("SCOPE", lambda row: words(row["scopes"], "")),
+            Column("SANDBOX", lambda row: "yes" if row["sandbox"] else "-"),
             Column("SINCE", lambda row: moment(row["created_at"])),
             Column("LAST USED", lambda row: _moment(row["last_used_at"], "never")),
             Column("EXPIRES", lambda row: _moment(row["expires_at"], "never")),

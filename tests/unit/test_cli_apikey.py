@@ -117,6 +117,14 @@ class ApiKeyTests(SynchronousTestCase):
         self.assertIn(told, self.apikey("show", "portal").out)
         self.assertNotIn("/api/send", self.apikey("show", "plain").out)
 
+    def test_listed_for_people(self) -> None:
+        """Which keys send nothing to anybody is to be seen."""
+        self.apikey("create", "live")
+        self.apikey("create", "trial", "--sandbox")
+        names, *rows = [line.split() for line in self.apikey("list").out.splitlines()]
+        at = names.index("SANDBOX")
+        self.assertEqual([(row[0], row[at]) for row in rows], [("live", "-"), ("trial", "yes")])
+
     def test_set(self) -> None:
         """What is not given stays, the secret too."""
         self.apikey("create", "bot", "--allowed-from", "a.test", "--no-bcc", "--expires", "1d")
