@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from protege_mta.http import portal
+from protege_mta.http import kumo, portal
 from protege_mta.model.address import Address
 from protege_mta.model.identity import identity_of
 from protege_mta.model.ids import QueueId
@@ -279,3 +279,44 @@ class PortalTests(ApiCase):
         self.assertEqual(self.listed(), [id])
         self.caller = key("reader", "read", tenant="u")
         self.assertEqual(self.listed(), [])
+
+
+class KumoTests(ApiCase):
+    """Which value a template of KumoMTA's form has."""
+
+    def build(self) -> None:
+        super().build()
+        kumo.add(self.app, self.messages)
+
+    def filled(self, dialect: str, recipient: dict[str, Any], **substitutions: Any) -> str:
+        text = "{{ email }}|{{ name }}|{{ to_header }}|{{ x }}"
+        body = {
+            "envelope_sender": "a@a.test",
+            "content": {"from": {"email": "a@a.test"}, "text_body": text},
+            "recipients": [{"email": "b@b.test"} | recipient],
+            "substitutions": substitutions,
+            "template_dialect": dialect,
+        }
+        told = self.asked("/api/inject/v1", "POST", msgspec.json.encode(body))
+        self.assertEqual((told[0], told[1]["success_count"]), (200, 1), told)
+        return self.transport.sent[-1].partition(b"\r\n\r\n")[2].decode().strip()
+
+    def test_the_recipients_own_come_first(self) -> None:
+        """Its substitutions, its members, then what is for all: as with KumoMTA."""
+        of_all = {"email": "all", "name": "all", "to_header": "all", "x": "all"}
+        own = {"email": "own", "name": "own", "to_header": "own", "x": "own"}
+        for dialect in ("Jinja", "Handlebars"):
+            self.assertEqual(
+                self.filled(dialect, {"name": "Bea"}, **of_all),
+                'b@b.test|Bea|"Bea" <b@b.test>|all',
+            )
+            self.assertEqual(
+                self.filled(dialect, {"name": "Bea", "substitutions": own}, **of_all),
+                "own|own|own|own",
+            )
+
+    def test_a_recipient_without_a_name(self) -> None:
+        """The one that is for all stands in; an empty name is one."""
+        self.assertEqual(self.filled("Jinja", {}, name="friend"), "b@b.test|friend|<b@b.test>|")
+        self.assertEqual(self.filled("Jinja", {"name": ""}, name="friend"), "b@b.test||<b@b.test>|")
+        self.assertEqual(self.filled("Jinja", {}), "b@b.test||<b@b.test>|")
