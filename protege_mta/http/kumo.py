@@ -152,13 +152,14 @@ ENDPOINTS: Final = (
         method="POST",
         path="/api/inject/v1",
         summary="Inject messages, as KumoMTA's clients do",
-        description="With a key, a submission account (Basic), or from a network that the listener "
-        "trusts.",
+        description="Clients in `relay_hosts` of the listener need no key; one that they send has to "
+        "be right.",
         request=KumoRequest,
         parameters=(IDEMPOTENCY,),
         answers={200: Answer(summary="What became of each recipient", type=KumoAnswer)},
         problems=(400, 409, 413, 415, 422),
         scope="send",
+        by_network=True,
         tag="KumoMTA",
     ),
 )

@@ -14,6 +14,7 @@ from twisted.web.iweb import IRequest
 
 from protege_mta.http import reference
 from protege_mta.http.catalogue import ENDPOINTS
+from protege_mta.http.credentials import BY_NETWORK
 from protege_mta.http.openapi import document, page
 from protege_mta.http.reading import (
     ReadLimits,
@@ -220,6 +221,24 @@ class DescriptionTests(SynchronousTestCase):
         found = {(method, path) for path, some in described["paths"].items() for method in some}
         self.assertEqual(found, paths)
         self.assertIn("/v1/message", page(described))
+
+    def test_who_needs_no_key(self) -> None:
+        """What is said of a trusted network is what its clients are let in to."""
+        described = document(ENDPOINTS, version="1")
+        for one in ENDPOINTS:
+            operation = described["paths"][one.path][one.method.lower()]
+            ways = operation.get("security", [{}])
+            is_open = one.scope is None or one.path.encode().startswith(BY_NETWORK)
+            self.assertEqual({} in ways, is_open, one.path)
+        for path in BY_NETWORK:
+            self.assertTrue(any(one.path.encode().startswith(path) for one in ENDPOINTS))
+
+    def test_both_ways_of_a_key(self) -> None:
+        """Bearer, and Basic for programs that know nothing else, on both pages."""
+        described = document(ENDPOINTS, version="1")
+        for text in (page(described), reference.page()):
+            self.assertIn("Bearer", text)
+            self.assertIn("apikey", text)
 
     def test_reference_is_current(self) -> None:
         """``make docs`` was run."""
