@@ -159,7 +159,7 @@ class Api:
         metadata=key(
             HttpUrl(is_optional=True),
             "Where this server's HTTP is reached from outside, for links in mail (one-click "
-            "unsubscribe) and in the description of the API.",
+            "unsubscribe, for which it has to be `https`) and in the description of the API.",
             shown_default="none: no one-click unsubscribe",
         ),
     )

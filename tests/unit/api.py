@@ -113,13 +113,14 @@ def key(name: str = "app", *scopes: Scope, tenant: str = "", is_sandbox: bool = 
 
 
 class ApiCase(FlowCase, Case):
-    """:ivar caller: who asks."""
+    """:ivar caller: who asks.  :ivar link: to unsubscribe."""
 
     limits = HttpLimits(body_octets=1_000_000)
     relaying = Relaying({}, {}, Address(""))
 
     def setUp(self) -> None:
         self.boots = 0
+        self.link = ""
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
         self.journal = ListJournal([])
@@ -169,7 +170,12 @@ class ApiCase(FlowCase, Case):
         self.messages = messages.Desk(
             mailroom=self.mailroom,
             authenticate=self.authenticate,
-            writer=Writer(limits=lambda: limits, now=now, hostname=lambda: "us.test"),
+            writer=Writer(
+                limits=lambda: limits,
+                now=now,
+                hostname=lambda: "us.test",
+                unsubscribe_url=lambda id, address, tenant: self.link,
+            ),
             read_limits=ReadLimits,
             pause=lambda: succeed(None),
             new_session_id=lambda: "s-1",

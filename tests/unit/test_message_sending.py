@@ -152,6 +152,21 @@ class FieldTests(ApiCase):
             self.posted(headers=field)
             self.posted(**members)
 
+    def test_one_click(self) -> None:
+        """Wants https: of the URL that is given, or else of what the configuration has for links."""
+        for given, link, member in (
+            ({"url": "http://list.test/u"}, "https://us.test/u/x", "url"),
+            ({}, "", "one_click"),
+            ({}, "http://us.test/u/x", "one_click"),
+        ):
+            self.link = link
+            told = self.post(unsubscribe={"one_click": True, **given})
+            self.assertEqual(self.problem(told), (422, "bad-member", f"/unsubscribe/{member}"))
+            self.assertEqual("[api] public_url" in told[1].get("hint", ""), member == "one_click")
+        self.link = "https://us.test/u/x"
+        self.posted(unsubscribe={"one_click": True})
+        self.assertIn(b"<https://us.test/u/x>", self.transport.sent[-1])
+
     def test_controls(self) -> None:
         """Refused in a sentence."""
         for name in ("subject", "campaign"):
