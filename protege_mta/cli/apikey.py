@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 DAY_S: Final = 86_400.0
 
+_APPROVALS: Final = get_args(Approval)
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S, "w": 7 * DAY_S}
 _SPAN: Final = re.compile(r"(\d{1,6})([smhdw])\Z")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -94,6 +95,18 @@ def _scopes(
     return frozenset(cast(Scope, text) for text in found)
 
 
+def _approval(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Approval | None:
+    """Written as it is shown, or as options are."""
+    if value is None:
+        return None
+    word = value.replace("-", "_")
+    if word not in _APPROVALS:
+        raise click.BadParameter(f"wanted one of {', '.join(_APPROVALS)}, got {value!r}")
+    return cast(Approval, word)
+
+
 def _key_options(command: _Command) -> _Command:
     """What a key has besides its name and secrets; the command receives what was given."""
     for option in reversed(
@@ -114,7 +127,8 @@ def _key_options(command: _Command) -> _Command:
             ),
             click.option(
                 "--approval",
-                type=click.Choice([one.replace("_", "-") for one in get_args(Approval)]),
+                callback=_approval,
+                metavar="|".join(_APPROVALS),
                 help="Which messages wait for a person to release them.  [none]",
             ),
             click.option(
@@ -150,11 +164,7 @@ def _key_options(command: _Command) -> _Command:
 def _changed(key: ApiKey, given: dict[str, Any], now: float) -> ApiKey:
     """The key with the options that were given."""
     end = given.pop("expires")
-    approval = given.pop("approval")
-    policy = {
-        "approval": approval and approval.replace("-", "_"),
-        **{name: given.pop(name) for name in ("may_bcc", "first_time_per_day")},
-    }
+    policy = {name: given.pop(name) for name in ("approval", "may_bcc", "first_time_per_day")}
     changes = {name: value for name, value in policy.items() if value is not None}
     key = attrs.evolve(evolved(key, given), policy=attrs.evolve(key.policy, **changes))
     match end:
@@ -277,6 +287,7 @@ def _list(config: Path | None, as_json: bool) -> None:
         [
             Column("NAME", lambda row: row["name"]),
             Column("SCOPE", lambda row: words(row["scopes"], "")),
+            Column("SANDBOX", lambda row: "yes" if row["sandbox"] else "-"),
             Column("SINCE", lambda row: moment(row["created_at"])),
             Column("LAST USED", lambda row: _moment(row["last_used_at"], "never")),
             Column("EXPIRES", lambda row: _moment(row["expires_at"], "never")),
@@ -376,9 +387,9 @@ def _facts(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "/api/send", "answers at once"
     yield from rights_facts(row)
     policy = AgentPolicy(**row["policy"])
-    yield "approval", policy.approval.replace("_", "-")
+    yield "approval", policy.approval
     yield "bcc", "yes" if policy.may_bcc else "no"
-    yield "first time", f"{policy.first_time_per_day} a day" if policy.first_time_per_day else "any"
+    yield "first time per day", str(policy.first_time_per_day or "no limit")
     for name, limit in limit_facts(row):
         if name != "connections":
             yield name, limit

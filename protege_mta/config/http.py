@@ -159,7 +159,7 @@ class Api:
         metadata=key(
             HttpUrl(is_optional=True),
             "Where this server's HTTP is reached from outside, for links in mail (one-click "
-            "unsubscribe) and in the description of the API.",
+            "unsubscribe, for which it has to be `https`) and in the description of the API.",
             shown_default="none: no one-click unsubscribe",
         ),
     )
@@ -175,8 +175,8 @@ class Api:
         default=60,
         metadata=key(
             Whole(0),
-            "Requests to `/api/send` in an hour from one address (of IPv6: one /64); 429 above it. "
-            "0 = unlimited. `$RELAY_SEND_PER_HOUR` goes before it.",
+            "Requests to `/api/send` in an hour from one address (of IPv6: one /64), replays by an "
+            "`Idempotency-Key` aside; 429 above it. 0 = unlimited. `$RELAY_SEND_PER_HOUR` goes before it.",
         ),
     )
 

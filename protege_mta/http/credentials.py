@@ -26,6 +26,9 @@ from .forwarded import is_in
 PROTECTED: Final = (b"/v1/", b"/api/")
 """What begins so is for callers, but for what is said to be open."""
 
+BY_NETWORK: Final = (b"/api/inject/",)
+"""What begins so may be asked for without credentials from a listener's ``trusted_networks``."""
+
 LISTENER: Final = "http"
 """What stands for the listener's name where a client is a :class:`~..model.ports.Peer`."""
 
@@ -85,8 +88,6 @@ class Credentials:
     :param tries: those with a wrong key, who are told to wait.
     :param new_session_id: names a request in events and in the log.
     :param empty_hands: those without any key, who need not wait, but make no events meanwhile.
-    :param by_network: paths that a client from a listener's ``trusted_networks`` may ask for without
-        credentials.
     """
 
     def __init__(
@@ -97,14 +98,12 @@ class Credentials:
         *,
         new_session_id: Callable[[], str],
         empty_hands: Tries,
-        by_network: tuple[bytes, ...] = (b"/api/inject/",),
     ) -> None:
         self._callers = callers
         self._tries = tries
         self._empty_hands = empty_hands
         self._events = events
         self._new_session_id = new_session_id
-        self._by_network = by_network
 
     async def __call__(self, request: IRequest, scope: Scope, *others: Scope) -> Caller | Flaw:
         """As :data:`~.endpoint.Authenticate`; any of several scopes will do."""
@@ -133,7 +132,7 @@ class Credentials:
         fields = client.requestHeaders.getRawHeaders(b"authorization") or []
         if not fields:
             is_near = is_in(client.client_address, client.trusted_networks)
-            if is_near and path.startswith(self._by_network):
+            if is_near and path.startswith(BY_NETWORK):
                 return Caller(identity="", scopes=frozenset({"send"}))
             return self._failed(client, _NO_KEY)
         if len(fields) > 1:

@@ -75,6 +75,7 @@ class Endpoint:
     :ivar why: what problems of a status are about here, where it is not what they mostly are about.
     :ivar scope: what the caller's key has to be for; None for an endpoint that is open to everybody.
     :ivar or_scope: another that will do as well; what is seen then is another matter.
+    :ivar by_network: whether who comes from a network that the listener trusts needs no key.
     :ivar tag: the family, by which the page is divided.
     """
 
@@ -90,6 +91,7 @@ class Endpoint:
     why: Mapping[int, str] = attrs.field(factory=dict)
     scope: Scope | None = None
     or_scope: Scope | None = None
+    by_network: bool = False
     tag: str = ""
 
     @property

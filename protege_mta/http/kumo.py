@@ -60,7 +60,9 @@ class KumoMailbox(msgspec.Struct):
 
 
 class KumoRecipient(msgspec.Struct):
-    """:ivar substitutions: before those of the request.
+    """:ivar name: the display name.
+    :ivar substitutions: before all others; next come `email`, `name` if there is one, and
+        `to_header`, then those of the request.
     :ivar metadata: for what ``trace_headers`` names of it.
     """
 
@@ -113,6 +115,7 @@ class KumoRequest(msgspec.Struct):
     """Messages to send, one to each recipient.
 
     :ivar content: the whole message (RFC 5322), or its parts.
+    :ivar substitutions: for all recipients.
     :ivar template_dialect: what the content is written in. Of Handlebars there are values, `if`,
         `unless`, `each` and `with`, and neither partials nor helpers. Values are escaped in HTML only.
     :ivar deferred_spool: taken, and not used.
@@ -149,13 +152,14 @@ ENDPOINTS: Final = (
         method="POST",
         path="/api/inject/v1",
         summary="Inject messages, as KumoMTA's clients do",
-        description="With a key, a submission account (Basic), or from a network that the listener "
-        "trusts.",
+        description="Clients in `relay_hosts` of the listener need no key; one that they send has to "
+        "be right.",
         request=KumoRequest,
         parameters=(IDEMPOTENCY,),
         answers={200: Answer(summary="What became of each recipient", type=KumoAnswer)},
         problems=(400, 409, 413, 415, 422),
         scope="send",
+        by_network=True,
         tag="KumoMTA",
     ),
 )
@@ -393,14 +397,16 @@ def _to(number: int, recipient: KumoRecipient) -> Mailbox:
 
 
 def _values(wanted: KumoRequest, recipient: KumoRecipient, to: Mailbox) -> dict[str, Any]:
+    """What a template has of a recipient: it goes before what is given for all, and what is given
+    for the recipient before that, as with KumoMTA."""
     name = to.name.replace("\\", "\\\\").replace('"', '\\"')
-    return {
+    own = {
         "email": recipient.email,
-        "name": to.name,
         "to_header": f'"{name}" <{to.address}>' if name else f"<{to.address}>",
-        **wanted.substitutions,
-        **recipient.substitutions,
     }
+    if recipient.name is not None:
+        own["name"] = recipient.name
+    return {**wanted.substitutions, **own, **recipient.substitutions}
 
 
 _DIALECTS: Final[Mapping[str, Dialect]] = {"Jinja": "jinja", "Handlebars": "handlebars"}

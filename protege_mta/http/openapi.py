@@ -37,7 +37,7 @@ REFUSALS: Final[Mapping[int, str]] = {
     404: "There is no such thing, or not for this key",
     409: "The Idempotency-Key is another request's, or that one is being worked on",
     413: "Too large",
-    415: "The body is of a type that is not taken here",
+    415: "The body is of a type, or in a charset, that is not taken here",
     422: "A member is not what it should be; `member` says which",
     429: "Too often; Retry-After says when to come back",
     503: "Not just now; Retry-After says when to come back",
@@ -48,6 +48,21 @@ UNDESCRIBED: Final[Mapping[str, str]] = {
     "/ws": "where agents of a relay server leave HTTP for WebSocket, which OpenAPI has no words for"
 }
 """What is served on ``http`` listeners besides, and why it is not in the document."""
+
+_SCHEMES: Final[Json] = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, which `protege-mta apikey create` makes.",
+    },
+    "account": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "A submission account, which has the scope `send`; or `apikey`, or an API "
+        "key's own name, with the key for the password, for the same as with Bearer.",
+    },
+}
+"""Who asks, by name (RFC 6750; RFC 7617)."""
 
 ENDPOINTS: Final = (
     Endpoint(
@@ -93,10 +108,7 @@ def document(endpoints: Sequence[Endpoint], *, version: str, server: str = "") -
         "paths": paths,
         "components": {
             "schemas": {name: _told(schema) for name, schema in components.items()},
-            "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer"},
-                "account": {"type": "http", "scheme": "basic"},
-            },
+            "securitySchemes": _SCHEMES,
         },
     }
 
@@ -163,7 +175,8 @@ def _operation(endpoint: Endpoint, schemas: Iterator[Json]) -> Json:
             }
     operation["responses"] = dict(sorted(responses.items()))
     if endpoint.scope is not None:
-        operation["security"] = [{"key": []}, {"account": []}]
+        ways: list[Json] = [{name: []} for name in _SCHEMES]
+        operation["security"] = [*ways, {}] if endpoint.by_network else ways
         operation["x-scope"] = [one for one in (endpoint.scope, endpoint.or_scope) if one]
     return operation
 
@@ -227,6 +240,7 @@ def page(described: Json) -> str:
         title=described["info"]["title"],
         version=described["info"]["version"],
         about=described["info"]["description"],
+        schemes=described["components"]["securitySchemes"].values(),
         tags=tags,
         operations=operations,
         schemas={name: (one, list(members(one))) for name, one in sorted(schemas.items())},

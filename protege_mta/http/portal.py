@@ -171,25 +171,16 @@ _SENT: Final = '{"ok":true}'
 
 
 async def _sent(desk: Desk, portal: Portal, request: IRequest, caller: Caller) -> bytes:
-    wait_s = portal.place_s(cast(Any, request).client_address, caller.identity)
-    if wait_s:
-        raise Refused(
-            Flaw(
-                429,
-                "rate-limited",
-                "too many messages from this address in an hour",
-                retry_after_s=math.ceil(wait_s),
-            )
-        )
     limits = desk.read_limits()
     octets = octets_of(request, limits)
-    if not portal.is_configured():
-        raise Refused(Flaw(500, "no-route", "no delivery route is configured"))
     posting = desk.begin(request, caller, octets)
     if isinstance(posting, Replay):
         return replayed(request, posting, 200)
     told: Deferred[bool] | None = None
     try:
+        _take_place(portal, request, caller)  # a replay, which sends nothing, needs none
+        if not portal.is_configured():
+            raise Refused(Flaw(500, "no-route", "no delivery route is configured"))
         value = value_of(octets, limits)
         if not isinstance(value, dict):
             raise _bad("the body is not a JSON object")
@@ -216,6 +207,20 @@ async def _sent(desk: Desk, portal: Portal, request: IRequest, caller: Caller) -
             told.addErrback(lambda _: None)  # it is cancelled here, and nobody waits
             told.cancel()
     return answer.json(request, PortalAnswer(True))
+
+
+def _take_place(portal: Portal, request: IRequest, caller: Caller) -> None:
+    """One of those that its address has in an hour.  :raise Refused: there is none."""
+    wait_s = portal.place_s(cast(Any, request).client_address, caller.identity)
+    if wait_s:
+        raise Refused(
+            Flaw(
+                429,
+                "rate-limited",
+                "too many messages from this address in an hour",
+                retry_after_s=math.ceil(wait_s),
+            )
+        )
 
 
 _FAILED: Final = Flaw(502, "delivery-failed", "delivery failed")

@@ -17,6 +17,7 @@ import attrs
 import msgspec
 from twisted.web.iweb import IRequest
 
+from ..message.parts import parameters
 from ..model.caller import Flaw
 from .answer import TOO_LARGE
 
@@ -24,6 +25,8 @@ _T = TypeVar("_T")
 
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON: Final = re.compile(rb"application/(?:[a-z0-9.-]+\+)?json(?:;|\Z)")
+_UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
+"""Names of what can be read as UTF-8: ASCII is a part of it."""
 
 
 @attrs.frozen
@@ -53,7 +56,8 @@ def body_of(request: IRequest, limits: ReadLimits) -> bytes:
 
 
 def octets_of(request: IRequest, limits: ReadLimits) -> bytes:
-    """The octets of a body, unpacked where it is packed.  :raise Refused:"""
+    """The octets of a body in UTF-8, unpacked where it is packed.  :raise Refused:"""
+    check_charset(request)
     octets = cast(bytes, request.content.read())
     packed = (request.getHeader(b"Content-Encoding") or b"").strip().lower()
     if packed in _WINDOWS:
@@ -71,6 +75,23 @@ def octets_of(request: IRequest, limits: ReadLimits) -> bytes:
     if len(octets) > limits.body_octets:
         raise Refused(TOO_LARGE)
     return octets
+
+
+def check_charset(request: IRequest) -> None:
+    """JSON is in UTF-8 (RFC 8259, 8.1), and so is all else that is read here.
+
+    :raise Refused: 415; a body that says it is in another charset would be read as what it is not.
+    """
+    kind = request.getHeader(b"Content-Type") or b""
+    if parameters(kind).get("charset", "utf-8").lower() not in _UTF_8:
+        raise Refused(
+            Flaw(
+                415,
+                "not-utf-8",
+                "the body says that it is not in UTF-8",
+                hint="send it in UTF-8, with charset=utf-8 in Content-Type or without a charset",
+            )
+        )
 
 
 def value_of(octets: bytes, limits: ReadLimits) -> Any:

@@ -32,7 +32,7 @@ from ..model.suppression_file import (
 )
 from . import answer, pieces
 from .endpoint import Answer, Authenticate, Endpoint, Parameter
-from .reading import ReadLimits, Refused, body_of, value_of
+from .reading import ReadLimits, Refused, body_of, check_charset, value_of
 
 LINES: Final = 100_000
 """The most that one request brings."""
@@ -245,6 +245,7 @@ def add(
         return answer.json(request, Removed(count))
 
     async def _imported(request: IRequest, form: Form, tenant: str | None) -> Imported:
+        check_charset(request)
         content: Any = request.content
         if sum(1 for _ in content) > LINES + 1:  # with the line of names
             raise Refused(

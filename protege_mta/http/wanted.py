@@ -250,14 +250,14 @@ class Writer:
                     "send each recipient a message of its own",
                 )
             url = self.unsubscribe_url(id, to[0], tenant)
-            if not url:
+            if not url.lower().startswith("https://"):
                 raise _refused(
                     "bad-member",
-                    "this server has no address of its own for links",
-                    at + "/url",
-                    "name a URL, or have [api] public_url set",
+                    "this server has no https address of its own for links",
+                    at + "/one_click",
+                    "name a URL, or have [api] public_url set to one with https",
                 )
-        if wanted.one_click and not url.lower().startswith("https://"):
+        elif wanted.one_click and not url.lower().startswith("https://"):
             raise _refused("bad-member", "one click needs an https URL", at + "/url")
         places = []
         for text, member, start in ((wanted.mailto, "/mailto", "mailto:"), (url, "/url", "http")):

@@ -145,11 +145,11 @@ class Desk:
             else:
                 one["state"] = self._state(message.id, index, status)
                 one["attempts"] = status.attempts
-                one["next_attempt_at"] = self._due_at(message, index, status)
+                one["next_attempt_at"] = self._next_attempt_at(message, index, status)
                 one["cause"] = status.cause
                 absence = self._absence(message.id, index)
                 if absence:
-                    one |= {"next_attempt_at": None, "absence": absence}
+                    one["absence"] = absence
             recipients.append(one)
         return {
             "id": message.id,
@@ -204,7 +204,7 @@ class Desk:
                 "site": one.site,
                 "state": one.state,
                 "attempts": one.attempts,
-                "next_attempt_at": one.due_at,
+                "next_attempt_at": one.next_attempt_at,
                 "why": one.why,
             }
             for one in self._scheduler.standing(message.id)
@@ -425,11 +425,16 @@ class Desk:
             return ""
         return self._scheduler.absence(entry)
 
-    def _due_at(self, message: Message, index: int, status: RecipientStatus) -> float:
+    def _next_attempt_at(
+        self, message: Message, index: int, status: RecipientStatus
+    ) -> float | None:
+        """POSIX seconds; None where there will be none unless something happens before."""
+        if self._state(message.id, index, status) in ("held", "corrupt"):
+            return None
         entry = self._entry_of(message.id, index)
-        if entry is not None:
-            return entry.due_at
-        return waits_until(message, status, self._now())
+        if entry is None or self._scheduler is None:
+            return waits_until(message, status, self._now())
+        return self._scheduler.next_attempt_at(entry)
 
 
 def _loudest(states: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from .entry import Entry, Health, Report
 from .locator import SLICE, Locate, Locator
 from .register import Register, idle_state
 from .sitequeue import HopQueue, Line, SiteQueue, Slots
-from .standing import Depth, SiteSummary, Standing, is_absent, standing_of
+from .standing import Depth, SiteSummary, Standing, is_absent, next_attempt_at, standing_of
 from .wheel import Alarm, drop
 from .window import WINDOWS, WindowSettings
 
@@ -546,6 +546,10 @@ class Scheduler:
             standing_of(entry, self._locator.known(entry.hop), self._orders.get(entry))
             for entry in self.entries(id)
         ]
+
+    def next_attempt_at(self, entry: Entry) -> float | None:
+        """As :func:`~.standing.next_attempt_at`."""
+        return next_attempt_at(entry, self._locator.known(entry.hop))
 
     def absence(self, entry: Entry) -> str:
         """Who it waits for, in words; empty where it waits for nobody to come."""

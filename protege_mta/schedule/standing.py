@@ -17,7 +17,7 @@ class Standing:
     """One entry, for ``explain`` and ``queue show``.
 
     :ivar site: the key of the site it waits for or is active at; empty where none is known.
-    :ivar due_at: POSIX seconds; 0 where it waits for somebody to come.
+    :ivar next_attempt_at: as :func:`next_attempt_at`.
     :ivar why: one sentence, without a full stop.
     """
 
@@ -25,7 +25,7 @@ class Standing:
     recipients: tuple[int, ...]
     site: str
     state: EntryState
-    due_at: float
+    next_attempt_at: float | None
     attempts: int
     why: str
 
@@ -91,10 +91,28 @@ def standing_of(
         recipients=entry.recipients,
         site="" if queue is None else queue.site.key,
         state=entry.state,
-        due_at=0.0 if is_absent(entry, hop) else entry.due_at,
+        next_attempt_at=next_attempt_at(entry, hop),
         attempts=entry.attempts,
         why=_why(entry, hop, queue, order),
     )
+
+
+def next_attempt_at(entry: Entry, hop: HopQueue | None) -> float | None:
+    """When an entry is to be tried next, POSIX seconds; in the past where it waits for its turn.
+
+    None where it waits for something else than its time or its turn: for a person, while it is held;
+    for the end of the attempt under way; for somebody to come; for a site, or the lookup of its hop,
+    to be tried again.
+
+    :param hop: the entry's, where it is known at the moment.
+    """
+    if entry.state not in ("scheduled", "deferred") or is_absent(entry, hop):
+        return None
+    if entry.place is not None and hop is not None:
+        line = hop if entry.place is hop.line else _queue(entry, hop)
+        if line is not None and line.pause.until:
+            return None
+    return entry.due_at
 
 
 def is_absent(entry: Entry, hop: HopQueue | None) -> bool:

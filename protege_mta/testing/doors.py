@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from twisted.internet.defer import Deferred, succeed
 
-from ..model.account import ScramVerifier
+from ..model.account import ScramVerifier, prepared_password
 from ..model.address import domain_of
 from ..model.envelope import Envelope, Recipient
 from ..model.ports import Intake, MailCommand, PasswordProof, Peer, Proof, ScramProof
@@ -58,7 +58,7 @@ class FakeIntake:
 class FakeLogins:
     """The part of a door that checks who somebody is.
 
-    :ivar passwords: by name.
+    :ivar passwords: by name, prepared.
     :ivar proofs: what was asked.
     :ivar on_login: replace it to be told otherwise.
     """
@@ -80,7 +80,7 @@ class FakeLogins:
         if password is None:
             is_right = False
         elif isinstance(proof, PasswordProof):
-            is_right = proof.password == password
+            is_right = prepared_password(proof.password) == password
         elif isinstance(proof, ScramProof):
             is_right = proof.is_right
         else:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from ..model.account import account_name, prepared_password
+from ..model.account import account_name
 from ..model.ports import PasswordProof, Proof, ResponseProof, ScramProof
 from ..model.reply import TABLE, Reply
 from .lines import TOO_LONG, Oversize
@@ -169,10 +169,9 @@ def _password_proof(authzid: bytes, name: bytes, password: bytes) -> Proof | Rep
         texts = authzid.decode("utf-8"), name.decode("utf-8"), password.decode("utf-8")
     except UnicodeDecodeError:
         return TABLE["login-malformed"]
-    prepared = prepared_password(texts[2])
-    if prepared is None or not _is_own(texts[0], texts[1]):
+    if not _is_own(texts[0], texts[1]):
         return TABLE["login-failed"]
-    return PasswordProof(_name(texts[1]), prepared)
+    return PasswordProof(_name(texts[1]), texts[2])
 
 
 def _name(text: str) -> str:

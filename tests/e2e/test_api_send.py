@@ -155,6 +155,17 @@ class MessageTests(ApiTestCase):
         )
         self.assertEqual(answer.status_code, 401)
 
+    def test_a_key_in_basic(self) -> None:
+        """For programs that know nothing else, by either name."""
+        url = f"http://127.0.0.1:{self.service.port('http')}/v1/message"
+        told = [
+            requests.post(
+                url, json=simple("basic@local.test"), auth=(name, self.secret), timeout=WAIT_S
+            )
+            for name in ("apikey", "app", "another")
+        ]
+        self.assertEqual([one.status_code for one in told], [202, 202, 401])
+
 
 class PortalTests(ApiTestCase):
     """What the original portal's client does."""

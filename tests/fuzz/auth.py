@@ -62,8 +62,8 @@ def _judge(name: str, responses: list[bytes], end: Proof | Reply) -> None:
     if isinstance(end, Reply):
         assert end.code >= 400, "somebody is let in without a proof"
     elif isinstance(end, PasswordProof):
-        assert end.password, "an empty password"
-        assert "\0" not in end.password, "NUL in a password"
+        said = b"\xff".join(responses)
+        assert end.password.encode() in said, "a password that nobody said"
         assert name in ("PLAIN", "LOGIN")
     elif isinstance(end, ScramProof) and end.is_right:
         assert _is_right(responses[0], responses[1]), "a proof that is none"

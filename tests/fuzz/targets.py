@@ -51,6 +51,7 @@ TARGETS: Final[dict[str, Target]] = {
         reports.TOKEN,
         tunnel.FRAME,
         tunnel.CONTROL,
+        tunnel.START,
         tunnel.RELAY,
         tunnel.CLIENT,
     )

@@ -8,7 +8,7 @@ from typing import Final
 from twisted.internet.defer import Deferred, succeed
 
 from protege_mta.model.reply import TABLE, Reply
-from protege_mta.model.stream import Stream
+from protege_mta.model.stream import Attestation, Stream
 from protege_mta.testing.strangers import ME, Stranger, agent, original_relay, reliable_relay
 from protege_mta.testing.tunnels import HouseIntake, Net, OctetsInMemory, TunnelHouse, frame_parts
 from protege_mta.tunnel.connection import Stage
@@ -95,16 +95,27 @@ def frame(data: bytes) -> None:
 
 
 def control(data: bytes) -> None:
-    """A control message, and the body of a start."""
+    """A control message."""
     message = parse(data)
     if not isinstance(message, Malformed | Unknown):
         again = format_message(message)
         assert parse(again) == message, "what is read is not what is written"
+
+
+def start(data: bytes) -> None:
+    """The body of a start, in a session of either kind."""
     for is_reliable in (False, True):
-        start = parse_start(data, "s", is_reliable=is_reliable)
-        if isinstance(start, StartBody) and (start.stream.request_id or not is_reliable):
-            body = format_start(start.stream, is_reliable=is_reliable, is_resume=start.is_resume)
-            assert parse_start(body, "s", is_reliable=is_reliable) == start
+        read = parse_start(data, "s", is_reliable=is_reliable)
+        if isinstance(read, StartBody) and _can_be_written(read.stream, is_reliable):
+            body = format_start(read.stream, is_reliable=is_reliable, is_resume=read.is_resume)
+            assert parse_start(body, "s", is_reliable=is_reliable) == read
+
+
+def _can_be_written(stream: Stream, is_reliable: bool) -> bool:
+    """Not what we never write: a reliable stream without a name, an attestation of no octets."""
+    word = stream.attestation
+    is_empty = word is not None and not (word.payload and word.signature)
+    return not is_empty and bool(stream.request_id or not is_reliable)
 
 
 # --- connections ---------------------------------------------------------------------------------
@@ -224,10 +235,13 @@ def _messages(*messages: tuple[int, bytes]) -> bytes:
     )
 
 
-def _start(request_id: str, size: int | None, *, is_resume: bool = False) -> bytes:
+def _start_body(request_id: str, size: int | None, *, is_resume: bool = False) -> bytes:
     stream = Stream("a@b.test", "c@d.test", None, request_id, size, "s")
-    body = format_start(stream, is_reliable=bool(request_id), is_resume=is_resume)
-    return encode(Kind.START, "s", body)
+    return format_start(stream, is_reliable=bool(request_id), is_resume=is_resume)
+
+
+def _start(request_id: str, size: int | None, *, is_resume: bool = False) -> bytes:
+    return encode(Kind.START, "s", _start_body(request_id, size, is_resume=is_resume))
 
 
 _HELLO: Final = format_end("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824")
@@ -274,7 +288,18 @@ CONTROL: Final = Target(
         format_message(StreamResult("s", "r", False, "5.1.1", "no", is_permanent=True)),
         format_message(StreamResume("s", 3)),
         format_message(Credit(9)),
-        _start("r", 5)[8:],
+    ],
+    _WORDS,
+)
+START: Final = Target(
+    "tunnel_start",
+    start,
+    [
+        _start_body("", None),
+        _start_body("r", 5, is_resume=True),
+        format_start(
+            Stream("", "c@d.test", Attestation("k", b"{}", bytes(64)), "r"), is_reliable=True
+        ),
     ],
     _WORDS,
 )

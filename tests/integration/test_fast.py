@@ -67,6 +67,33 @@ class Speaker(Protocol):
         self.lost.callback(None)
 
 
+@implementer(IPushProducer)
+class Pausable:
+    """A producer that goes on from the start, and whenever it may again.
+
+    :ivar written: how much so far, in units of its own.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+        self.written = 0
+        self.is_paused = False
+        transport.registerProducer(self, True)
+        self.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        self.is_paused = True
+
+    def resumeProducing(self) -> None:
+        self.is_paused = False
+        self.go_on()
+
+    def go_on(self) -> None:
+        raise NotImplementedError
+
+    def stopProducing(self) -> None: ...
+
+
 def nothing(speaker: Speaker, *data: bytes) -> None:
     """Say nothing."""
 
@@ -77,7 +104,7 @@ class Case(TestCase):
 
     def setUp(self) -> None:
         self.made: Deferred[Speaker] = Deferred()
-        self.first: Callable[[Speaker], None] = nothing
+        self.first: Callable[[Speaker], object] = nothing
         self.then: Callable[[Speaker, bytes], None] = nothing
         self.assertTrue(fast.install(cast(IReactorCore, _reactor)))
         self.addCleanup(self.uninstall)
@@ -102,6 +129,22 @@ class Case(TestCase):
         speaker = await self.made
         await speaker.lost
         return speaker
+
+    async def read_from(self, producing: Callable[[Any], object]) -> int:
+        """How many octets a peer reads of what is written to the transport, up to its end."""
+        self.first = lambda speaker: producing(speaker.transport)
+        port = self.listen()
+
+        def read() -> int:
+            with self.peer(port) as channel:
+                got = 0
+                while piece := channel.recv(100_000):
+                    got += len(piece)
+                return got
+
+        total = await deferToThread(read)
+        await self.ended()
+        return total
 
 
 class FastTests(Case):
@@ -174,19 +217,10 @@ class FastTests(Case):
         """A producer is paused before much is kept for its peer, and goes on when it has room."""
         total, at_once = 5_000_000, 0
 
-        @implementer(IPushProducer)
-        class Eager:
-            def __init__(self, transport: Any) -> None:
-                self.transport = transport
-                self.written = 0
-                self.is_paused = False
-
-            def pauseProducing(self) -> None:
-                self.is_paused = True
-
-            def resumeProducing(self) -> None:
+        class Eager(Pausable):
+            def go_on(self) -> None:
                 nonlocal at_once
-                self.is_paused, before = False, self.written
+                before = self.written
                 while self.written < total and not self.is_paused:
                     self.transport.write(b"x" * 10_000)
                     self.written += 10_000
@@ -195,25 +229,7 @@ class FastTests(Case):
                     self.transport.unregisterProducer()
                     self.transport.loseConnection()
 
-            def stopProducing(self) -> None: ...
-
-        def say(speaker: Speaker) -> None:
-            producer = Eager(cast(Any, speaker.transport))
-            producer.transport.registerProducer(producer, True)
-            producer.resumeProducing()
-
-        self.first = say
-        port = self.listen()
-
-        def read() -> int:
-            with self.peer(port) as channel:
-                got = 0
-                while piece := channel.recv(100_000):
-                    got += len(piece)
-                return got
-
-        self.assertEqual(await deferToThread(read), total)
-        await self.ended()
+        self.assertEqual(await self.read_from(Eager), total)
         self.assertLess(at_once, 200_000)
 
     async def test_who_goes_on_by_a_call(self) -> None:
@@ -221,21 +237,11 @@ class FastTests(Case):
         pulled that HTTP answers with."""
         at_most = 40
 
-        @implementer(IPushProducer)
-        class Called:
-            def __init__(self, transport: Any) -> None:
-                self.transport = transport
-                self.written = 0
-                self.is_paused = False
-
-            def pauseProducing(self) -> None:
-                self.is_paused = True
-
-            def resumeProducing(self) -> None:
-                self.is_paused = False
-                cast(Any, _reactor).callLater(0, self.go_on)
-
+        class Called(Pausable):
             def go_on(self) -> None:
+                cast(IReactorTime, _reactor).callLater(0, self.write)
+
+            def write(self) -> None:
                 if self.is_paused or self.written == at_most:
                     return
                 self.written += 1
@@ -245,25 +251,7 @@ class FastTests(Case):
                 if self.written == at_most:
                     self.transport.loseConnection()
 
-            def stopProducing(self) -> None: ...
-
-        def say(speaker: Speaker) -> None:
-            producer = Called(cast(Any, speaker.transport))
-            producer.transport.registerProducer(producer, True)
-            producer.resumeProducing()
-
-        self.first = say
-        port = self.listen()
-
-        def read() -> int:
-            with self.peer(port) as channel:
-                got = 0
-                while piece := channel.recv(100_000):
-                    got += len(piece)
-                return got
-
-        self.assertEqual(await deferToThread(read), at_most * 200_000)
-        await self.ended()
+        self.assertEqual(await self.read_from(Called), at_most * 200_000)
 
 
 class PlainTests(Case):
@@ -319,23 +307,11 @@ class PlainTests(Case):
             if blocks < 200:
                 cast(IReactorTime, _reactor).callLater(0, count)
 
-        def say(speaker: Speaker) -> None:
+        def produce(transport: Any) -> None:
             count()
-            transport = cast(Any, speaker.transport)
             transport.registerProducer(Endless(transport), False)
 
-        self.first = say
-        port = self.listen()
-
-        def read() -> int:
-            with self.peer(port) as channel:
-                got = 0
-                while piece := channel.recv(1 << 20):
-                    got += len(piece)
-                return got
-
-        self.assertEqual(await deferToThread(read), 200_000)
-        await self.ended()
+        self.assertEqual(await self.read_from(produce), 200_000)
         self.assertGreaterEqual(turns, 50)
 
     async def test_a_connection_is_there_before_the_peer_speaks(self) -> None:

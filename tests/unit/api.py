@@ -113,13 +113,14 @@ def key(name: str = "app", *scopes: Scope, tenant: str = "", is_sandbox: bool = 
 
 
 class ApiCase(FlowCase, Case):
-    """:ivar caller: who asks."""
+    """:ivar caller: who asks.  :ivar link: to unsubscribe."""
 
     limits = HttpLimits(body_octets=1_000_000)
     relaying = Relaying({}, {}, Address(""))
 
     def setUp(self) -> None:
         self.boots = 0
+        self.link = ""
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
         self.journal = ListJournal([])
@@ -169,7 +170,12 @@ class ApiCase(FlowCase, Case):
         self.messages = messages.Desk(
             mailroom=self.mailroom,
             authenticate=self.authenticate,
-            writer=Writer(limits=lambda: limits, now=now, hostname=lambda: "us.test"),
+            writer=Writer(
+                limits=lambda: limits,
+                now=now,
+                hostname=lambda: "us.test",
+                unsubscribe_url=lambda id, address, tenant: self.link,
+            ),
             read_limits=ReadLimits,
             pause=lambda: succeed(None),
             new_session_id=lambda: "s-1",
@@ -186,13 +192,13 @@ class ApiCase(FlowCase, Case):
 
     # --- requests ----------------------------------------------------------------------------------
 
-    def asking(self, method: str, path: str, body: bytes = b"") -> Wire:
-        """A request on its way."""
+    def asking(self, method: str, path: str, body: bytes = b"", more: str = "") -> Wire:
+        """A request on its way.  :param more: header fields, each with its line end."""
         wire = self.connect()
         assert wire is not None
         wire.protocol.dataReceived(
             f"{method} {path} HTTP/1.1\r\nHost: mx.test\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n".encode()
             + body
         )
         return wire
@@ -201,9 +207,9 @@ class ApiCase(FlowCase, Case):
         status, _, body = self.parse(wire.value())
         return status, json.loads(body)
 
-    def asked(self, path: str, method: str = "GET", body: bytes = b"") -> Told:
+    def asked(self, path: str, method: str = "GET", body: bytes = b"", more: str = "") -> Told:
         """An answer, for which some time may have to pass."""
-        wire = self.asking(method, path, body)
+        wire = self.asking(method, path, body, more)
         for _ in range(10):
             if wire.value():
                 break

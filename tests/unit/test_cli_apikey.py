@@ -117,6 +117,25 @@ class ApiKeyTests(SynchronousTestCase):
         self.assertIn(told, self.apikey("show", "portal").out)
         self.assertNotIn("/api/send", self.apikey("show", "plain").out)
 
+    def test_one_word_for_one_thing(self) -> None:
+        """What is shown is what the option takes, which may have a hyphen too."""
+        for name, word in (("a", "first_time"), ("b", "first-time")):
+            self.apikey("create", name, "--approval", word, "--first-time-per-day", "3")
+            self.assertEqual(self.key(name).policy.approval, "first_time")
+            told = self.apikey("show", name).out
+            self.assertIn("approval:            first_time\n", told)
+            self.assertIn("first time per day:  3\n", told)
+        self.apikey("set", "a", "--approval", "none", "--first-time-per-day", "0")
+        self.assertIn("first time per day:  no limit\n", self.apikey("show", "a").out)
+
+    def test_listed_for_people(self) -> None:
+        """Which keys send nothing to anybody is to be seen."""
+        self.apikey("create", "live")
+        self.apikey("create", "trial", "--sandbox")
+        names, *rows = [line.split() for line in self.apikey("list").out.splitlines()]
+        at = names.index("SANDBOX")
+        self.assertEqual([(row[0], row[at]) for row in rows], [("live", "-"), ("trial", "yes")])
+
     def test_set(self) -> None:
         """What is not given stays, the secret too."""
         self.apikey("create", "bot", "--allowed-from", "a.test", "--no-bcc", "--expires", "1d")

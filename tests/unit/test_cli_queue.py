@@ -45,7 +45,13 @@ BOUNCE = ROW | {
     "state": "held",
     "sender": "",
     "recipients": [
-        {"address": "d@d.test", "state": "held", "attempts": 0, "next_attempt_at": 0, "cause": ""}
+        {
+            "address": "d@d.test",
+            "state": "held",
+            "attempts": 0,
+            "next_attempt_at": None,
+            "cause": "",
+        }
     ],
 }
 

@@ -14,8 +14,16 @@ from twisted.web.iweb import IRequest
 
 from protege_mta.http import reference
 from protege_mta.http.catalogue import ENDPOINTS
+from protege_mta.http.credentials import BY_NETWORK
 from protege_mta.http.openapi import document, page
-from protege_mta.http.reading import ReadLimits, Refused, octets_of, typed, value_of
+from protege_mta.http.reading import (
+    ReadLimits,
+    Refused,
+    body_of,
+    octets_of,
+    typed,
+    value_of,
+)
 from protege_mta.message.compose import flaw_of_field
 from protege_mta.message.templates import BadTemplate, template
 
@@ -99,6 +107,39 @@ class PackedTests(SynchronousTestCase):
         self.assertEqual(self.request.told, {b"Accept-Encoding": b"gzip, deflate"})
 
 
+class CharsetTests(SynchronousTestCase):
+    """What a Content-Type says of the body's charset."""
+
+    def test_utf_8_by_any_of_its_names(self) -> None:
+        for kind in (
+            "application/json",
+            "application/json;charset=utf-8",
+            'Application/JSON ; Charset="UTF-8"; x=y',
+            "application/json; charset=utf8",
+            "application/json; charset=us-ascii",
+            'application/problem+json; x="a;charset=utf-16"',
+        ):
+            self.assertEqual(body_of(cast(IRequest, Said(kind)), ReadLimits()), b"{}", kind)
+
+    def test_no_other_is_taken_for_it(self) -> None:
+        for charset in ("iso-8859-1", '"UTF-16"', "utf-7", "none"):
+            with self.assertRaises(Refused) as told:
+                body_of(cast(IRequest, Said(f"application/json; charset={charset}")), ReadLimits())
+            flaw = told.exception.flaw
+            self.assertEqual((flaw.status, flaw.kind), (415, "not-utf-8"), charset)
+
+
+class Said:
+    """:ivar kind: what Content-Type says."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind.encode("ascii")
+        self.content = BytesIO(b"{}")
+
+    def getHeader(self, name: bytes) -> bytes | None:
+        return self.kind if name == b"Content-Type" else None
+
+
 class Packed:
     """:ivar told: the fields of the answer."""
 
@@ -180,6 +221,24 @@ class DescriptionTests(SynchronousTestCase):
         found = {(method, path) for path, some in described["paths"].items() for method in some}
         self.assertEqual(found, paths)
         self.assertIn("/v1/message", page(described))
+
+    def test_who_needs_no_key(self) -> None:
+        """What is said of a trusted network is what its clients are let in to."""
+        described = document(ENDPOINTS, version="1")
+        for one in ENDPOINTS:
+            operation = described["paths"][one.path][one.method.lower()]
+            ways = operation.get("security", [{}])
+            is_open = one.scope is None or one.path.encode().startswith(BY_NETWORK)
+            self.assertEqual({} in ways, is_open, one.path)
+        for path in BY_NETWORK:
+            self.assertTrue(any(one.path.encode().startswith(path) for one in ENDPOINTS))
+
+    def test_both_ways_of_a_key(self) -> None:
+        """Bearer, and Basic for programs that know nothing else, on both pages."""
+        described = document(ENDPOINTS, version="1")
+        for text in (page(described), reference.page()):
+            self.assertIn("Bearer", text)
+            self.assertIn("apikey", text)
 
     def test_reference_is_current(self) -> None:
         """``make docs`` was run."""

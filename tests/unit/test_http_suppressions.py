@@ -212,6 +212,12 @@ class SuppressionsTests(ListCase):
             [(3, "address"), (5, "reason")],
         )
 
+    def test_another_charset(self) -> None:
+        """Nothing of an import is taken that would be read as what it is not."""
+        for kind in ("text/csv", "application/x-ndjson", "application/json"):
+            status, found = self.call("POST", body=b"{}", kind=f"{kind}; charset=iso-8859-1")
+            self.assertEqual((status, found["type"]), (415, "urn:protege-mta:problem:not-utf-8"))
+
     def test_too_many_lines(self) -> None:
         status, _ = self.call("POST", body=b"{}\n" * 100_002, kind="application/x-ndjson")
         self.assertEqual(status, 413)

@@ -172,7 +172,18 @@ class PasswordTests(LoginTestCase):
         self.assertEqual(self.events.rejections, [("192.0.2.7", "login-failed")])
 
     def test_however_it_was_typed(self) -> None:
-        self.assertEqual(self.answer(PasswordProof("alice", "correct\u00a0horse")), "logged-in")
+        """A space of another kind is one, and a soft hyphen nothing (RFC 4013, 2.1)."""
+        typed = PasswordProof("alice", "cor\u00adrect\u00a0horse")
+        self.assertEqual(self.answer(typed), "logged-in")
+        self.assertEqual(self.answer(RIGHT), "logged-in")
+        self.assertEqual(self.threads.count, 1)
+
+    def test_what_cannot_be_a_password(self) -> None:
+        """Is a wrong one, and all such are one guess."""
+        for password in ("", "a\tb", "x\0", "\x7f", "\u00ad", "a\u0085"):
+            self.assertEqual(self.answer(PasswordProof("alice", password)), "login-failed")
+        self.assertEqual(self.threads.count, 1)
+        self.assertEqual(self.tally.logins["failed"], 6)
 
     def test_a_name_that_nobody_has(self) -> None:
         """Costs a hash, and gets the reply that a wrong password gets."""

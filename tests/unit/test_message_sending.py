@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from protege_mta.http import portal
+from protege_mta.http import kumo, portal
 from protege_mta.model.address import Address
 from protege_mta.model.identity import identity_of
 from protege_mta.model.ids import QueueId
@@ -152,6 +152,21 @@ class FieldTests(ApiCase):
             self.posted(headers=field)
             self.posted(**members)
 
+    def test_one_click(self) -> None:
+        """Wants https: of the URL that is given, or else of what the configuration has for links."""
+        for given, link, member in (
+            ({"url": "http://list.test/u"}, "https://us.test/u/x", "url"),
+            ({}, "", "one_click"),
+            ({}, "http://us.test/u/x", "one_click"),
+        ):
+            self.link = link
+            told = self.post(unsubscribe={"one_click": True, **given})
+            self.assertEqual(self.problem(told), (422, "bad-member", f"/unsubscribe/{member}"))
+            self.assertEqual("[api] public_url" in told[1].get("hint", ""), member == "one_click")
+        self.link = "https://us.test/u/x"
+        self.posted(unsubscribe={"one_click": True})
+        self.assertIn(b"<https://us.test/u/x>", self.transport.sent[-1])
+
     def test_controls(self) -> None:
         """Refused in a sentence."""
         for name in ("subject", "campaign"):
@@ -227,18 +242,46 @@ class NotKeptTests(ApiCase):
 
 
 class PortalTests(ApiCase):
+    """:ivar places: that the address has left."""
+
     def build(self) -> None:
         super().build()
+        self.places = 60
         portal.add(
             self.app,
             self.messages,
             portal.Portal(
                 default_from=lambda: None,
                 is_configured=lambda: True,
-                place_s=lambda address, identity: 0.0,
+                place_s=self.place_s,
                 clock=self.clock,
             ),
         )
+
+    def place_s(self, address: str, identity: str) -> float:
+        self.places -= 1
+        return 0.0 if self.places >= 0 else 600.0
+
+    def sent(self, name: str, text: str = "x") -> int:
+        """The status of a request of that Idempotency-Key."""
+        body = msgspec.json.encode({"from_email": "a@a.test", "to": "b@b.test", "text": text})
+        named = f"Idempotency-Key: {name}\r\n"
+        return self.asked("/api/send?wait=0", "POST", body, named)[0]
+
+    def test_a_replay_takes_no_place(self) -> None:
+        """It sends nothing; nor does a request that is refused for its key."""
+        self.places = 1
+        self.assertEqual([self.sent("one") for _ in range(3)], [200, 200, 200])
+        self.assertEqual(self.sent("one", "another"), 409)
+        self.assertEqual((self.places, len(self.listed())), (0, 1))
+
+    def test_a_request_without_a_place_may_come_again(self) -> None:
+        """Its key stands for nothing yet; and who has no place left is answered as at first."""
+        self.places = 1
+        self.assertEqual([self.sent("one"), self.sent("two"), self.sent("one")], [200, 429, 200])
+        self.places = 1
+        self.assertEqual(self.sent("two"), 200)
+        self.assertEqual(len(self.listed()), 2)
 
     def test_whose_it_is(self) -> None:
         """What comes this way is its key's tenant's, as by any other."""
@@ -251,3 +294,44 @@ class PortalTests(ApiCase):
         self.assertEqual(self.listed(), [id])
         self.caller = key("reader", "read", tenant="u")
         self.assertEqual(self.listed(), [])
+
+
+class KumoTests(ApiCase):
+    """Which value a template of KumoMTA's form has."""
+
+    def build(self) -> None:
+        super().build()
+        kumo.add(self.app, self.messages)
+
+    def filled(self, dialect: str, recipient: dict[str, Any], **substitutions: Any) -> str:
+        text = "{{ email }}|{{ name }}|{{ to_header }}|{{ x }}"
+        body = {
+            "envelope_sender": "a@a.test",
+            "content": {"from": {"email": "a@a.test"}, "text_body": text},
+            "recipients": [{"email": "b@b.test"} | recipient],
+            "substitutions": substitutions,
+            "template_dialect": dialect,
+        }
+        told = self.asked("/api/inject/v1", "POST", msgspec.json.encode(body))
+        self.assertEqual((told[0], told[1]["success_count"]), (200, 1), told)
+        return self.transport.sent[-1].partition(b"\r\n\r\n")[2].decode().strip()
+
+    def test_the_recipients_own_come_first(self) -> None:
+        """Its substitutions, its members, then what is for all: as with KumoMTA."""
+        of_all = {"email": "all", "name": "all", "to_header": "all", "x": "all"}
+        own = {"email": "own", "name": "own", "to_header": "own", "x": "own"}
+        for dialect in ("Jinja", "Handlebars"):
+            self.assertEqual(
+                self.filled(dialect, {"name": "Bea"}, **of_all),
+                'b@b.test|Bea|"Bea" <b@b.test>|all',
+            )
+            self.assertEqual(
+                self.filled(dialect, {"name": "Bea", "substitutions": own}, **of_all),
+                "own|own|own|own",
+            )
+
+    def test_a_recipient_without_a_name(self) -> None:
+        """The one that is for all stands in; an empty name is one."""
+        self.assertEqual(self.filled("Jinja", {}, name="friend"), "b@b.test|friend|<b@b.test>|")
+        self.assertEqual(self.filled("Jinja", {"name": ""}, name="friend"), "b@b.test||<b@b.test>|")
+        self.assertEqual(self.filled("Jinja", {}), "b@b.test||<b@b.test>|")

@@ -724,6 +724,21 @@ class DeskTests(FlowCase):
         [looking] = self.desk.chosen(Chosen((other,)))
         self.failureResultOf(looking, NotFound)
 
+    def test_no_attempt_is_promised_of_what_is_held(self) -> None:
+        """Whether the service runs or not; nor of what is set aside."""
+        alone = Desk(self.spool, self.ledger, self.clock.seconds, None)
+
+        def told() -> list[tuple[str, float | None]]:
+            [found] = self.found()
+            one = [here.row(found)["recipients"][0] for here in (self.desk, alone)]
+            return [(each["state"], each["next_attempt_at"]) for each in one]
+
+        self.assertEqual(told(), [("deferred", START + 300)] * 2)
+        self.successResultOf(self.desk.hold(self.found()[0]))
+        self.assertEqual(told(), [("held", None)] * 2)
+        self.spool.damage(self.sent_id)
+        self.assertEqual(told(), [("corrupt", None)] * 2)
+
     def test_held_and_released(self) -> None:
         """Held mail is not tried, over a restart too; released, it goes at once."""
         [found] = self.found()

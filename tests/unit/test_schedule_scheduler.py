@@ -727,9 +727,33 @@ class PeopleTests(SynchronousTestCase):
         shop.scheduler.add(shop.entry("m", "b.test", due_in_s=60.0, attempts=3))
         (standing,) = shop.scheduler.standing(QueueId("m"))
         self.assertEqual(
-            (standing.hop.name, standing.site, standing.state, standing.due_at, standing.attempts),
-            ("b.test", "", "deferred", START + 60.0, 3),
+            (standing.hop.name, standing.site, standing.state, standing.attempts),
+            ("b.test", "", "deferred", 3),
         )
+        self.assertEqual(standing.next_attempt_at, START + 60.0)
+
+    def test_next_attempt(self) -> None:
+        """A time only where time brings it; in the past where it is the turn that is waited for."""
+        shop = Workshop(settings(initial=1), {"servfail.test": SERVFAIL})
+
+        def at(name: str) -> float | None:
+            (standing,) = shop.scheduler.standing(QueueId(name))
+            (entry,) = shop.scheduler.entries(QueueId(name))
+            self.assertEqual(shop.scheduler.next_attempt_at(entry), standing.next_attempt_at)
+            return standing.next_attempt_at
+
+        shop.add("active", "a.test")
+        shop.add("waits", "a.test")
+        self.assertEqual((at("active"), at("waits")), (None, START))
+        shop.scheduler.hold(QueueId("waits"))
+        self.assertEqual(at("waits"), None)
+        shop.add("unlocated", "servfail.test")
+        shop.add("unnamed", "servfail.test")
+        self.assertEqual(at("unnamed"), None)
+        shop.add("probe", "dead.test")
+        shop.fail("probe", Health.DEAD, due_in_s=300.0)
+        shop.add("behind", "dead.test")
+        self.assertEqual((at("probe"), at("behind")), (START + 300.0, None))
 
     def test_figures(self) -> None:
         shop = Workshop(settings(initial=1))

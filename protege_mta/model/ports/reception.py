@@ -61,6 +61,7 @@ class PasswordProof:
 
     :ivar name: as :func:`~..account.account_name` gives it; for what cannot be a name, the text as
         it came, which no account has.
+    :ivar password: as the client sent it; whoever checks it prepares it (RFC 4616, 2).
     """
 
     name: str
