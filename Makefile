@@ -9,7 +9,7 @@ PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.versi
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PEERS := postfix swaks libnet-ssleay-perl nsd opendkim opendkim-tools dovecot-core dovecot-lmtpd strace openssl curl procps e2fsprogs mount gsasl msmtp s-nail libsasl2-modules haproxy fail2ban nodejs node-ws chromium
+PEERS := postfix swaks libnet-ssleay-perl nsd opendkim opendkim-tools dovecot-core dovecot-lmtpd strace openssl curl procps e2fsprogs mount gsasl msmtp s-nail libsasl2-modules haproxy fail2ban nodejs node-ws chromium faketime
 
 .PHONY: help run test check format docs peers bench fuzz soak clean crash
 

@@ -46,6 +46,7 @@ def run(bench: Bench, plan: Plan) -> None:
     require("smtp-source", "smtp-sink", "twistd", root=True)
     folder, sink_port, http_port = bench.folder / "ours", free_port(), free_port()
     server = Ours(folder, configurations.INJECT, sink_port=sink_port, http_port=http_port)
+    bench.configuration(server)
     cell = Cell(plan.sessions, plan.size_octets, True)
     results: dict[str, list[Run]] = {}
     with sinking(sink_port) as sink, running(server):

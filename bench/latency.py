@@ -60,7 +60,9 @@ def run(bench: Bench, plan: Plan) -> None:
                 Postfix(folder / "postfix", sink_port),
             ]
             for server in servers if number % 2 == 0 else reversed(servers):
-                configurations.setdefault(server.name, server.configuration)
+                if server.name not in configurations:
+                    configurations[server.name] = server.configuration
+                    bench.configuration(server)
                 with running(server):
                     found = _turn(bench, plan, server, sink_port, progress)
                 results.setdefault(server.name, []).append(found)

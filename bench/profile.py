@@ -86,6 +86,8 @@ def run(bench: Bench, plan: Plan) -> None:
         (signing, SMALL),
         (opendkim, SMALL),
     )
+    for server, _ in subjects:
+        bench.configuration(server)
     parts: dict[str, dict[str, Time]] = {}
     rates: dict[str, dict[str, list[float]]] = {}
     with (

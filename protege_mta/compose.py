@@ -173,7 +173,11 @@ class House:
             chance=self._rng.random,
         )
         self.bounces = Bounces(
-            self.events, hostname=settings.hostname, now=time.time, first_s=self._first_s
+            self.events,
+            hostname=settings.hostname,
+            now=time.time,
+            first_s=self._first_s,
+            reporter=lambda message, index: from_settings.reporter(self.settings, message, index),
         )
         self.ledger = Ledger(self.spool, self.events, self.bounces)
         self.transports: dict[HopKind, Transport] = {}

@@ -15,7 +15,9 @@ from .config.model import Settings
 from .config.policy import Policy
 from .model.address import NULL, Address, domain_of
 from .model.domain import ascii_domain
+from .model.envelope import Message
 from .model.hop import NextHop
+from .model.identity import Identity
 from .model.ports import Agents, Sessions
 from .policy.dns_lists import DnsList, refusal
 from .policy.greylist import GreylistSettings
@@ -25,6 +27,7 @@ from .policy.pass_through import PassThroughSettings
 from .policy.relaying import AgentMailboxes, Mailboxes, Relaying
 from .policy.verified import Action
 from .schedule.backoff import Backoff, RetrySchedule
+from .schedule.bounces import Reporter
 from .spool.settings import SpoolSettings
 from .transport.tls_server import KeyPair, TlsFiles
 
@@ -138,6 +141,19 @@ def routes(
     if settings.route == "tunnel":
         outbound = NextHop("tunnel", "")
     return {name: domain.deliver for name, domain in domains(settings).items()}, outbound
+
+
+def reporter(settings: Settings, message: Message, recipient: int) -> Reporter | None:
+    """Who reports that mail from the tunnel could not be delivered, where the report leaves by it.
+
+    Nobody but an agent is let through: the one whose mail it was, whom the relay knows at that
+    domain.
+    """
+    origin = message.origin
+    if settings.route != "tunnel" or origin.source != "tunnel":
+        return None
+    domain = domain_of(message.envelope.recipients[recipient].address)
+    return Reporter(Address(f"{origin.identity}@{domain}"), Identity(origin.identity))
 
 
 def lmtp_servers(settings: Settings) -> dict[str, str]:

@@ -325,7 +325,10 @@ class Gateway:
     # --- ways ------------------------------------------------------------------------------------
 
     def hop(self, message: Message) -> NextHop:
-        """Out: through the session of whose mail it is."""
+        """Out: through the session of whose mail it is; a report, of whose mail it is about."""
+        reporter = message.origin.identity if message.origin.source == "internal" else ""
+        if self._passports.has(reporter):
+            return NextHop("tunnel", reporter)
         return NextHop("tunnel", self._passports.of(message.envelope.sender) or "")
 
     def _begin(self, session: Session, envelope: Envelope, origin: Origin) -> Arrival | Reply:

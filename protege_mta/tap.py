@@ -31,6 +31,7 @@ from twisted.logger import (
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from . import steady
 from .cli.faults import Fault, shown
 from .cli.options import find_config, of_project
 from .compose import House
@@ -201,6 +202,7 @@ class MailService(Service):
         for path in (settings.control_socket, settings.submit_socket):
             claim(Path(address_of(path)))
         fast.install(self._reactor)
+        steady.install(self._reactor)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._reactor.suggestThreadPoolSize(16)
         house = self._house = House(self._reactor, settings)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Awaitable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, execute
@@ -41,6 +42,7 @@ class OfflineDesk:
             hostname=settings.hostname,
             now=time.time,
             first_s=lambda: 0.0,  # the service that starts next may try them at once
+            reporter=partial(from_settings.reporter, settings),
         )
         desk = Desk(spool, Ledger(spool, events, bounces), time.time, None)
         self._handlers = Clerk(desk, dict, _nothing_to_reload, _nobody_waits).handlers()

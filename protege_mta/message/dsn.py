@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import attrs
 
-from ..model.address import NULL, is_ascii
+from ..model.address import NULL, Address, is_ascii
 from ..model.envelope import Message, Notify, Recipient
 from ..model.ids import QueueId
 from ..model.reply import Reply
@@ -92,6 +92,7 @@ def compose(
     hostname: str,
     at: float,
     id: QueueId,
+    author: Address = NULL,
 ) -> bytes:
     """Write one DSN to the message's sender, about some of its recipients.
 
@@ -104,6 +105,7 @@ def compose(
     :param hostname: ours.
     :param at: the transition's time, POSIX seconds.
     :param id: the DSN's own.
+    :param author: whom it is from; left out, ``MAILER-DAEMON`` at ``hostname``.
     """
     boundary = b"=_" + id.encode("ascii")
     while boundary in original:
@@ -114,7 +116,7 @@ def compose(
         _returned(kind, message, original),
     )
     header = [
-        f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>",
+        f"From: Mail Delivery System <{author or f'MAILER-DAEMON@{hostname}'}>",
         f"To: <{message.envelope.sender}>",
         f"Subject: {SUBJECTS[kind]}",
         f"Date: {date(int(at))}",

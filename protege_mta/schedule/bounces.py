@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from ..message import dsn
-from ..model.address import NULL, is_ascii
+from ..model.address import NULL, Address, is_ascii
 from ..model.batch import Append
 from ..model.envelope import Envelope, Message, Origin, Recipient
+from ..model.identity import Identity
 from ..model.ids import QueueId, derived
 from ..model.outcome import Delivered, PermanentFailure, TransientFailure
 from ..model.ports import Content, Events
@@ -34,11 +35,25 @@ class Bounce:
     lines: tuple[bytes, ...]
 
 
+@attrs.frozen
+class Reporter:
+    """Whom a DSN is from.
+
+    :ivar address: of its From.
+    :ivar identity: the agent through whose session it leaves.
+    """
+
+    address: Address
+    identity: Identity
+
+
 class Bounces:
     """Writes DSNs, never one about a DSN.
 
     :param hostname: ours; mail from us is from ``MAILER-DAEMON`` at it.
     :param first_s: as for every message: when a restart would make the first attempt.
+    :param reporter: who else reports on a message's recipients, given the index of the first of
+        them; None where nobody has to.
     """
 
     def __init__(
@@ -48,11 +63,13 @@ class Bounces:
         hostname: str,
         now: Callable[[], float],
         first_s: Callable[[], float],
+        reporter: Callable[[Message, int], Reporter | None] = lambda message, index: None,
     ) -> None:
         self._events = events
         self._hostname = hostname
         self._now = now
         self._first_s = first_s
+        self._reporter = reporter
 
     def of_fates(self, content: Content, transition: int, ended: Sequence[Ended]) -> list[Bounce]:
         """The DSNs that some recipients' fates call for: one for failures, one for successes."""
@@ -139,6 +156,7 @@ class Bounces:
         parent = content.message
         id = derived(parent.id, f"{kind} {transition} {indexes}")
         now = self._now()
+        reporter = self._reporter(parent, indexes[0])
         octets = dsn.compose(
             kind=kind,
             message=parent,
@@ -147,6 +165,7 @@ class Bounces:
             hostname=self._hostname,
             at=now,
             id=id,
+            author=NULL if reporter is None else reporter.address,
         )
         is_eight_bit = not octets.isascii()
         sender = parent.envelope.sender
@@ -162,6 +181,7 @@ class Bounces:
             ),
             Origin(
                 "internal",
+                "" if reporter is None else reporter.identity,
                 may_sign=True,
                 tenant=parent.origin.tenant,
                 is_sandbox=parent.origin.is_sandbox,

@@ -103,7 +103,7 @@ class Alarm:
     def rest(self) -> None:
         """Sleep until something is due."""
         at = self._wheel.next_at()
-        if at < self._rings_at:
+        if at < math.inf:
             self._sleep(at)
 
     def ring_soon(self) -> None:
@@ -120,13 +120,14 @@ class Alarm:
     def _sleep(self, at: float) -> None:
         if self._is_stopped:
             return
-        now = self._now()
-        sleep_s = min(max(at - now, 0.0), LONGEST_SLEEP_S)
-        if now + sleep_s >= self._rings_at:
+        sleep_s = min(max(at - self._now(), 0.0), LONGEST_SLEEP_S)
+        # By the timer's clock: the other one may have been set since, and be ahead of it.
+        rings_at = self._clock.seconds() + sleep_s
+        if rings_at >= self._rings_at:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._rings_at = now + sleep_s
+        self._rings_at = rings_at
         self._timer = self._clock.callLater(sleep_s, self._rang)
 
     def _rang(self) -> None:

@@ -52,7 +52,8 @@ class RingLine:
     What is more than that, such as to go on in another segment, a thread does in
     :meth:`~.line.Worker.turn`; then it has the worker, and here nothing is done until it is back.
 
-    Against a thread that does it all, a message takes 7 to 15 % less processor time.
+    Against a thread that does it all, 3 % more messages a second are relayed with one a connection,
+    and 7 % more with many.
 
     :param reactor: watches the ring, and the clock.
     :param ring: ours from now on.

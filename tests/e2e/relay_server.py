@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Final
 
@@ -43,10 +44,19 @@ class RelayServer:
     :ivar attestation_key: by which agents check its word.
     """
 
-    def __init__(self, stack: ExitStack, tables: str = "", *, top: str = TOP) -> None:
+    def __init__(
+        self,
+        stack: ExitStack,
+        tables: str = "",
+        *,
+        top: str = TOP,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.sink = SmtpSink(keeps=True)
         stack.callback(self.sink.stop)
-        self.service = Service(TABLES.replace("PORT", str(self.sink.port)) + tables, top=top)
+        self.service = Service(
+            TABLES.replace("PORT", str(self.sink.port)) + tables, top=top, environment=environment
+        )
         stack.callback(self.service.close)
         key = Ed25519PrivateKey.generate()
         self.attestation_key: Ed25519PublicKey = key.public_key()

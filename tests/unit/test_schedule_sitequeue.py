@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.hop import NextHop
 from protege_mta.model.ids import QueueId
 from protege_mta.schedule.entry import Entry
 from protege_mta.schedule.sitequeue import SiteQueue, Slots
-from protege_mta.schedule.wheel import Wheel, drop
+from protege_mta.schedule.wheel import Alarm, Wheel, drop
 from protege_mta.schedule.window import Window, WindowSettings
 from protege_mta.testing.workers import site
 
@@ -91,3 +92,46 @@ class WheelTests(SynchronousTestCase):
         drop("gone", wheel.put("gone", 10.0, 0.0))
         wheel.put("there", 20.0, 0.0)
         self.assertEqual((wheel.next_at(), wheel.pop(30.0)), (20.0, "there"))
+
+
+class AlarmTests(SynchronousTestCase):
+    """Times of day, and timers that go by a clock of their own."""
+
+    def setUp(self) -> None:
+        self.timers = Clock()
+        self.now = 1_790_000_000.0
+        self.rung: list[object] = []
+        self.alarm = Alarm(self.timers, lambda: self.now, self.ring)
+
+    def ring(self) -> None:
+        while (one := self.alarm.pop(self.now)) is not None:
+            self.rung.append(one)
+        self.alarm.rest()
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.timers.advance(seconds)
+
+    def test_it_rings_for_what_is_next_and_then_for_the_rest(self) -> None:
+        self.alarm.set("second", self.now + 20)
+        self.alarm.set("first", self.now + 10)
+        self.passes(10)
+        self.assertEqual(self.rung, ["first"])
+        self.passes(10)
+        self.assertEqual(self.rung, ["first", "second"])
+        self.assertEqual(self.timers.getDelayedCalls(), [])
+
+    def test_what_is_due_waits_for_no_timer_from_before_the_clock_was_set(self) -> None:
+        for by_s in (3600.0, -3600.0):
+            self.rung.clear()
+            self.alarm.set("later", self.now + 20)
+            self.now += by_s
+            self.alarm.set("now", self.now)
+            self.passes(0.25)
+            self.assertIn("now", self.rung, by_s)
+
+    def test_a_clock_that_was_set_is_noticed(self) -> None:
+        self.alarm.set("an hour", self.now + 3600)
+        self.now += 3600
+        self.passes(30)
+        self.assertEqual(self.rung, ["an hour"])
