@@ -25,6 +25,7 @@ from protege_mta.spool.scan import Group, SegmentReader
 from protege_mta.spool.segment import Segment
 from protege_mta.spool.spares import Spares
 from protege_mta.spool.states import States
+from protege_mta.spool.writer import Group as WrittenGroup
 from protege_mta.spool.writer import Item, Log, Maker, Writer
 from protege_mta.testing.crashfs import CrashFiles
 
@@ -304,6 +305,16 @@ def syncs_once_for_all(writer: Writer, run: list[Item]) -> None:
 _write: Final = Writer._write
 
 
+def goes_on_where_it_was(writer: Writer, group: WrittenGroup) -> Callable[[], None]:
+    """Writes the next group over the one that the ring has written."""
+    tell = _end(writer, group)
+    group.opened.end = group.start
+    return tell
+
+
+_end: Final = Writer.end
+
+
 @attrs.frozen
 class Broken:
     """What is wrong with a spool.
@@ -316,6 +327,7 @@ class Broken:
     disk: type[CrashFiles] = CrashFiles
     spool: type[DiskSpool] = DiskSpool
     patch: tuple[object, str, object] | None = None
+    has_ring: bool = False
 
     @property
     def name(self) -> str:
@@ -326,7 +338,7 @@ class Broken:
         """That life and the one after it, as long as nothing has been found."""
         with mock.patch.object(*self.patch) if self.patch else nullcontext():
             try:
-                run = Workshop(self.disk, self.spool).live(self.life)
+                run = Workshop(self.disk, self.spool, self.has_ring).live(self.life)
             except Violation as error:  # not even a crash is needed
                 return Explored(violations=[str(error)])
             explored, survivors = explore(run, is_hasty=True)
@@ -360,6 +372,8 @@ BROKEN: Final = (
     Broken(recycled, patch=(disk_module, "Maker", OneEpoch)),
     Broken(recycled, patch=(Log, "close", leaves_ends_uncertain)),
     Broken(groups, patch=(Writer, "_write", syncs_once_for_all)),
+    Broken(groups, NoDataSync, has_ring=True),
+    Broken(groups, patch=(Writer, "end", goes_on_where_it_was), has_ring=True),
     Broken(one_message, patch=(recovery_module, "_is_intact", trusts_commit_records)),
     Broken(long_events, patch=(recovery_module, "_is_intact", trusts_events)),
 )

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -22,9 +22,10 @@ from protege_mta.model.ids import IdSource, QueueId
 from protege_mta.model.outcome import Fate
 from protege_mta.model.ports import Content, Position
 from protege_mta.model.status import RecipientStatus
+from protege_mta.spool import line as lines
 from protege_mta.spool.disk import DiskSpool
 from protege_mta.spool.files import Files
-from protege_mta.spool.line import Line, Worker
+from protege_mta.spool.ring_line import Worker
 from protege_mta.spool.writer import Job
 from protege_mta.testing.contracts import DUE, Lines, message
 from protege_mta.testing.crashfs import CrashFiles
@@ -65,16 +66,20 @@ class Held:
     written between them.
 
     :ivar is_holding: whether they wait; else everything is done at once.
+    :ivar ring: the disk, where the kernel has a ring that writes what is but a group.
     """
 
     is_holding: bool = False
+    ring: CrashFiles | None = None
     _worker: Worker | None = None
     _jobs: deque[Job] = attrs.field(factory=deque)
     _works: deque[tuple[Callable[[], Any], Deferred[Any]]] = attrs.field(factory=deque)
     _is_turning: bool = False
 
-    def line(self, worker: Worker, lazy_s: float, in_reactor: Callable[..., object]) -> Line:
-        self._worker = worker
+    def line(
+        self, worker: lines.Worker, lazy_s: float, in_reactor: Callable[..., object]
+    ) -> lines.Line:
+        self._worker = cast(Worker, worker)
         return self
 
     def put(self, job: Job, *, is_lazy: bool = False) -> None:
@@ -97,8 +102,16 @@ class Held:
         while self._jobs and most:
             taken = [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
             most -= len(taken)
-            self._worker.turn(taken)
+            self._work(self._worker, taken)
         self._is_turning = False
+
+    def _work(self, worker: Worker, jobs: Sequence[Job]) -> None:
+        group = None if self.ring is None else worker.begin(jobs)
+        if self.ring is None or group is None:
+            worker.turn(jobs)
+        else:
+            self.ring.write_through(group.opened.fd, group.pieces, group.start)
+            worker.end(group)()
 
     def in_thread(self, work: Callable[[], Any], /) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
@@ -129,6 +142,7 @@ class Held:
 @attrs.define(eq=False)
 class Recording:
     """:ivar disk: where it runs.
+    :ivar has_ring: whether the kernel writes groups (:mod:`protege_mta.spool.ring_line`).
     :ivar states: after so many batches; ``states[0]`` is what was there before.
     :ivar lines: the events of the first so many batches, all together.
     :ivar begun_at: for each batch, after how many steps it was committed.
@@ -139,6 +153,7 @@ class Recording:
 
     disk: CrashFiles
     kind: type[DiskSpool] = DiskSpool
+    has_ring: bool = False
     states: list[State] = attrs.field(factory=lambda: [{}])
     lines: list[list[bytes]] = attrs.field(factory=lambda: [[]])
     contents: dict[QueueId, bytes] = attrs.field(factory=dict)
@@ -168,6 +183,7 @@ class Recording:
         return Recording(
             disk,
             self.kind,
+            self.has_ring,
             states=[found.state],
             lines=[found.lines],
             contents=dict(self.contents),
@@ -180,7 +196,7 @@ class Recording:
 
     def start(self) -> None:
         """The service starts."""
-        self.held = Held()
+        self.held = Held(ring=self.disk if self.has_ring else None)
         self.spool = make(
             self.disk,
             self.journal,

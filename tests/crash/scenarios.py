@@ -243,6 +243,7 @@ class Workshop:
 
     disk: type[CrashFiles] = CrashFiles
     spool: type[DiskSpool] = DiskSpool
+    has_ring: bool = False
 
     def live(self, life: Life, seed: int = 1) -> Recording:
         """A run: that life on a new spool, or on an old one if it needs that."""
@@ -252,10 +253,12 @@ class Workshop:
 
     def ready(self, life: Life, seed: int = 1) -> Recording:
         """The spool that a life begins with."""
-        return self._old() if life in OLD else Recording(self.disk(), self.spool, seed=seed)
+        if life in OLD:
+            return self._old()
+        return Recording(self.disk(), self.spool, self.has_ring, seed=seed)
 
     def _old(self) -> Recording:
-        before = Recording(self.disk(), kind=self.spool)
+        before = Recording(self.disk(), self.spool, self.has_ring)
         for _ in range(48):
             before.append(350)
         before.sync_journal()

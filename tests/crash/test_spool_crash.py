@@ -54,6 +54,14 @@ class CrashTests(SynchronousTestCase):
         self.say("every crash in recovery and in the work after it", second)
         self.assertGreater(first.crashes, 3000)
 
+    def test_every_crash_with_a_ring(self) -> None:
+        """The same where the kernel writes the groups."""
+        explored = Explored()
+        for life in (*NEW, *OLD):
+            explored.add(explore(Workshop(has_ring=True).live(life))[0])
+        self.say("every crash with a ring", explored)
+        self.assertGreater(explored.crashes, 3000)
+
     def test_random_lives(self) -> None:
         """The same of long lives, of whose crashes some are tried."""
         sampled = Explored()
