@@ -61,7 +61,8 @@ from .schedule.intake import Acceptance
 from .schedule.ledger import Ledger
 from .schedule.overdue import Overdue
 from .schedule.prepare import Preparer
-from .schedule.scheduler import Scheduler, SchedulerSettings
+from .schedule.scheduler import Scheduler
+from .schedule.settings import SchedulerSettings
 from .spool.disk import DiskSpool
 from .state.database import Database
 from .state.requests import StoredRequests

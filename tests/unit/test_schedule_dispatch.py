@@ -37,7 +37,8 @@ from protege_mta.schedule.intake import Acceptance, Arriving
 from protege_mta.schedule.ledger import Ledger
 from protege_mta.schedule.overdue import Overdue
 from protege_mta.schedule.prepare import Preparer
-from protege_mta.schedule.scheduler import Scheduler, SchedulerSettings
+from protege_mta.schedule.scheduler import Scheduler
+from protege_mta.schedule.settings import SchedulerSettings
 from protege_mta.spool.memory import MemorySpool
 from protege_mta.testing.requests import MemoryRequests
 from protege_mta.testing.transports import TAKEN, ScriptedTransport
