@@ -56,10 +56,13 @@ from .routing.table import RoutingTable, agent_hop
 from .schedule.bounces import Bounces
 from .schedule.desk import Desk
 from .schedule.dispatch import Dispatcher
+from .schedule.enrolment import Enrolment
 from .schedule.intake import Acceptance
 from .schedule.ledger import Ledger
+from .schedule.overdue import Overdue
 from .schedule.prepare import Preparer
-from .schedule.scheduler import Scheduler, SchedulerSettings
+from .schedule.scheduler import Scheduler
+from .schedule.settings import SchedulerSettings
 from .spool import ring_line
 from .spool.disk import DiskSpool
 from .state.database import Database
@@ -181,15 +184,18 @@ class House:
         )
         self.ledger = Ledger(self.spool, self.events, self.bounces)
         self.transports: dict[HopKind, Transport] = {}
+        self.enrolment = Enrolment(self.spool, now=time.time)
         self.dispatcher = Dispatcher(
             self.spool,
             self.events,
             self.ledger,
+            self.enrolment,
             transports=self.transports,
             locate=lambda hop: self._locator(hop),
             now=time.time,
             rng=self._rng,
         )
+        overdue = Overdue(self.ledger)
         self.scheduler = Scheduler(
             clock=reactor,
             now=time.time,
@@ -197,12 +203,12 @@ class House:
             locate=lambda hop: self._locator(hop),
             start=self.dispatcher.start,
             unlocated=self.dispatcher.unlocated,
-            expired=self.dispatcher.expired,
-            late=self.dispatcher.late,
+            expired=overdue.expired,
+            late=overdue.late,
             settings=SchedulerSettings(),
         )
-        self.dispatcher.scheduler = self.scheduler
-        self.ledger.accepted = self.dispatcher.accepted
+        self.enrolment.scheduler = self.dispatcher.scheduler = self.scheduler
+        self.ledger.accepted = self.enrolment.accepted
         self.requests = StoredRequests(
             self.database,
             clock=reactor,
@@ -217,7 +223,7 @@ class House:
             now=time.time,
             new_id=new_id,
             first_s=self._first_s,
-            accepted=self.dispatcher.accepted,
+            accepted=self.enrolment.accepted,
             took=self.metrics.accept_s.observe,
         )
         self.entrance.acceptance = self.acceptance
@@ -399,8 +405,8 @@ class House:
         self.attest = attest
         self._locator = locator
         self._route(settings)
-        self.dispatcher.retry = from_settings.retry(settings)
-        self.dispatcher.hold_s = from_settings.hold_s(settings)
+        self.enrolment.retry = from_settings.retry(settings)
+        self.enrolment.hold_s = from_settings.hold_s(settings)
         self.pass_through.settings = from_settings.pass_through(settings)
         self.scheduler.back_off_by(from_settings.site_backoff(settings))
         self.dispatcher.preparer = Preparer(signers, self.signers)

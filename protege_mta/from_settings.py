@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 import attrs
 
 from .config.domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
-from .config.kinds import AnswerRange
+from .config.hosts import AnswerRange
 from .config.listeners import SmtpListener, SubmissionListener, Tls
 from .config.model import Settings
 from .config.policy import Policy

@@ -22,8 +22,9 @@ from .config.model import Settings
 from .http import catalogue, kumo, messages, openapi, portal
 from .http.endpoint import Authenticate
 from .http.mailroom import Accepted, Outgoing, RecipientResult, RecipientState, Replay
+from .http.outgoing import MessageLimits
 from .http.reading import ReadLimits
-from .http.wanted import MessageLimits, UnsubscribeUrl, Writer
+from .http.wanted import UnsubscribeUrl, Writer
 from .message import headers, trace
 from .message.loop import HOPS
 from .model.address import Address

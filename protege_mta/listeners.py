@@ -27,7 +27,7 @@ from .policy.door import SmtpDoor
 from .policy.submission import SubmissionDoor
 from .transport import certificates, self_signed
 from .transport.proxied import ProxiedFactory
-from .transport.smtp_server import SmtpServerFactory
+from .transport.smtp_factory import SmtpServerFactory
 from .transport.tls_server import ServerContext, ServerContexts, TlsFiles
 from .wire.settings import ServerSettings
 

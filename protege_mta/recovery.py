@@ -17,7 +17,7 @@ def recover(house: House) -> int:
     house.returns.start()  # before anything is routed
     count = 0
     for found in house.requests.restore(house.spool.recover()):
-        house.dispatcher.recovered(found)
+        house.enrolment.recovered(found)
         count += 1
     house.journal.recover(house.spool.recover_events(house.journal.synced()))
     house.journal.start()

@@ -345,7 +345,7 @@ class MailService(Service):
             house.relay_server.stop,
             house.register.stop,
             house.requests.stop,
-            house.dispatcher.leave,
+            house.enrolment.leave,
             house.spool.close,
             house.database.close,  # what came last into the spool is still remembered here
             house.journal.close,

@@ -343,7 +343,8 @@ def _unit(folder: Path, owner: Owner) -> bytes:
 
 
 def _url(text: str | None) -> str:
-    from ..config.kinds import Unfit, WebSocketUrl
+    from ..config.hosts import WebSocketUrl
+    from ..config.kinds import Unfit
 
     try:
         return WebSocketUrl().read(text, Path())
@@ -355,7 +356,7 @@ def _url(text: str | None) -> str:
 def _named(mode: Mode, hostname: str | None, domain: str | None, url: str) -> tuple[str, str]:
     """Host name and domain, as given, or as one follows from the other."""
     from ..config.gateway_json import inferred_domain
-    from ..config.kinds import is_host_name
+    from ..config.hosts import is_host_name
     from ..config.model import own_name
 
     if mode == "relay":
@@ -375,7 +376,7 @@ def _named(mode: Mode, hostname: str | None, domain: str | None, url: str) -> tu
 
 
 def _valid(name: str, option: str) -> str:
-    from ..config.kinds import is_host_name
+    from ..config.hosts import is_host_name
 
     if not is_host_name(name):
         raise Fault(f"{option}: wanted a domain name, got {name!r}", os.EX_USAGE)
@@ -410,7 +411,8 @@ def _public(given: tuple[str, ...], listening: str) -> list[str]:
 def _smarthost(text: str) -> Smarthost:
     """A host and maybe a port behind it; an IPv6 address is in brackets, as in URLs."""
     from ..config.checks import is_here
-    from ..config.kinds import HostOrAddress, Unfit, Whole
+    from ..config.hosts import HostOrAddress
+    from ..config.kinds import Unfit, Whole
 
     host, at, port = text.rpartition(":")
     if not at or text.endswith("]"):
@@ -428,7 +430,8 @@ def _smarthost(text: str) -> Smarthost:
 
 
 def _address(text: str, option: str = "--address") -> str:
-    from ..config.kinds import IpAddress, Unfit
+    from ..config.hosts import IpAddress
+    from ..config.kinds import Unfit
 
     try:
         return IpAddress().read(text, Path())

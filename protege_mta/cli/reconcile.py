@@ -15,8 +15,10 @@ from typing import Any, Final
 import attrs
 
 from ..config.gateway_json import GATEWAY, MILLISECONDS, RELAY_NUMBERS, inferred_domain
+from ..config.hosts import WebSocketUrl
 from ..config.json_text import BadJson, parse, without
-from ..config.kinds import MailDomain, Unfit, WebSocketUrl
+from ..config.kinds import Unfit
+from ..config.mail_names import MailDomain
 from ..config.toml import shown
 from .faults import Fault
 from .project import TRANSPORT, Document, Project, set_admin

@@ -152,7 +152,8 @@ def _asked(folder: Path) -> tuple[str, str | None]:
 
 
 def _mailbox(text: str | None) -> str | None:
-    from ..config.kinds import Mailbox, Unfit
+    from ..config.kinds import Unfit
+    from ..config.mail_names import Mailbox
 
     try:
         return str(Mailbox().read(text, Path())) if text is not None else None

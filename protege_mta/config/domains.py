@@ -7,18 +7,10 @@ from typing import Any, ClassVar, Final, Literal
 
 import attrs
 
+from .hosts import HostPort, ServerAddress, UnixPath
 from .http import InboundHook
-from .kinds import (
-    Flag,
-    HostPort,
-    ListOf,
-    LocalPart,
-    MaildirTemplate,
-    Number,
-    OneOf,
-    ServerAddress,
-    UnixPath,
-)
+from .kinds import Flag, ListOf, Number, OneOf
+from .mail_names import LocalPart, MaildirTemplate
 from .schema import Table, key
 
 RECIPIENTS: Final = ListOf(LocalPart(), "local-parts", least=1)

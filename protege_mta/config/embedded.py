@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from .domains import MaildirDomain
-from .kinds import MaildirTemplate, Unfit
+from .kinds import Unfit
 from .listeners import HttpListener, SmtpListener, SubmissionListener
+from .mail_names import MaildirTemplate
 from .model import Settings
 from .policy import Policy
 from .toml import Complaint, ConfigError

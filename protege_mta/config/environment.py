@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 import attrs
 
 from .embedded import FOLDER
-from .kinds import Cidr, Kind, ListOf, Unfit, Whole
+from .hosts import Cidr
+from .kinds import Kind, ListOf, Unfit, Whole
 from .listeners import HttpListener
 from .model import Settings
 from .toml import Complaint, ConfigError

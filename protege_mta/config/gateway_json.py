@@ -16,25 +16,11 @@ import attrs
 
 from . import checks
 from .domains import Domain, MaildirDomain
+from .hosts import Cidr, HostOrAddress, IpAddress, WebSocketUrl, is_host_name
 from .json_text import BadJson, parse
-from .kinds import (
-    Cidr,
-    Flag,
-    HostOrAddress,
-    InlineText,
-    IpAddress,
-    Kind,
-    Mailbox,
-    MaildirTemplate,
-    MailDomain,
-    OneOf,
-    Text,
-    Unfit,
-    WebSocketUrl,
-    Whole,
-    is_host_name,
-)
+from .kinds import Flag, InlineText, Kind, OneOf, Text, Unfit, Whole
 from .listeners import SmtpListener, SubmissionListener
+from .mail_names import Mailbox, MaildirTemplate, MailDomain
 from .model import Settings, own_name
 from .outbound import Outbound, Smarthost
 from .personas import DOCUMENT_FILE, Complain, Persona, read_personas

@@ -9,18 +9,9 @@ import attrs
 
 from ..model.address import Address
 from ..model.event import EVENTS
-from .kinds import (
-    Flag,
-    HttpUrl,
-    ListOf,
-    Mailbox,
-    Number,
-    OneOf,
-    ReadableFile,
-    Text,
-    Whole,
-    Word,
-)
+from .hosts import HttpUrl
+from .kinds import Flag, ListOf, Number, OneOf, ReadableFile, Text, Whole, Word
+from .mail_names import Mailbox
 from .schema import key
 
 

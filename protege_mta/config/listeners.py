@@ -7,18 +7,8 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 
-from .kinds import (
-    Cidr,
-    Flag,
-    IpAddress,
-    IpNetwork,
-    ListOf,
-    Number,
-    OneOf,
-    ReadableFile,
-    Whole,
-    Word,
-)
+from .hosts import Cidr, IpAddress, IpNetwork
+from .kinds import Flag, ListOf, Number, OneOf, ReadableFile, Whole, Word
 from .schema import Table, Tables, key
 
 

@@ -16,20 +16,9 @@ import attrs
 
 from ..model.address import Address
 from .domains import Domain, LmtpDomain, MaildirDomain, TunnelDomain, WebhookDomain
+from .hosts import HostName, IpAddress, is_host_name
 from .http import Api, Bounces, Journal, Webhook
-from .kinds import (
-    SECONDS,
-    FilePath,
-    HostName,
-    IpAddress,
-    ListOf,
-    Mailbox,
-    MailDomain,
-    OneOf,
-    StatePath,
-    Whole,
-    is_host_name,
-)
+from .kinds import SECONDS, FilePath, ListOf, OneOf, StatePath, Whole
 from .listeners import (
     HttpListener,
     Listener,
@@ -38,6 +27,7 @@ from .listeners import (
     SubmissionsListener,
     Tls,
 )
+from .mail_names import Mailbox, MailDomain
 from .outbound import Dkim, Dns, Outbound, Retry
 from .policy import Limits, Login, Policy
 from .schema import Named, Table, Tables, Variant, key

@@ -7,7 +7,7 @@ from typing import Final
 
 from protege_mta.model.networks import PROHIBITED
 
-from .kinds import IpNetwork
+from .hosts import IpNetwork
 
 PROHIBITED_NETWORKS: Final[tuple[IpNetwork, ...]] = tuple(map(ipaddress.ip_network, PROHIBITED))
 """Networks that no MX record of the Internet rightly leads to: loopback, link-local, private,

@@ -7,25 +7,20 @@ from typing import Literal
 
 import attrs
 
+from .hosts import Cidr, HostOrAddress, HostPort, IpAddress, IpNetwork, ServerAddress
 from .kinds import (
     SECONDS,
     SECONDS_ABOVE_0,
-    Cidr,
     Flag,
-    HostOrAddress,
-    HostPort,
     InlineText,
-    IpAddress,
-    IpNetwork,
     ListOf,
     Number,
     OneOf,
     ReadableFile,
-    Selector,
-    ServerAddress,
     Text,
     Whole,
 )
+from .mail_names import Selector
 from .networks import PROHIBITED_NETWORKS
 from .schema import Table, Tables, key
 

@@ -12,7 +12,8 @@ import attrs
 
 from ..model.identity import Identity
 from .json_text import BadJson, parse
-from .kinds import LocalPart, Unfit
+from .kinds import Unfit
+from .mail_names import LocalPart
 from .toml import shown
 
 KEY_FILE: Final = "passport.key"

@@ -6,18 +6,8 @@ from typing import Literal
 
 import attrs
 
-from .kinds import (
-    ANY_ANSWER,
-    SECONDS,
-    SECONDS_ABOVE_0,
-    AnswerRange,
-    Answers,
-    Flag,
-    HostName,
-    ListOf,
-    OneOf,
-    Whole,
-)
+from .hosts import ANY_ANSWER, AnswerRange, Answers, HostName
+from .kinds import SECONDS, SECONDS_ABOVE_0, Flag, ListOf, OneOf, Whole
 from .schema import Table, Tables, key
 
 

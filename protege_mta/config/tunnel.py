@@ -8,17 +8,8 @@ from typing import Literal
 
 import attrs
 
-from .kinds import (
-    FilePath,
-    Flag,
-    InlineText,
-    Number,
-    OneOf,
-    ReadableFile,
-    WebSocketUrl,
-    Whole,
-    Word,
-)
+from .hosts import WebSocketUrl
+from .kinds import FilePath, Flag, InlineText, Number, OneOf, ReadableFile, Whole, Word
 from .schema import Named, Table, Tables, key
 
 

@@ -35,21 +35,13 @@ from ..model.caller import Caller, Flaw
 from ..model.ids import QueueId
 from . import answer
 from .endpoint import Answer, Endpoint
+from .filling import checked_template, filled
 from .mailroom import Outgoing, Posting, Replay
+from .members import address_of, decoded, fields_of, mailbox_of
 from .messages import BATCH, IDEMPOTENCY, SLICE, Desk, reason, replayed
 from .new_message import Correspondent
+from .outgoing import Common, envelope_of, outgoing
 from .reading import Refused, body_of, pointer, typed, value_of
-from .wanted import (
-    Common,
-    address_of,
-    checked_template,
-    decoded,
-    envelope_of,
-    fields_of,
-    filled,
-    mailbox_of,
-    outgoing,
-)
 
 
 class KumoMailbox(msgspec.Struct):

@@ -14,8 +14,8 @@ from ..model.domain import ascii_domain
 from ..model.message_query import MessageQuery
 from ..model.outcome import Fate
 from .endpoint import Parameter
+from .members import is_tag, time_of
 from .reading import Refused, pointer
-from .wanted import is_tag, time_of
 
 MOST: Final = 1000
 TEXT_CHARACTERS: Final = 256

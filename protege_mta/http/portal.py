@@ -26,9 +26,10 @@ from ..model.ids import QueueId
 from . import answer
 from .endpoint import Answer, Endpoint, Parameter
 from .mailroom import Accepted, Outgoing, Replay
+from .members import address_of, decoded
 from .messages import IDEMPOTENCY, Desk, replayed
+from .outgoing import Common, outgoing
 from .reading import Refused, octets_of, typed, value_of
-from .wanted import Common, address_of, decoded, outgoing
 
 WAIT_S: Final = 25.0
 """The longest that an answer is held; the client gives up after 30 s."""

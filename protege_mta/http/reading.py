@@ -45,6 +45,11 @@ class Refused(Exception):
         self.flaw = flaw
 
 
+def unfit(kind: str, detail: str, member: str, hint: str = "") -> Refused:
+    """A member's value is understood, and does not do: 422."""
+    return Refused(Flaw(422, kind, detail, member, hint))
+
+
 def body_of(request: IRequest, limits: ReadLimits) -> bytes:
     """The octets of a body that says it is JSON.  :raise Refused:"""
     kind = (request.getHeader(b"Content-Type") or b"").strip().lower().replace(b" ", b"")

@@ -5,44 +5,35 @@ No I/O: a request, who asks and the time go in, messages or flaws come out.
 
 from __future__ import annotations
 
-import binascii
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import attrs
 import msgspec
-from msgspec import Meta
 
-from ..message import compose, templates, trace
-from ..message.compose import Attachment, Draft, Mailbox
-from ..message.templates import Dialect
-from ..model.address import Address, domain_of, parse
+from ..message import compose, trace
+from ..message.compose import Draft, Mailbox
+from ..model.address import Address
 from ..model.caller import Caller, Flaw
-from ..model.domain import ascii_domain
-from ..model.envelope import Envelope, Recipient
 from ..model.ids import QueueId
+from .filling import filled
 from .mailroom import Outgoing
-from .new_message import AnyMailbox, Correspondent, NewAttachment, NewMessage, Unsubscribe
-from .reading import Refused, pointer
+from .members import (
+    attachments_of,
+    fields_of,
+    mailbox_of,
+    mailboxes_of,
+    pointer_to,
+    subject_of,
+    tags_of,
+    time_of,
+)
+from .new_message import Correspondent, NewMessage, Unsubscribe
+from .outgoing import Common, MessageLimits, outgoing
+from .reading import Refused, pointer, unfit
 
 PAST_S: Final = 300.0
 """A clock that is so much slow does no harm to ``send_at``."""
-
-
-@attrs.frozen(kw_only=True)
-class MessageLimits:
-    """:ivar recipients: of one message.
-    :ivar message_octets: the largest message, as it is queued.
-    :ivar attachment_octets: of all attachments of one, decoded.
-    :ivar future_release_s: how far off ``send_at`` may be.
-    """
-
-    recipients: int
-    message_octets: int
-    attachment_octets: int
-    future_release_s: float
 
 
 UnsubscribeUrl = Callable[[QueueId, Address, str], str]
@@ -74,21 +65,21 @@ class Writer:
         """
         limits = self.limits()
         author = mailbox_of(wanted.from_, at + "/from")
-        to = list(_mailboxes(wanted.to, at + "/to"))
-        cc = list(_mailboxes(wanted.cc, at + "/cc"))
-        bcc = list(_mailboxes(wanted.bcc, at + "/bcc"))
+        to = list(mailboxes_of(wanted.to, at + "/to"))
+        cc = list(mailboxes_of(wanted.cc, at + "/cc"))
+        bcc = list(mailboxes_of(wanted.bcc, at + "/bcc"))
         everybody = [*to, *cc, *bcc]
         if not everybody:
-            raise _refused("no-recipient", "there is no recipient", at + "/to")
+            raise unfit("no-recipient", "there is no recipient", at + "/to")
         is_template = wanted.template == "jinja"
         if is_template and (cc or bcc):
-            raise _refused(
+            raise unfit(
                 "bad-member",
                 "a template makes a message for each recipient, and has no Cc and Bcc",
                 at + ("/cc" if cc else "/bcc"),
             )
         if len(everybody) > limits.recipients:
-            raise _refused(
+            raise unfit(
                 "too-many-recipients",
                 f"a message has {limits.recipients} recipients at most",
                 at + "/to",
@@ -96,7 +87,7 @@ class Writer:
         sharing = self._common(wanted, caller, author, at, limits)
         if not is_template:
             if any(isinstance(one, Correspondent) and one.substitutions for one in wanted.to):
-                raise _refused(
+                raise unfit(
                     "bad-member",
                     "substitutions are for templates",
                     at + "/to",
@@ -138,17 +129,17 @@ class Writer:
         campaign = wanted.campaign or named.get("x-campaign", "").strip()
         for text, member in ((tenant, "/tenant"), (campaign, "/campaign")):
             if compose.flaw_of_text(text):
-                raise _refused("bad-member", f"this text {compose.flaw_of_text(text)}", at + member)
+                raise unfit("bad-member", f"this text {compose.flaw_of_text(text)}", at + member)
         hold_until = 0.0
         if wanted.send_at is not None:
             hold_until = self._release_at(wanted.send_at, at + "/send_at", limits)
         return Common(
             author=author,
-            reply_to=tuple(_mailboxes(reply_to, at + "/reply_to")),
-            attachments=_attachments(wanted.attachments, at + "/attachments", limits),
+            reply_to=tuple(mailboxes_of(reply_to, at + "/reply_to")),
+            attachments=attachments_of(wanted.attachments, at + "/attachments", limits),
             tenant=tenant,
             campaign=campaign[:200],
-            tags=_tags(wanted.tags, at),
+            tags=tags_of(wanted.tags, at),
             is_urgent=wanted.priority == "high"
             or named.get("x-type", "").strip().lower() == "transactional",
             hold_until=hold_until,
@@ -158,14 +149,14 @@ class Writer:
     def _release_at(self, text: str, member: str, limits: MessageLimits) -> float:
         at = time_of(text)
         if at is None:
-            raise _refused(
+            raise unfit(
                 "bad-member", "this is no time as RFC 3339 has it", member, "2026-12-01T09:00:00Z"
             )
         now = self.now()
         if at < now - PAST_S:
-            raise _refused("bad-member", "this time has passed", member)
+            raise unfit("bad-member", "this time has passed", member)
         if at > now + limits.future_release_s:
-            raise _refused(
+            raise unfit(
                 "bad-member",
                 "this is further off than messages are held",
                 member,
@@ -189,7 +180,7 @@ class Writer:
             to=tuple(to),
             cc=tuple(cc),
             reply_to=shared.reply_to,
-            subject=_subject(wanted.subject, at),
+            subject=subject_of(wanted.subject, at),
             text=wanted.text,
             html=wanted.html,
             attachments=shared.attachments,
@@ -229,7 +220,7 @@ class Writer:
             )
         for name, _ in made:
             if name.lower() in names:  # mail programs take no List-Unsubscribe that is there twice
-                raise _refused(
+                raise unfit(
                     "bad-header",
                     "this field is made of another member of the request",
                     at + pointer("headers", names[name.lower()]),
@@ -243,7 +234,7 @@ class Writer:
         url = wanted.url
         if wanted.one_click and not url:
             if len(to) != 1:
-                raise _refused(
+                raise unfit(
                     "bad-member",
                     "a link that unsubscribes is for one recipient",
                     at + "/one_click",
@@ -251,220 +242,24 @@ class Writer:
                 )
             url = self.unsubscribe_url(id, to[0], tenant)
             if not url.lower().startswith("https://"):
-                raise _refused(
+                raise unfit(
                     "bad-member",
                     "this server has no https address of its own for links",
                     at + "/one_click",
                     "name a URL, or have [api] public_url set to one with https",
                 )
         elif wanted.one_click and not url.lower().startswith("https://"):
-            raise _refused("bad-member", "one click needs an https URL", at + "/url")
+            raise unfit("bad-member", "one click needs an https URL", at + "/url")
         places = []
         for text, member, start in ((wanted.mailto, "/mailto", "mailto:"), (url, "/url", "http")):
             if not text:
                 continue
             if not text.lower().startswith(start) or not compose.is_unsubscribe_place(text):
-                raise _refused("bad-member", "this is no such URI", at + member)
+                raise unfit("bad-member", "this is no such URI", at + member)
             places.append(text)
         if not places:
-            raise _refused("missing-member", "there is nowhere to unsubscribe", at + "/url")
+            raise unfit("missing-member", "there is nowhere to unsubscribe", at + "/url")
         return compose.unsubscribe_fields(places, is_one_click=wanted.one_click)
-
-
-@attrs.frozen(kw_only=True)
-class Common:
-    """What is the same for all messages of a request.
-
-    :ivar hold_until: POSIX seconds; 0 to go at once.
-    """
-
-    author: Mailbox
-    reply_to: tuple[Mailbox, ...] = ()
-    attachments: tuple[Attachment, ...] = ()
-    tenant: str = ""
-    campaign: str = ""
-    tags: tuple[str, ...] = ()
-    is_urgent: bool = False
-    hold_until: float = 0.0
-    limits: MessageLimits
-
-
-def outgoing(
-    draft: Draft,
-    recipients: Sequence[Address],
-    *,
-    id: QueueId,
-    members: tuple[str, ...],
-    from_member: str,
-    shared: Common,
-    at: str,
-) -> Outgoing:
-    """A draft with its envelope, each recipient once.  :raise Refused: it is too large, or cannot be written."""
-    try:
-        content = compose.composed(draft)
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can say and UTF-8 cannot
-        raise _refused("bad-member", "a text has a half of a character", at) from None
-    if len(content) > shared.limits.message_octets:
-        raise Refused(Flaw(413, "message-too-large", "the message is too large", at))
-    sender = draft.author.address
-    first: dict[Address, str] = {}
-    for address, member in zip(recipients, members, strict=True):
-        first.setdefault(address, member)
-    return Outgoing(
-        id=id,
-        envelope=envelope_of(sender, tuple(first), shared.hold_until),
-        content=content,
-        tenant=shared.tenant,
-        campaign=shared.campaign,
-        tags=shared.tags,
-        is_urgent=shared.is_urgent,
-        from_member=from_member,
-        members=tuple(first.values()),
-    )
-
-
-def envelope_of(
-    sender: Address, recipients: Sequence[Address], hold_until: float = 0.0
-) -> Envelope:
-    """An envelope; ``send_at`` is what FUTURERELEASE is by SMTP."""
-    until = ""
-    if hold_until:
-        until = f"until;{datetime.fromtimestamp(int(hold_until), UTC):%Y-%m-%dT%H:%M:%SZ}"
-    return Envelope(
-        sender,
-        tuple(map(Recipient, recipients)),
-        is_smtputf8=not (sender.isascii() and all(map(str.isascii, recipients))),
-        hold_until=hold_until,
-        future_release=until,
-    )
-
-
-# --- members -------------------------------------------------------------------------------------
-
-_TAG: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-_NAMED: Final = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^<>"]*?))\s*<([^<>]*)>\s*')
-
-
-def pointer_to(at: str, name: str, index: int) -> str:
-    """Where an entry of a list of mailboxes is."""
-    return f"{at}/{name}/{index}"
-
-
-def time_of(text: str) -> float | None:
-    """What RFC 3339 has, in POSIX seconds; None for anything else."""
-    try:
-        when: datetime = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
-        return when.timestamp()
-    except (msgspec.ValidationError, ValueError, OverflowError):
-        return None
-
-
-def is_tag(text: str) -> bool:
-    return _TAG.fullmatch(text) is not None
-
-
-def _tags(given: Sequence[str], at: str) -> tuple[str, ...]:
-    """Each once.  :raise Refused:"""
-    for number, tag in enumerate(given):
-        if not is_tag(tag):
-            raise _refused(
-                "bad-member",
-                "a tag has 64 letters, digits and ._:- at most",
-                at + pointer("tags", number),
-            )
-    return tuple(dict.fromkeys(given))
-
-
-def _mailboxes(given: Sequence[AnyMailbox], at: str) -> Iterator[Mailbox]:
-    for index, one in enumerate(given):
-        yield mailbox_of(one, f"{at}/{index}")
-
-
-def mailbox_of(given: AnyMailbox, at: str) -> Mailbox:
-    """:raise Refused:"""
-    if isinstance(given, str):
-        name, text = "", given
-        if given.endswith(">"):
-            match = _NAMED.fullmatch(given) if len(given) <= 1000 else None
-            if match is not None:
-                quoted, plain, text = match.groups()
-                name = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain
-    else:
-        name, text = given.name, given.address
-        at = f"{at}/address" if not compose.flaw_of_text(name) else f"{at}/name"
-    if compose.flaw_of_text(name):
-        raise _refused("bad-member", f"this text {compose.flaw_of_text(name)}", at)
-    if len(name) > 500:
-        raise _refused("bad-member", "the name is too long", at)
-    return Mailbox(address_of(text.strip(), at), name)
-
-
-def address_of(text: str, at: str) -> Address:
-    """An address; a domain in U-labels becomes one in A-labels, which every server takes
-    (RFC 5890).  :raise Refused:"""
-    found = parse(text, is_smtputf8=True)
-    if found is not None and not found.isascii():
-        local, _, domain = found.rpartition("@")
-        if not domain.isascii():
-            found = parse(f"{local}@{ascii_domain(domain)}", is_smtputf8=True)
-    if found is None or not domain_of(found):
-        raise _refused("bad-address", "this is no address", at, "user@example.org")
-    return found
-
-
-def _subject(text: str, at: str) -> str:
-    if compose.flaw_of_text(text):
-        raise _refused("bad-member", f"this text {compose.flaw_of_text(text)}", at + "/subject")
-    return text
-
-
-def fields_of(given: Mapping[str, str], at: str) -> Iterator[tuple[str, str]]:
-    """Header fields that may be added.  :raise Refused:"""
-    seen: set[str] = set()
-    for name, value in given.items():
-        flaw = compose.flaw_of_field(name, value)
-        if not flaw and name.lower() in seen:
-            flaw = "is there twice"
-        seen.add(name.lower())
-        if flaw:
-            member = pointer(name) if name.isprintable() else ""
-            raise _refused("bad-header", f"this field {flaw}", at + member)
-        yield name, value
-
-
-def _attachments(
-    given: Sequence[NewAttachment], at: str, limits: MessageLimits
-) -> tuple[Attachment, ...]:
-    found, total = [], 0
-    for index, one in enumerate(given):
-        where = f"{at}/{index}"
-        content = decoded(one.content_b64)
-        if content is None:
-            raise _refused("bad-base64", "this is no base64", f"{where}/content_b64")
-        total += len(content)
-        if total > limits.attachment_octets:
-            raise Refused(
-                Flaw(413, "attachments-too-large", "the attachments are too large together", where)
-            )
-        if one.content_id and compose.flaw_of_content_id(one.content_id):
-            raise _refused("bad-member", "this is no content id", f"{where}/content_id")
-        found.append(
-            Attachment(
-                content=content,
-                filename=one.filename,
-                content_type=one.content_type,
-                content_id=one.content_id,
-            )
-        )
-    return tuple(found)
-
-
-def decoded(text: str) -> bytes | None:
-    """Base64, which may be in lines; None for what is none."""
-    try:
-        return binascii.a2b_base64("".join(text.split()), strict_mode=True) if text else b""
-    except (binascii.Error, ValueError):
-        return None
 
 
 def _filled(wanted: NewMessage, index: int, mailbox: Mailbox, at: str) -> NewMessage:
@@ -484,48 +279,3 @@ def _filled(wanted: NewMessage, index: int, mailbox: Mailbox, at: str) -> NewMes
             for name, value in wanted.headers.items()
         },
     )
-
-
-def filled(
-    text: str,
-    values: Mapping[str, Any],
-    member: str,
-    *,
-    is_html: bool = False,
-    is_strict: bool = True,
-    dialect: Dialect = "jinja",
-) -> str:
-    """A template filled in.  :raise Refused: 422 that names the template."""
-    if "{" not in text:
-        return text
-    try:
-        made = templates.template(text, is_html=is_html, is_strict=is_strict, dialect=dialect)
-        return made.rendered(values)
-    except templates.BadTemplate as error:
-        raise _refused(
-            "bad-template", "the template cannot be filled in", member, str(error)
-        ) from None
-
-
-def checked_template(
-    text: str,
-    member: str,
-    *,
-    is_html: bool = False,
-    is_strict: bool = True,
-    dialect: Dialect = "jinja",
-) -> None:
-    """See to it that it is a template, whatever it will be filled in with.
-
-    :raise Refused: 422 that names it.
-    """
-    if "{" not in text:
-        return
-    try:
-        templates.template(text, is_html=is_html, is_strict=is_strict, dialect=dialect)
-    except templates.BadTemplate as error:
-        raise _refused("bad-template", "this is no template", member, str(error)) from None
-
-
-def _refused(kind: str, detail: str, member: str, hint: str = "") -> Refused:
-    return Refused(Flaw(422, kind, detail, member, hint))

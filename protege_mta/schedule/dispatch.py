@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..model.address import NULL, Address
 from ..model.batch import Batch, End, Update
 from ..model.envelope import Message, Notify
-from ..model.hop import HopKind, NextHop, Site
+from ..model.hop import HopKind, Site
 from ..model.outcome import (
     Delivered,
     Fate,
@@ -33,17 +32,16 @@ from ..model.ports import (
     Damaged,
     Events,
     NoSuchMessage,
-    Recovered,
     SignsReturnPath,
     Spool,
     Transport,
     Withholding,
 )
 from ..model.reply import TABLE, Reply
-from ..model.status import RecipientStatus
-from .backoff import RetrySchedule, for_agents
+from .backoff import for_agents
+from .enrolment import Enrolment, Hop
 from .entry import DONE, Entry, Health, Report
-from .ledger import Ledger, Page, ends, status_of, waits_until
+from .ledger import Ledger, Page, ends, status_of
 from .locator import Locate
 from .prepare import Preparer
 from .readdressed import Readdressed
@@ -51,13 +49,10 @@ from .sitequeue import Location
 from .verdict import (
     Ended,
     Verdict,
-    expired,
     health,
     is_absence,
     is_cut,
     judge,
-    unclaimed,
-    unreleased,
 )
 
 if TYPE_CHECKING:
@@ -70,46 +65,35 @@ _GoOn = Callable[[Content, Entry, _T], None]
 """What is done with a message that has been opened for an entry.  It gives both back in the end,
 unless it raises."""
 
-Hop = Callable[[Address, Message], NextHop]
-"""The next hop of one recipient of a message."""
-
 LOCAL_TROUBLE: Final = TransientFailure(Scope.MESSAGE, TABLE["local-error"])
-_ALONE: Final = (0,)
 _NOBODY: Final[Mapping[int, Reply]] = {}
-LEAVE_UPDATES: Final = 1000
-"""So many updates go into one batch at the end."""
-RETURN_S: Final = 600.0
-"""So long sessions have after our start to come up, before mail that waits for one is too old that
-was still young enough when we went down."""
 
 
 class Dispatcher:
     """Runs attempts and writes down what became of them.
 
+    :param enrolment: makes the entries of what has to go another way than before.
     :param transports: by kind; every kind that routing names has one.
     :param locate: as the scheduler's.
     :ivar scheduler: set once, before anything is accepted; it calls back into here.
-    :ivar retry: like :attr:`hold_s`, :attr:`preparer` and the routing of :meth:`route_by` set before
-        anything is accepted, and again when the configuration is read again.
+    :ivar preparer: like the routing of :meth:`route_by` set before anything is accepted, and again
+        when the configuration is read again.
     :ivar withholding: who is not written to; None where everybody is.
     :ivar signs: makes signed return paths; None for the senders' own.
-    :ivar hold_s: how long mail for one of our agents' addresses waits for its agent, in seconds.
     """
 
     log = Logger()
     scheduler: Scheduler
     withholding: Withholding | None
     signs: SignsReturnPath | None
-    retry: RetrySchedule
-    hold_s: Callable[[Address], float]
     preparer: Preparer
-    _hop: Hop
 
     def __init__(
         self,
         spool: Spool,
         events: Events,
         ledger: Ledger,
+        enrolment: Enrolment,
         *,
         transports: Mapping[HopKind, Transport],
         locate: Locate,
@@ -119,6 +103,8 @@ class Dispatcher:
         self._spool = spool
         self._events = events
         self._ledger = ledger
+        self._enrolment = enrolment
+        self._is_rerouted = enrolment.is_rerouted
         self._transports = transports
         self._locate = locate
         self._now = now
@@ -129,97 +115,8 @@ class Dispatcher:
     def route_by(self, hop: Hop) -> None:
         """Routing: the next hop of an address, and whose mail it is.  What is queued follows when it
         is tried next."""
-        self._has_old_routes = hasattr(self, "_hop")
-        self._hop = hop
-
-    # --- into the schedule -----------------------------------------------------------------------
-
-    def accepted(self, message: Message, status: RecipientStatus) -> None:
-        """A message is durable: put it on the schedule, due at once, or when its sender would have
-        it released (RFC 4865)."""
-        envelope = message.envelope
-        recipients = envelope.recipients
-        due_at = self._now()
-        if envelope.hold_until > due_at:
-            due_at = envelope.hold_until
-        if len(recipients) == 1:
-            hop = self._hop(recipients[0].address, message)
-            self.scheduler.add(self._entry(message, hop, _ALONE, status, due_at))
-            return
-        by_hop: dict[NextHop, list[int]] = {}
-        for index, recipient in enumerate(recipients):
-            by_hop.setdefault(self._hop(recipient.address, message), []).append(index)
-        for hop, indexes in by_hop.items():
-            self.scheduler.add(self._entry(message, hop, tuple(indexes), status, due_at))
-
-    def recovered(self, found: Recovered) -> None:
-        """A message was there at start: put what is open of it on the schedule."""
-        groups: dict[tuple[NextHop, RecipientStatus], list[int]] = {}
-        for index, status in enumerate(found.statuses):
-            if status is not None:
-                address = found.message.envelope.recipients[index].address
-                hop = self._hop(address, found.message)
-                groups.setdefault((hop, status), []).append(index)
-        now = self._now()
-        for (hop, status), indexes in groups.items():
-            due_at = waits_until(found.message, status, now)
-            entry = self._entry(found.message, hop, tuple(indexes), status, due_at)
-            if hop.kind in ("agent", "tunnel"):
-                entry.expires_at = max(entry.expires_at, now + RETURN_S)
-            self.scheduler.add_recovered(entry)
-
-    def leave(self) -> Deferred[None]:
-        """An orderly end: what has come in and was not tried is due at once for the next process.
-
-        After a crash it waits as its content's record says, so that a message which brings us down
-        does not do so again and again.
-        """
-        now, first_s = self._now(), self.retry.first_s
-        untried = [
-            Update(entry.id, entry.recipients, status_of(entry))
-            for id in self._spool.ids()
-            for entry in self.scheduler.entries(id)
-            if entry.state == "scheduled" and entry.due_at <= now < entry.arrived_at + first_s
-        ]
-        stored = [
-            self._spool.commit(Batch(tuple(untried[at : at + LEAVE_UPDATES])))
-            for at in range(0, len(untried), LEAVE_UPDATES)
-        ]
-        return gatherResults(stored).addCallback(lambda _: None)
-
-    def _entry(
-        self,
-        message: Message,
-        hop: NextHop,
-        recipients: tuple[int, ...],
-        status: RecipientStatus,
-        due_at: float,
-    ) -> Entry:
-        envelope, retry = message.envelope, self.retry
-        arrived_at = envelope.hold_until or message.arrived_at
-        is_bounce = envelope.sender == NULL
-        warns = retry.delay_warning_s and not is_bounce and not status.is_warned
-        age_s = retry.bounce_max_age_s if is_bounce else retry.max_age_s
-        if hop.kind == "agent":
-            names = [envelope.recipients[index] for index in recipients]
-            age_s = max([self.hold_s(one.address) for one in names])
-            # That it waits for an agent is no delay, unless its sender calls it one.
-            warns = warns and any(one.notify & Notify.DELAY for one in names)
-        return Entry(
-            message.id,
-            hop,
-            recipients,
-            arrived_at,
-            due_at,
-            arrived_at + age_s,
-            arrived_at + retry.delay_warning_s if warns else 0.0,
-            status.attempts,
-            message.origin.tenant,
-            message.is_urgent,
-            status.transitions,
-            status.cause,
-            status.state,
-        )
+        self._has_old_routes = self._enrolment.has_routes
+        self._enrolment.hop = hop
 
     # --- an attempt ------------------------------------------------------------------------------
 
@@ -388,22 +285,6 @@ class Dispatcher:
         trouble = [(index, LOCAL_TROUBLE) for index in entry.recipients]
         self._ended(trouble, content, entry, site)
 
-    def _is_rerouted(self, entry: Entry, message: Message) -> bool:
-        """Whether routing has changed since the entry was made, so that others take its place."""
-        if self.scheduler.order(entry) is not None:
-            return False
-        by_hop: dict[NextHop, list[int]] = {}
-        for index in entry.recipients:
-            hop = self._hop(message.envelope.recipients[index].address, message)
-            by_hop.setdefault(hop, []).append(index)
-        if list(by_hop) == [entry.hop]:
-            return False
-        self.scheduler.finished(entry, Report(Health.UNKNOWN))
-        now = status_of(entry)
-        for hop, indexes in by_hop.items():
-            self.scheduler.add(self._entry(message, hop, tuple(indexes), now, self._now()))
-        return True
-
     def _unreadable(self, failure: Failure, entry: Entry) -> None:
         """The content cannot be had, or a bug of ours stopped the attempt."""
         if failure.check(NoSuchMessage):
@@ -441,7 +322,9 @@ class Dispatcher:
     def _next_due(self, entry: Entry, failures: int, *, is_cut: bool = False) -> float | None:
         """:param is_cut: whether it was but the way to the relay that failed."""
         is_near = is_cut or entry.hop.kind in ("agent", "sandbox")
-        retry = for_agents(self.retry) if is_near else self.retry
+        retry = self._enrolment.retry
+        if is_near:
+            retry = for_agents(retry)
         return retry.next_attempt(
             failures=failures,
             arrived=entry.arrived_at,
@@ -564,32 +447,6 @@ class Dispatcher:
             if one.fate == "bounced" and isinstance(one.outcome, PermanentFailure)
         ]
         return self.withholding.learned(message, failures, site) if failures else None
-
-    def expired(self, entry: Entry) -> None:
-        """The scheduler's word that an entry has run out of time and is out of the schedule."""
-        to_agent = entry.hop.kind == "agent"
-        cause = entry.cause
-        is_held = bool(cause) and not entry.attempts
-        if not cause and entry.hop.kind == "tunnel":
-            cause = TABLE["relay-away"].text
-        if is_held:  # what it waited for was a person
-            outcome = unreleased(cause)
-        else:
-            outcome = unclaimed(cause) if to_agent else expired(cause)
-        ended = [Ended(index, "expired", outcome) for index in entry.recipients]
-        self._ledger.end(entry, ended).addErrback(
-            lambda failure: self.log.failure(
-                "message {id} has expired, which a restart will tell", failure=failure, id=entry.id
-            )
-        )
-
-    def late(self, entry: Entry) -> None:
-        """The scheduler's word that it is time to tell the sender of a delay."""
-        self._ledger.delayed(entry).addErrback(
-            lambda failure: self.log.failure(
-                "no delay warning for message {id}", failure=failure, id=entry.id
-            )
-        )
 
     def _not_recorded(
         self,

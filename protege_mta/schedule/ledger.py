@@ -42,7 +42,7 @@ class Page:
 class Ledger:
     """Makes transitions durable.
 
-    :ivar accepted: told of each bounce once it is durable; the dispatcher's, while one runs.
+    :ivar accepted: told of each bounce once it is durable; the enrolment's, while mail is sent.
     """
 
     log = Logger()

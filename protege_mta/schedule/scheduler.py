@@ -8,26 +8,34 @@ is told in ``docs/explanation/scheduling.md``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-import attrs
-from attrs import validators
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..model.hop import HopKind, NextHop, Site
+from ..model.hop import NextHop, Site
 from ..model.ids import QueueId
 from ..model.outcome import PermanentFailure, TransientFailure
 from .backoff import AGENTS, Backoff
 from .entry import Entry, Health, Report
 from .locator import SLICE, Locate, Locator
+from .ramp import Ramp
 from .register import Register, idle_state
+from .settings import SchedulerSettings
 from .sitequeue import HopQueue, Line, SiteQueue, Slots
-from .standing import Depth, SiteSummary, Standing, is_absent, next_attempt_at, standing_of
+from .standing import (
+    Depth,
+    SiteSummary,
+    Standing,
+    depth_of,
+    is_absent,
+    next_attempt_at,
+    standing_of,
+    summary_of,
+)
 from .wheel import Alarm, drop
-from .window import WINDOWS, WindowSettings
 
 if TYPE_CHECKING:
     import random
@@ -39,28 +47,6 @@ _T = TypeVar("_T")
 
 Order = Literal["hold", "remove"]
 """What a person wants of an entry that is active, once it comes back."""
-
-
-@attrs.frozen(kw_only=True)
-class SchedulerSettings:
-    """Limits and paces.
-
-    :ivar concurrency: attempts under way at a time, all sites together but for agents.
-    :ivar agent_concurrency: the same for agents: their links may be slow, and keep nobody else's
-        mail waiting.
-    :ivar windows: attempts under way at a site, by its kind.
-    :ivar backoff: of sites and of lookups, which live in memory only.
-    :ivar located_s: for how long a located next hop is not looked up again.
-    :ivar ramp: mail that is due after a restart is started ever faster, by so many starts a
-        second more each second.
-    """
-
-    concurrency: int = attrs.field(default=500, validator=validators.ge(1))
-    agent_concurrency: int = attrs.field(default=500, validator=validators.ge(1))
-    windows: Mapping[HopKind, WindowSettings] = WINDOWS
-    backoff: Backoff = attrs.field(factory=lambda: Backoff(first_s=30.0))
-    located_s: float = attrs.field(default=60.0, validator=validators.gt(0))
-    ramp: float = attrs.field(default=20.0, validator=validators.gt(0))
 
 
 class Scheduler:
@@ -103,7 +89,7 @@ class Scheduler:
         self._late = late
         self._slots = Slots(settings.concurrency)
         self._agent_slots = Slots(settings.agent_concurrency)
-        self._ramp = settings.ramp
+        self._ramp = Ramp(settings.ramp)
 
         self._alarm = Alarm(clock, now, self._turn)
         self._register = Register()
@@ -123,8 +109,6 @@ class Scheduler:
         )
         self._orders: dict[Entry, Order] = {}
         self._is_starting = False
-        self._recovered = 0
-        self._recovering_since = 0.0
         self._is_stopping = False
         self._stopped: list[Deferred[None]] = []
 
@@ -149,12 +133,7 @@ class Scheduler:
         """
         now = self._now()
         if entry.state != "held" and entry.due_at <= now and entry.hop.kind != "agent":
-            if not self._recovered:
-                self._recovering_since = now
-            self._recovered += 1
-            # A pace that grows by ramp each second has started ramp * t**2 / 2 after t seconds.
-            ramp_s = math.sqrt(2.0 * self._recovered / self._ramp)
-            entry.due_at = max(now, self._recovering_since + ramp_s)
+            entry.due_at = self._ramp.next_at(now)
             entry.expires_at = max(entry.expires_at, entry.due_at)
         self._register.add(entry)
         self._watch(entry, math.inf if entry.state == "held" else entry.due_at)
@@ -560,32 +539,11 @@ class Scheduler:
 
     def depth(self) -> Depth:
         """The queue in figures; cheap."""
-        counts, sites = self._register.counts, self._locator.sites
-        return Depth(
-            scheduled=counts["scheduled"],
-            deferred=counts["deferred"],
-            active=counts["active"],
-            held=counts["held"],
-            oldest_arrived_at=self._register.oldest_arrived_at(self._now()),
-            sites=len(sites),
-            paused_sites=sum(queue.pause.until > 0.0 for queue in sites.values()),
-        )
+        return depth_of(self._register, self._locator.sites, self._now())
 
     def sites(self) -> list[SiteSummary]:
         """Every site known at the moment."""
-        return [
-            SiteSummary(
-                key=key,
-                kind=queue.site.kind,
-                waiting=queue.waiting,
-                active=queue.active,
-                window=queue.window.size,
-                failures=queue.pause.failures,
-                paused_until=queue.pause.until,
-                cause=queue.pause.cause,
-            )
-            for key, queue in self._locator.sites.items()
-        ]
+        return [summary_of(queue) for queue in self._locator.sites.values()]
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -9,6 +10,7 @@ import attrs
 
 from ..model.hop import HopKind, NextHop
 from .entry import Entry, EntryState
+from .register import Register
 from .sitequeue import HopQueue, Line, SiteQueue
 
 
@@ -68,6 +70,36 @@ class SiteSummary:
     failures: int
     paused_until: float
     cause: str
+
+
+def depth_of(register: Register, sites: Mapping[str, SiteQueue], now: float) -> Depth:
+    """The queue in figures; cheap.
+
+    :param now: the present, POSIX seconds.
+    """
+    counts = register.counts
+    return Depth(
+        scheduled=counts["scheduled"],
+        deferred=counts["deferred"],
+        active=counts["active"],
+        held=counts["held"],
+        oldest_arrived_at=register.oldest_arrived_at(now),
+        sites=len(sites),
+        paused_sites=sum(queue.pause.until > 0.0 for queue in sites.values()),
+    )
+
+
+def summary_of(queue: SiteQueue) -> SiteSummary:
+    return SiteSummary(
+        key=queue.site.key,
+        kind=queue.site.kind,
+        waiting=queue.waiting,
+        active=queue.active,
+        window=queue.window.size,
+        failures=queue.pause.failures,
+        paused_until=queue.pause.until,
+        cause=queue.pause.cause,
+    )
 
 
 def clock_time(at: float) -> str:

@@ -11,13 +11,11 @@ whatever threads ``in_thread`` has.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Final, TypeGuard
+from typing import TypeGuard
 
 import attrs
 from twisted.internet import defer
@@ -26,10 +24,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..model.batch import Append, Batch, BigFile, End, Operation, Update
+from ..model.envelope import Message
 from ..model.ids import QueueId
 from ..model.ports import (
     Content,
-    Damaged,
     Incoming,
     InThread,
     Journal,
@@ -42,10 +40,12 @@ from ..model.ports import (
 )
 from . import record as records
 from .big import BigStore
+from .cold import Cold
 from .content import Cache, MemoryContent
 from .corrupt import Corrupt
-from .fetch import Fetched, Fetcher, Mismatch
+from .fetch import Fetcher
 from .files import Files
+from .found import events, messages
 from .index import Index
 from .line import DirectLine, Line, LineMaker, ThreadLine, Worker
 from .lock import lock
@@ -53,13 +53,10 @@ from .quota import Quota
 from .reclaim import Reclaimer
 from .record import CONTENT, Draft
 from .recovery import remove_orphans, replay
-from .scan import SegmentReader
 from .segment import Segment
 from .settings import SpoolSettings
 from .spares import Spares
 from .writer import NO_ROOM, Item, Maker, Writer
-
-_READERS: Final = 16
 
 
 def direct(worker: Worker, lazy_s: float, in_reactor: Callable[..., object]) -> Line:
@@ -143,7 +140,7 @@ class DiskSpool:
         self._maker: Maker | None = None
         self._line: Line | None = None
         self._reclaimer: Reclaimer | None = None
-        self._fetcher = Fetcher(self._files, folder)
+        self._cold: Cold | None = None
 
     # --- start and end ---------------------------------------------------------------------------
 
@@ -163,7 +160,7 @@ class DiskSpool:
             except OSError:
                 break  # where we may not do that, it was not we who made anything
         self._folder = folder
-        self._fetcher = Fetcher(files, folder)
+        self._cold = Cold(Fetcher(files, folder), self._index, self._corrupt, self._in_thread)
         self._spares = spares = Spares(files, folder, segment_octets=self._settings.segment_octets)
         self._quota = quota = Quota(
             files,
@@ -183,8 +180,8 @@ class DiskSpool:
         )
 
     def recover(self, shard: int = 0) -> Iterator[Recovered]:
-        spares, quota = self._spares, self._quota
-        if self._corrupt is None or spares is None or quota is None:
+        spares, quota, cold = self._spares, self._quota, self._cold
+        if self._corrupt is None or spares is None or quota is None or cold is None:
             raise RuntimeError("recover comes after acquire")
         if self._line is not None:
             raise RuntimeError("recover comes once")
@@ -232,58 +229,10 @@ class DiskSpool:
             now=self._now,
         )
         self._prepare()
-        return self._recovered()
-
-    def _recovered(self) -> Iterator[Recovered]:
-        readers: dict[int, SegmentReader] = {}
-        try:
-            for id in self.ids():
-                place = self._index.place(id)
-                if place is None or id in self._corrupt_ids():
-                    continue
-                if place[0] not in readers:
-                    if len(readers) >= _READERS:
-                        readers.pop(next(iter(readers))).close()
-                    segment = self._index.uses[place[0]].segment
-                    readers[place[0]] = SegmentReader(self._files, self._folder, segment)
-                found = readers[place[0]].record(place[1])
-                if found is None or found.id != id:
-                    self._found_damage(id)
-                    continue
-                message = records.message_of(id, records.content_meta(found.meta))
-                yield Recovered(message, self._index.statuses(id))
-        finally:
-            for reader in readers.values():
-                reader.close()
+        return messages(files, folder, index, self._corrupt, cold.found_damage)
 
     def recover_events(self, after: Position) -> Iterator[tuple[Sequence[bytes], Position]]:
-        first = after[0]
-        uses = [
-            use
-            for number, use in sorted(self._index.uses.items())
-            if first <= number <= self._last_recovered and use.segment.kind == "fresh"
-        ]
-        for use in uses:
-            reader = SegmentReader(self._files, self._folder, use.segment)
-            try:
-                for group in reader.groups():
-                    commit = group.commit
-                    if commit is None or not commit.body_octets:
-                        continue
-                    position = (use.segment.number, commit.end)
-                    if position <= after:
-                        continue
-                    body = reader.body(commit)
-                    if body is None:
-                        self.log.error(
-                            "events in {name} at {offset} are damaged",
-                            name=use.segment.name,
-                            offset=commit.offset,
-                        )
-                        continue
-                    yield [line + b"\n" for line in body.split(b"\n")[:-1]], position
-            finally:
-                reader.close()
+        return events(self._files, self._folder, self._index, self._last_recovered, after)
 
     def close(self) -> Deferred[None]:
         if self._closing is not None:
@@ -526,7 +475,9 @@ class DiskSpool:
         found = self._cache.get(id)
         if found is not None:
             return defer.succeed(found)
-        return self._fetch(id, self._fetcher.content).addCallback(lambda it: it.content)
+        if self._cold is None:
+            return defer.fail(NoSuchMessage(id))
+        return self._cold.content(id)
 
     def at_hand(self, id: QueueId) -> Content | None:
         return self._cache.get(id)
@@ -536,12 +487,15 @@ class DiskSpool:
         if found is not None:
             return defer.succeed(Recovered(found.message, self._index.statuses(id)))
 
-        def recovered(it: Fetched) -> Recovered:
+        if self._cold is None:
+            return defer.fail(NoSuchMessage(id))
+
+        def recovered(message: Message) -> Recovered:
             if id not in self._index:
                 raise NoSuchMessage(id)
-            return Recovered(it.content.message, self._index.statuses(id))
+            return Recovered(message, self._index.statuses(id))
 
-        return self._fetch(id, self._fetcher.header).addCallback(recovered)
+        return self._cold.header(id).addCallback(recovered)
 
     def ids(self) -> Sequence[QueueId]:
         return list(self._index)
@@ -568,50 +522,5 @@ class DiskSpool:
             is_full=self._is_full,
         )
 
-    def _fetch(
-        self, id: QueueId, how: Callable[[Segment, int, int, QueueId], Fetched]
-    ) -> Deferred[Fetched]:
-        place = self._index.place(id)
-        if place is None:
-            return defer.fail(NoSuchMessage(id))
-        if id in self._corrupt_ids() and how == self._fetcher.content:
-            return defer.fail(Damaged(id))
-        segment = self._index.uses[place[0]].segment
-
-        def refused(failure: Failure) -> Deferred[Fetched]:
-            error = failure.value
-            if not isinstance(error, Mismatch) and not (
-                # Others, such as too many open files, say nothing about the content.
-                isinstance(error, OSError) and error.errno in {errno.EIO, errno.ENOENT}
-            ):
-                failure.raiseException()
-            if self._index.place(id) != place:
-                return self._fetch(id, how)  # carried forward, or gone, in the meantime
-            self.log.critical("{id} is damaged: {error}", id=id, error=error)
-            if isinstance(error, OSError) and error.errno == errno.EIO and self._corrupt:
-                # There is nothing to keep, and after a restart the disk may be in its senses.
-                self._corrupt.found(id)
-                raise Damaged(id)
-            octets = error.octets if isinstance(error, Mismatch) else b""
-            return self._found_damage(id, octets).addCallback(lambda _: _raise(Damaged(id)))
-
-        work = self._in_thread(partial(how, segment, place[1], place[2], id))
-        work.addErrback(refused)
-        return work
-
-    def _found_damage(self, id: QueueId, octets: bytes = b"") -> Deferred[object]:
-        """Content of ``id`` is damaged: keep what there is of it, and offer it to nobody."""
-        if self._corrupt is None:
-            raise RuntimeError("damage was found before anything was acquired")
-        self._corrupt.found(id)
-        kept = self._in_thread(partial(self._corrupt.save, id, octets))
-        return kept.addErrback(
-            lambda failure: self.log.failure("cannot keep corrupt/{id}", failure, id=id)
-        )
-
     def _corrupt_ids(self) -> set[QueueId]:
         return set() if self._corrupt is None else self._corrupt.ids
-
-
-def _raise(error: Exception) -> Fetched:
-    raise error

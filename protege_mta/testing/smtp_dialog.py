@@ -10,7 +10,7 @@ from twisted.internet.testing import StringTransport
 
 from ..model.ports import Door
 from ..model.tally import Tally
-from ..transport.smtp_server import SmtpServerFactory
+from ..transport.smtp_factory import SmtpServerFactory
 from ..wire.settings import ServerSettings
 from .doors import FakeDoor
 

@@ -13,7 +13,8 @@ from ..model.hop import Host, NextHop, Site
 from ..model.ids import QueueId
 from ..model.outcome import PermanentFailure, TransientFailure
 from ..schedule.entry import DONE, Entry, EntryState, Health, Report
-from ..schedule.scheduler import Scheduler, SchedulerSettings
+from ..schedule.scheduler import Scheduler
+from ..schedule.settings import SchedulerSettings
 from ..schedule.sitequeue import Location
 
 START = 1_000_000_000.0

@@ -30,14 +30,16 @@ import attrs
 from ..model.address import NULL
 from ..model.envelope import Envelope, Recipient
 from ..model.outcome import TlsFacts
-from ..model.ports import LoggedIn, MailCommand, Peer, Proof
+from ..model.ports import MailCommand, Peer
 from ..model.reply import TABLE, Reply
 from ..model.tally import Tally
 from . import commands, offers
 from .bdat import ChunkJoiner
 from .dotstuff import Unstuffer
+from .grants import granted
 from .lines import TOO_LONG, LineReader, Oversize, has_bare_ends
-from .sasl import PLUS, RESPONSE_LINE_OCTETS, UNIQUE_BINDINGS, Exchange, Terms, challenge_line
+from .login import Login, Step, mechanisms
+from .sasl import RESPONSE_LINE_OCTETS
 from .settings import ServerSettings
 from .shell import Shell
 
@@ -90,8 +92,6 @@ class ServerMachine:
         "_bad_commands",
         "_block",
         "_chunk_left",
-        "_exchange",
-        "_failed_logins",
         "_flaw",
         "_has_intake",
         "_has_tls",
@@ -101,7 +101,7 @@ class ServerMachine:
         "_is_waiting",
         "_joiner",
         "_lines",
-        "_login_name",
+        "_login",
         "_mail",
         "_mode",
         "_phase",
@@ -137,9 +137,7 @@ class ServerMachine:
         self._has_intake = False
         self._is_shutting_down = False
         self._bad_commands = 0
-        self._failed_logins = 0
-        self._exchange: Exchange | None = None  # in mode "login"
-        self._login_name = ""  # whose proof is being judged
+        self._login: Login | None = None  # from the first AUTH on
         self._begin("connected")
 
     def _read_from(self, lines: LineReader) -> None:
@@ -246,7 +244,7 @@ class ServerMachine:
         """The channel is gone.  Once; the shell is let go, lest the two hold each other for the
         garbage collector."""
         self._mode = "closed"
-        self._exchange = None
+        self._login = None
         del self._shell
 
     def shut_down(self) -> None:
@@ -316,17 +314,19 @@ class ServerMachine:
         settings = self._settings
         self._tally.replies_in[2] += 1
         is_encrypted = self.peer.tls is not None
-        mechanisms = self._mechanisms() if settings.mechanisms else ()
+        offered: tuple[str, ...] = ()
+        if settings.mechanisms:
+            offered = mechanisms(settings, self._shell, is_encrypted=is_encrypted)
         # What was offered in clear proves nothing, so that REQUIRETLS is not (RFC 8689, 2).
         more: tuple[str, ...] = ("REQUIRETLS",) if is_encrypted else ()
-        if self._may_hold:
+        if settings.may_hold:
             more += (offers.future_release(settings.future_release_s, self._shell.now()),)
         self.out.append(
             offers.abilities(
                 settings.hostname,
                 settings.message_octets,
                 self._has_tls and not is_encrypted,
-                mechanisms,
+                offered,
                 more,
             )
         )
@@ -363,15 +363,6 @@ class ServerMachine:
         self._mode = "handshake"
         self._shell.start_tls()
 
-    def _mechanisms(self) -> tuple[str, ...]:
-        """What AUTH takes on the channel as it is."""
-        mechanisms = self._settings.mechanisms
-        if self._settings.is_submission and self.peer.tls is None:
-            return ()
-        if PLUS in mechanisms and not any(map(self._shell.channel_binding, UNIQUE_BINDINGS)):
-            return tuple(each for each in mechanisms if each != PLUS)
-        return mechanisms
-
     def _auth(self, argument: bytes) -> None:
         settings, peer = self._settings, self.peer
         if not settings.mechanisms:
@@ -383,55 +374,36 @@ class ServerMachine:
             return self.say(TABLE["bad-sequence"])
         if self._phase == "clear":
             return self.say(TABLE["tls-before-login"])
-        if self._failed_logins >= settings.failed_logins:
+        if self._login is None:
+            self._login = Login(self._shell, settings, peer)
+        elif self._login.is_spent:
             return self.say(TABLE["too-many-errors"])
         mechanism, initial = parts
-        offered = self._mechanisms()
+        offered = mechanisms(settings, self._shell, is_encrypted=peer.tls is not None)
         if mechanism not in offered:
             return self._bad(TABLE["unknown-mechanism"])
-        self._exchange = Exchange(
-            mechanism, initial, Terms(settings.hostname, self._shell, PLUS in offered)
-        )
         self._mode = "login"
-        self._login_step(self._exchange.begin())
+        self._login_step(self._login.begin(mechanism, initial, offered))
 
     def _login_line(self, line: bytes | Oversize) -> None:
-        if self._exchange is None:
+        if self._login is None:
             raise RuntimeError("a response, and no exchange is open")
-        self._login_step(self._exchange.respond(line))
+        self._login_step(self._login.respond(line))
 
-    def _login_step(self, step: bytes | Proof | Reply) -> None:
-        if isinstance(step, bytes):
-            self._tally.replies_in[3] += 1
-            self.out.append(challenge_line(step))
-            return
-        if isinstance(step, Reply):
-            return self._end_login(step)
-        self._login_name = step.name
-        answer = self._shell.ask_login(step)
-        if isinstance(answer, LoggedIn):
-            self._login_name, answer = answer.identity, TABLE["logged-in"]
-        if answer is None:
-            self._wait(self._judge_proof)
-        else:
-            self._judge_proof(answer)
-
-    def _judge_proof(self, reply: Reply) -> None:
-        if self._exchange is None:
+    def _login_judged(self, reply: Reply) -> None:
+        if self._login is None:
             raise RuntimeError("a proof was judged, and no exchange is open")
-        if 200 <= reply.code <= 299 and (last := self._exchange.accepted()) is not None:
-            self._login_step(last)
-        else:
-            self._end_login(reply)
+        self._login_step(self._login.judged(reply))
 
-    def _end_login(self, reply: Reply) -> None:
-        self._exchange = None
-        self._mode = "command"
-        if 200 <= reply.code <= 299:
-            self.peer.identity = self._login_name
+    def _login_step(self, step: Step) -> None:
+        if step is None:
+            self._wait(self._login_judged)
+        elif isinstance(step, bytes):
+            self._tally.replies_in[3] += 1
+            self.out.append(step)
         else:
-            self._failed_logins += 1
-        self.say(reply)
+            self._mode = "command"
+            self.say(step)
 
     def _mail_from(self, argument: bytes) -> None:
         mail = commands.mail(argument)
@@ -439,7 +411,13 @@ class ServerMachine:
             return self._bad(mail)
         envelope = mail.envelope
         if envelope.future_release or envelope.requires_tls:
-            terms = self._terms(envelope)
+            terms = granted(
+                envelope,
+                self._settings,
+                has_tls=self._has_tls,
+                is_encrypted=self.peer.tls is not None,
+                now=self._shell.now,
+            )
             if isinstance(terms, Reply):
                 return self._bad(terms)
             mail = MailCommand(terms, mail.size_octets)
@@ -450,27 +428,6 @@ class ServerMachine:
             self._wait(partial(self._judge_sender, mail))
         else:
             self._judge_sender(mail, reply)
-
-    @property
-    def _may_hold(self) -> bool:
-        """FUTURERELEASE is for submission only (RFC 4865)."""
-        return self._settings.is_submission and self._settings.future_release_s > 0
-
-    def _terms(self, envelope: Envelope) -> Envelope | Reply:
-        """A future release and REQUIRETLS, as far as they are offered and can be granted."""
-        if envelope.requires_tls and self.peer.tls is None:
-            return TABLE["requiretls-in-clear" if self._has_tls else "unknown-parameter"]
-        if not envelope.future_release:
-            return envelope
-        if not self._may_hold:
-            return TABLE["unknown-parameter"]
-        now = self._shell.now()
-        hold_until = commands.release_at(envelope.future_release, now)
-        if hold_until <= now:
-            return TABLE["release-passed"]
-        if hold_until > now + self._settings.future_release_s:
-            return TABLE["release-too-late"]
-        return attrs.evolve(envelope, hold_until=hold_until)
 
     def _judge_sender(self, mail: MailCommand, reply: Reply) -> None:
         if 200 <= reply.code <= 299:

@@ -46,3 +46,8 @@ class ServerSettings:
     is_submission: bool = False
     future_release_s: int = attrs.field(default=0, validator=validators.ge(0))
     failed_logins: int = attrs.field(default=3, validator=validators.ge(1))
+
+    @property
+    def may_hold(self) -> bool:
+        """FUTURERELEASE is for submission only (RFC 4865)."""
+        return self.is_submission and self.future_release_s > 0

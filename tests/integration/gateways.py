@@ -128,7 +128,7 @@ class GatewayCase(TestCase):
             for one in (
                 *(transport.close for transport in house.transports.values()),
                 house.resolver.close,
-                house.dispatcher.leave,
+                house.enrolment.leave,
                 house.spool.close,
                 house.database.close,
                 house.journal.close,

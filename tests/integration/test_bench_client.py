@@ -23,7 +23,7 @@ from protege_mta.model.tally import Tally
 from protege_mta.testing.authority import Authority
 from protege_mta.testing.doors import FakeDoor
 from protege_mta.transport.listening import bind
-from protege_mta.transport.smtp_server import SmtpServerFactory
+from protege_mta.transport.smtp_factory import SmtpServerFactory
 from protege_mta.wire.settings import ServerSettings
 
 VERSIONS: tuple[Version, Version] = ("1.3", "1.2")

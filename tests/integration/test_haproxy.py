@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 
 from protege_mta.testing.peers import HaProxy
 from protege_mta.transport.proxied import ProxiedFactory
-from protege_mta.transport.smtp_server import SmtpServerFactory
+from protege_mta.transport.smtp_factory import SmtpServerFactory
 from protege_mta.wire.proxy import SIGNATURE
 
 from . import test_smtp_server_peers

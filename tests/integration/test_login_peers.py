@@ -30,7 +30,7 @@ from protege_mta.model.tally import Tally
 from protege_mta.testing.authority import Authority
 from protege_mta.testing.doors import FakeDoor
 from protege_mta.transport.listening import bind
-from protege_mta.transport.smtp_server import SmtpServerFactory
+from protege_mta.transport.smtp_factory import SmtpServerFactory
 from protege_mta.wire.settings import ServerSettings
 
 MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN")

@@ -33,7 +33,7 @@ from protege_mta.testing.authority import Authority
 from protege_mta.testing.doors import FakeDoor
 from protege_mta.transport import fast, fast_tls
 from protege_mta.transport.listening import bind
-from protege_mta.transport.smtp_server import SmtpServerFactory
+from protege_mta.transport.smtp_factory import SmtpServerFactory
 from protege_mta.transport.tls_server import ServerContext
 from protege_mta.wire.settings import ServerSettings
 

@@ -38,10 +38,13 @@ from protege_mta.schedule.backoff import RetrySchedule
 from protege_mta.schedule.bounces import Bounces
 from protege_mta.schedule.desk import Desk
 from protege_mta.schedule.dispatch import Dispatcher
+from protege_mta.schedule.enrolment import Enrolment
 from protege_mta.schedule.intake import Acceptance, Arriving
 from protege_mta.schedule.ledger import Ledger
+from protege_mta.schedule.overdue import Overdue
 from protege_mta.schedule.prepare import Preparer
-from protege_mta.schedule.scheduler import Scheduler, SchedulerSettings
+from protege_mta.schedule.scheduler import Scheduler
+from protege_mta.schedule.settings import SchedulerSettings
 from protege_mta.schedule.window import WindowSettings
 from protege_mta.spool.memory import MemorySpool
 from protege_mta.testing.requests import MemoryRequests
@@ -156,10 +159,13 @@ class AgentsMachine(RuleBasedStateMachine):
         bounces = Bounces(events, hostname="us.test", now=now, first_s=lambda: RETRY.first_s)
         ledger = Ledger(self.spool, events, bounces)
         router = AgentRouter(self.agents, self.sessions)
+        enrolment = Enrolment(self.spool, now=now)
+        overdue = Overdue(ledger)
         dispatcher = Dispatcher(
             self.spool,
             events,
             ledger,
+            enrolment,
             transports={"agent": AgentTransport(self.sessions)},
             locate=router,
             now=now,
@@ -168,8 +174,8 @@ class AgentsMachine(RuleBasedStateMachine):
         domains: dict[str, Literal["tunnel"]] = {"a.test": "tunnel", "b.test": "tunnel"}
         table = RoutingTable(domains, NextHop("mx", ""), self.agents)
         dispatcher.route_by(lambda address, message: table.hop(address))
-        dispatcher.retry = RETRY
-        dispatcher.hold_s = lambda address: HOLD_S
+        enrolment.retry = RETRY
+        enrolment.hold_s = lambda address: HOLD_S
         dispatcher.preparer = Preparer({}, lambda work: succeed(work()))
         self.scheduler = Scheduler(
             clock=self.clock,
@@ -178,14 +184,14 @@ class AgentsMachine(RuleBasedStateMachine):
             locate=router,
             start=dispatcher.start,
             unlocated=dispatcher.unlocated,
-            expired=dispatcher.expired,
-            late=dispatcher.late,
+            expired=overdue.expired,
+            late=overdue.late,
             settings=SchedulerSettings(
                 agent_concurrency=5, windows={"agent": WindowSettings(2, 4)}
             ),
         )
-        dispatcher.scheduler = self.scheduler
-        ledger.accepted = dispatcher.accepted
+        enrolment.scheduler = dispatcher.scheduler = self.scheduler
+        ledger.accepted = enrolment.accepted
         self.acceptance = Acceptance(
             self.spool,
             events,
@@ -193,12 +199,12 @@ class AgentsMachine(RuleBasedStateMachine):
             now=now,
             new_id=self.new_id,
             first_s=lambda: RETRY.first_s,
-            accepted=dispatcher.accepted,
+            accepted=enrolment.accepted,
             took=lambda seconds: None,
         )
         self.desk = Desk(self.spool, ledger, now, self.scheduler)
         for found in self.spool.recover():
-            dispatcher.recovered(found)
+            enrolment.recovered(found)
 
     # --- what happens ----------------------------------------------------------------------------
 

@@ -42,10 +42,13 @@ from protege_mta.schedule.backoff import Backoff, RetrySchedule
 from protege_mta.schedule.bounces import Bounces
 from protege_mta.schedule.desk import Desk
 from protege_mta.schedule.dispatch import Dispatcher
+from protege_mta.schedule.enrolment import Enrolment
 from protege_mta.schedule.intake import Acceptance, Arriving
 from protege_mta.schedule.ledger import Ledger
+from protege_mta.schedule.overdue import Overdue
 from protege_mta.schedule.prepare import Preparer
-from protege_mta.schedule.scheduler import Scheduler, SchedulerSettings
+from protege_mta.schedule.scheduler import Scheduler
+from protege_mta.schedule.settings import SchedulerSettings
 from protege_mta.schedule.window import WindowSettings
 from protege_mta.spool.memory import MemorySpool
 from protege_mta.testing.requests import MemoryRequests
@@ -190,17 +193,20 @@ class FlowMachine(RuleBasedStateMachine):
         events = EventLines(now, lambda line: None, Counts())
         bounces = Bounces(events, hostname="us.test", now=now, first_s=lambda: RETRY.first_s)
         ledger = Ledger(self.spool, events, bounces)
+        enrolment = Enrolment(self.spool, now=now)
+        overdue = Overdue(ledger)
         dispatcher = Dispatcher(
             self.spool,
             events,
             ledger,
+            enrolment,
             transports={"mx": self.fleet},
             locate=self.locate,
             now=now,
             rng=self.rng,
         )
         dispatcher.route_by(lambda address, message: NextHop("mx", domain_of(address)))
-        dispatcher.retry = RETRY
+        enrolment.retry = RETRY
         dispatcher.preparer = Preparer({}, lambda work: succeed(work()))
         self.scheduler = Scheduler(
             clock=self.clock,
@@ -209,16 +215,16 @@ class FlowMachine(RuleBasedStateMachine):
             locate=self.locate,
             start=dispatcher.start,
             unlocated=dispatcher.unlocated,
-            expired=dispatcher.expired,
-            late=dispatcher.late,
+            expired=overdue.expired,
+            late=overdue.late,
             settings=SchedulerSettings(
                 concurrency=5,
                 windows={"mx": WindowSettings(2, 4)},
                 backoff=Backoff(first_s=30, max_interval_s=600, jitter=0.1),
             ),
         )
-        dispatcher.scheduler = self.scheduler
-        ledger.accepted = dispatcher.accepted
+        enrolment.scheduler = dispatcher.scheduler = self.scheduler
+        ledger.accepted = enrolment.accepted
         self.acceptance = Acceptance(
             self.spool,
             events,
@@ -226,12 +232,12 @@ class FlowMachine(RuleBasedStateMachine):
             now=now,
             new_id=self.new_id,
             first_s=lambda: RETRY.first_s,
-            accepted=dispatcher.accepted,
+            accepted=enrolment.accepted,
             took=lambda seconds: None,
         )
         self.desk = Desk(self.spool, ledger, now, self.scheduler)
         for found in self.spool.recover():
-            dispatcher.recovered(found)
+            enrolment.recovered(found)
 
     def locate(self, hop: NextHop) -> Deferred[Site | Transient | PermanentFailure]:
         # c.test and d.test are served by one host.

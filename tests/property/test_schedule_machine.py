@@ -20,7 +20,7 @@ from protege_mta.model.outcome import PermanentFailure, Scope, TransientFailure
 from protege_mta.model.reply import Reply
 from protege_mta.schedule.backoff import Backoff
 from protege_mta.schedule.entry import Entry, Health, Report
-from protege_mta.schedule.scheduler import SchedulerSettings
+from protege_mta.schedule.settings import SchedulerSettings
 from protege_mta.schedule.window import WindowSettings
 from protege_mta.testing.workers import Workshop, site
 

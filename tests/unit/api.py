@@ -17,8 +17,9 @@ from protege_mta.clerk import Clerk
 from protege_mta.http import events as http_events
 from protege_mta.http import messages
 from protege_mta.http.listener import HttpLimits, new_app, site
+from protege_mta.http.outgoing import MessageLimits
 from protege_mta.http.reading import ReadLimits
-from protege_mta.http.wanted import MessageLimits, Writer
+from protege_mta.http.wanted import Writer
 from protege_mta.injection import MailroomDesk
 from protege_mta.message_log import MessageLog
 from protege_mta.model.address import Address

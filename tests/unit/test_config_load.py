@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from protege_mta.config.credentials import secret
 from protege_mta.config.domains import LmtpDomain, MaildirDomain
 from protege_mta.config.embedded import embedded
-from protege_mta.config.kinds import HostPort, UnixPath
+from protege_mta.config.hosts import HostPort, UnixPath
 from protege_mta.config.listeners import (
     HttpListener,
     SmtpListener,

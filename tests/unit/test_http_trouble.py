@@ -16,9 +16,10 @@ from zope.interface import provider
 
 from protege_mta.http import events, messages, portal, suppressions, timeline, unsubscribe
 from protege_mta.http.listener import HttpLimits
+from protege_mta.http.outgoing import MessageLimits
 from protege_mta.http.reading import ReadLimits
 from protege_mta.http.timeline import Action, Done, MessageSummary, Whose
-from protege_mta.http.wanted import MessageLimits, Writer
+from protege_mta.http.wanted import Writer
 from protege_mta.model.address import Address
 from protege_mta.model.caller import Caller, Flaw, Scope
 from protege_mta.model.envelope import Envelope, Message, Origin, Recipient

@@ -16,7 +16,7 @@ from protege_mta.model.tally import Tally
 from protege_mta.testing.doors import FakeDoor
 from protege_mta.testing.smtp_dialog import Wire
 from protege_mta.transport.proxied import ProxiedFactory
-from protege_mta.transport.smtp_server import SmtpServerFactory
+from protege_mta.transport.smtp_factory import SmtpServerFactory
 from protege_mta.wire.proxy import BLOCK_OCTETS, SIGNATURE, Header, Malformed, crc32c, parse
 from protege_mta.wire.settings import ServerSettings
 

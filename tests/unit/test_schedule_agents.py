@@ -70,7 +70,7 @@ class AgentCase(FlowCase):
 
     def build(self) -> None:
         super().build()
-        self.dispatcher.hold_s = lambda address: (
+        self.enrolment.hold_s = lambda address: (
             HOLD_S if domain_of(address) == "agents.test" else HOLD_S / 2
         )
 

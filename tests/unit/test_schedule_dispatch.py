@@ -32,10 +32,13 @@ from protege_mta.schedule.backoff import Backoff, RetrySchedule
 from protege_mta.schedule.bounces import Bounces
 from protege_mta.schedule.desk import Chosen, Desk, NotFound
 from protege_mta.schedule.dispatch import Dispatcher
+from protege_mta.schedule.enrolment import Enrolment
 from protege_mta.schedule.intake import Acceptance, Arriving
 from protege_mta.schedule.ledger import Ledger
+from protege_mta.schedule.overdue import Overdue
 from protege_mta.schedule.prepare import Preparer
-from protege_mta.schedule.scheduler import Scheduler, SchedulerSettings
+from protege_mta.schedule.scheduler import Scheduler
+from protege_mta.schedule.settings import SchedulerSettings
 from protege_mta.spool.memory import MemorySpool
 from protege_mta.testing.requests import MemoryRequests
 from protege_mta.testing.transports import TAKEN, ScriptedTransport
@@ -77,17 +80,20 @@ class FlowCase(SynchronousTestCase):
         events = EventLines(now, self.lines.append, Counts())
         bounces = Bounces(events, hostname="us.test", now=now, first_s=lambda: RETRY.first_s)
         self.ledger = Ledger(self.spool, events, bounces)
+        self.enrolment = Enrolment(self.spool, now=now)
+        overdue = Overdue(self.ledger)
         self.dispatcher = Dispatcher(
             self.spool,
             events,
             self.ledger,
+            self.enrolment,
             transports=self.transports(),
             locate=self.locate,
             now=now,
             rng=rng,
         )
         self.dispatcher.route_by(self.hop)
-        self.dispatcher.retry = RETRY
+        self.enrolment.retry = RETRY
         self.dispatcher.preparer = Preparer({}, lambda work: succeed(work()))
         self.scheduler = Scheduler(
             clock=self.clock,
@@ -96,12 +102,12 @@ class FlowCase(SynchronousTestCase):
             locate=self.locate,
             start=self.dispatcher.start,
             unlocated=self.dispatcher.unlocated,
-            expired=self.dispatcher.expired,
-            late=self.dispatcher.late,
+            expired=overdue.expired,
+            late=overdue.late,
             settings=SchedulerSettings(backoff=Backoff(first_s=30, jitter=0)),
         )
-        self.dispatcher.scheduler = self.scheduler
-        self.ledger.accepted = self.dispatcher.accepted
+        self.enrolment.scheduler = self.dispatcher.scheduler = self.scheduler
+        self.ledger.accepted = self.enrolment.accepted
         self.acceptance = Acceptance(
             self.spool,
             events,
@@ -109,7 +115,7 @@ class FlowCase(SynchronousTestCase):
             now=now,
             new_id=IdSource(now, lambda count: bytes(count)),
             first_s=lambda: RETRY.first_s,
-            accepted=self.dispatcher.accepted,
+            accepted=self.enrolment.accepted,
             took=lambda seconds: None,
         )
         self.desk = Desk(self.spool, self.ledger, now, self.scheduler)
@@ -132,7 +138,7 @@ class FlowCase(SynchronousTestCase):
         self.spool.acquire()
         self.build()
         for found in self.spool.recover():
-            self.dispatcher.recovered(found)
+            self.enrolment.recovered(found)
 
     def send(
         self,
@@ -319,7 +325,7 @@ class FutureReleaseTests(FlowCase):
         for _ in range(4):
             self.assertEqual(self.attempts_after(200), 0)
             self.restart()
-        self.successResultOf(self.dispatcher.leave())
+        self.successResultOf(self.enrolment.leave())
         self.restart()
         self.assertEqual(self.attempts_after(190), 0)
         self.assertEqual(self.attempts_after(20), 1)
@@ -338,7 +344,7 @@ class FutureReleaseTests(FlowCase):
         self.turn(990)
         self.successResultOf(self.scheduler.stop())
         self.clock.advance(30)
-        self.successResultOf(self.dispatcher.leave())
+        self.successResultOf(self.enrolment.leave())
         self.restart()
         self.assertEqual(self.attempts_after(2), 1)
 
@@ -633,7 +639,7 @@ class RestartTests(FlowCase):
     def test_untried_after_an_orderly_end(self) -> None:
         self.successResultOf(self.scheduler.stop())
         self.send("b@b.test")
-        self.successResultOf(self.dispatcher.leave())
+        self.successResultOf(self.enrolment.leave())
         self.restart()
         self.turn(2)
         self.assertEqual(len(self.transport.attempts), 1)

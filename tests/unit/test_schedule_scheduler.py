@@ -11,7 +11,8 @@ from protege_mta.model.outcome import PermanentFailure, Scope, TransientFailure
 from protege_mta.model.reply import Reply
 from protege_mta.schedule.backoff import Backoff
 from protege_mta.schedule.entry import DONE, Entry, Health, Report
-from protege_mta.schedule.scheduler import Scheduler, SchedulerSettings
+from protege_mta.schedule.scheduler import Scheduler
+from protege_mta.schedule.settings import SchedulerSettings
 from protege_mta.schedule.sitequeue import Location
 from protege_mta.schedule.standing import Depth, SiteSummary
 from protege_mta.schedule.window import WindowSettings

@@ -18,7 +18,7 @@ from protege_mta.model.reply import TABLE
 from protege_mta.model.tally import Tally
 from protege_mta.testing.doors import FakeDoor
 from protege_mta.testing.smtp_dialog import Client, Wire
-from protege_mta.transport.smtp_server import SmtpServerFactory
+from protege_mta.transport.smtp_factory import SmtpServerFactory
 from protege_mta.wire.settings import ServerSettings
 
 GREETING = b"220 mx.test ESMTP ready\r\n"
