@@ -20,10 +20,10 @@ class SpoolSettings:
         goes to files whatever its size.
     """
 
-    segment_octets: int = attrs.field(default=24 * 2**20, validator=validators.ge(4096))
+    segment_octets: int = attrs.field(default=64 * 2**20, validator=validators.ge(4096))
     big_octets: int = attrs.field(default=2**20, validator=validators.ge(1))
     free_octets: int = attrs.field(default=2**30, validator=validators.ge(0))
     free_inodes: int = attrs.field(default=10_000, validator=validators.ge(0))
     lazy_s: float = attrs.field(default=0.05, validator=validators.gt(0))
     cache_octets: int = attrs.field(default=24 * 2**20, validator=validators.ge(0))
-    incoming_octets: int = attrs.field(default=24 * 2**20, validator=validators.ge(0))
+    incoming_octets: int = attrs.field(default=64 * 2**20, validator=validators.ge(0))
