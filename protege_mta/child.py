@@ -22,6 +22,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, global
 from twisted.python.threadable import isInIOThread
 from zope.interface import provider
 
+from . import steady
 from .transport.link import Link, Noted, encode, pair
 
 LINK_FD: Final = 3
@@ -79,12 +80,13 @@ def spawner(reactor: Any, module: str, environment: dict[str, str] | None = None
 
 
 def serve(reactor: Any, make: Callable[[Link], Received]) -> None:
-    """Serve the parent that has put its link at :data:`LINK_FD`.
+    """Serve the parent that has put its link at :data:`LINK_FD`, by a clock that nobody sets.
 
     :param make: gets the link, and gives what takes the parent's frames.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    steady.install(reactor)
 
     def gone() -> None:
         # Not a moment later: whoever takes the service's place may be doing the same work.

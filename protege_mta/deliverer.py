@@ -15,7 +15,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
-from . import child, outbound, steady
+from . import child, outbound
 from .config.model import Settings
 from .model.hop import HopKind
 from .model.outcome import Outcome
@@ -125,7 +125,6 @@ def main() -> None:
 
     reactor: Any = it
     fast.install(reactor)
-    steady.install(reactor)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     child.serve(reactor, lambda link: Deliverer(reactor, link.send, link.drop).received)
 

@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from . import __version__, child, steady
+from . import __version__, child
 from .config.http import Webhook
 from .model.ports import StateFailed
 from .model.webhook import Figures, secrets_of
@@ -240,7 +240,6 @@ def main() -> None:
 
     reactor: Any = it
     os.nice(NICENESS)
-    steady.install(reactor)
     child.serve(reactor, lambda link: Notifier(reactor, link.send, link.drop).received)
 
 
