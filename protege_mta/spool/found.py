@@ -16,7 +16,7 @@ from .files import Files
 from .index import Index
 from .scan import SegmentReader
 
-log = Logger()
+_log = Logger()
 
 _READERS: Final = 16
 
@@ -78,7 +78,7 @@ def events(
                     continue
                 body = reader.body(commit)
                 if body is None:
-                    log.error(
+                    _log.error(
                         "events in {name} at {offset} are damaged",
                         name=use.segment.name,
                         offset=commit.offset,

@@ -74,7 +74,7 @@ class Listener(Protocol):
 class Group:
     """Batches that are written and synced together.
 
-    :ivar pieces: what is to be written to ``fd`` from ``start`` on.
+    :ivar pieces: what is to be written to ``opened.fd`` from ``start`` on.
     :ivar end: where the next group goes.
     :ivar operations: how many there are in it.
     :ivar began: when it was put together.
@@ -368,7 +368,7 @@ class Writer:
         self._fail(error)
         self._in_reactor(self._listener.refused, group.items, self._failure)
 
-    # --- within ----------------------------------------------------------------------------------
+    # --- what tasks call -------------------------------------------------------------------------
 
     def carry(self, drafts: Sequence[Draft]) -> tuple[Segment, int]:
         """Write what is carried forward, and sync it.  For tasks.
@@ -394,6 +394,8 @@ class Writer:
         self._fresh.close()
         self._kept.close()
         self._maker.close()
+
+    # --- within ----------------------------------------------------------------------------------
 
     def _switch(self, item: Item) -> bool:
         """:return: whether there is a segment for ``item`` now; else it has been answered."""
