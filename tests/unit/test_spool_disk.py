@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import queue
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +17,14 @@ from protege_mta.model.batch import Append, Batch, BigFile, End, with_head
 from protege_mta.model.ports import Damaged, SpoolFailed, SpoolFull, SpoolLocked
 from protege_mta.spool.disk import DiskSpool
 from protege_mta.spool.files import Files, Room
+from protege_mta.spool.line import ThreadLine
 from protege_mta.spool.lock import ForeignOwner, check_owner
-from protege_mta.spool.settings import SpoolSettings
-from protege_mta.testing.contracts import DUE, Lines, append
+from protege_mta.testing.contracts import DUE, append
 from protege_mta.testing.crashfs import CrashFiles
 from protege_mta.testing.medium import crashes
-from protege_mta.testing.spools import at_once, disk_spool
+from protege_mta.testing.spools import disk_spool
+
+from .spool_lines import LineContract
 
 BIG: Final = Path("/spool/0/big")
 
@@ -409,28 +410,13 @@ class LockTests(SynchronousTestCase):
         self.successResultOf(spool.close())
 
 
-class ThreadTests(SynchronousTestCase):
+class ThreadTests(LineContract, SynchronousTestCase):
     """The writer in its own thread; the test plays the reactor."""
 
     def setUp(self) -> None:
-        self.calls: queue.SimpleQueue[tuple[Callable[..., object], tuple[object, ...]]]
-        self.calls = queue.SimpleQueue()
-        self.journal = Lines()
-        self.spool = DiskSpool(
-            Path(self.mktemp()),
-            SpoolSettings(segment_octets=65536, free_octets=0, free_inodes=0, lazy_s=0.01),
-            now=lambda: 0.0,
-            in_reactor=lambda function, *arguments: self.calls.put((function, arguments)),
-            in_thread=at_once,
-            journal=self.journal,
-        )
-        self.spool.acquire()
+        super().setUp()
+        self.spool = self.new_spool(ThreadLine)
         list(self.spool.recover())
-
-    def turn(self, *, until: Callable[[], bool]) -> None:
-        while not until():
-            function, arguments = self.calls.get(timeout=10)
-            function(*arguments)
 
     def test_group_commit(self) -> None:
         """What one turn of the reactor brings is one sync, answered in order."""
@@ -446,24 +432,6 @@ class ThreadTests(SynchronousTestCase):
         self.assertEqual(order, list(range(50)))
         self.assertEqual(self.spool.stats().commits, 1)
         self.assertEqual(self.journal.lines, [b"%d\n" % number for number in range(50)])
-
-    def test_many_groups(self) -> None:
-        """Across segments, with ends and reclaiming, nothing is lost or out of order."""
-        done: list[int] = []
-
-        def answered(_: None, number: int, one: Append) -> None:
-            done.append(number)
-            end = Batch((End(one.message.id, (0,), "delivered"),), is_lazy=True)
-            self.successResultOf(self.spool.commit(end))
-
-        for number in range(600):
-            one = append(b"x" * 1000)
-            self.spool.commit(Batch((one,))).addCallback(answered, number, one)
-            if number % 20 == 0:
-                self.turn(until=lambda number=number: len(done) > number // 2)  # type: ignore[misc]
-        self.turn(until=lambda: len(done) == 600)
-        self.assertEqual(done, list(range(600)))
-        self.assertEqual(self.spool.stats().messages, 0)
 
     def test_lazy_alone(self) -> None:
         """A lazy batch with nobody to go with is synced by itself, shortly."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import queue
 from collections.abc import Callable
-from pathlib import Path
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
@@ -15,42 +13,26 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.batch import Append, Batch, End
 from protege_mta.model.ports import SpoolFailed
-from protege_mta.spool.disk import DiskSpool
 from protege_mta.spool.line import Line
 from protege_mta.spool.ring_line import RingLine
-from protege_mta.spool.settings import SpoolSettings
-from protege_mta.testing.contracts import Lines, append
+from protege_mta.testing.contracts import append
 from protege_mta.testing.rings import ScriptedRing
-from protege_mta.testing.spools import at_once
+
+from .spool_lines import LineContract
 
 
-class RingLineTests(SynchronousTestCase):
+class RingLineTests(LineContract, SynchronousTestCase):
     """The test plays the reactor, and the kernel."""
 
     def setUp(self) -> None:
-        self.calls: queue.SimpleQueue[tuple[Callable[..., object], tuple[object, ...]]]
-        self.calls = queue.SimpleQueue()
+        super().setUp()
         self.answers: list[object] = []
-        self.journal = Lines()
         self.reactor = MemoryReactorClock()
         self.ring = ScriptedRing()
-        self.folder = Path(self.mktemp())
-        self.spool = self.new_spool()
+        self.is_finishing = True
+        self.spool = self.new_spool(self.new_line)
         list(self.spool.recover())
         self.addCleanup(self.close)
-
-    def new_spool(self) -> DiskSpool:
-        spool = DiskSpool(
-            self.folder,
-            SpoolSettings(segment_octets=65536, free_octets=0, free_inodes=0, lazy_s=0.01),
-            now=lambda: 0.0,
-            in_reactor=lambda function, *arguments: self.calls.put((function, arguments)),
-            in_thread=at_once,
-            journal=self.journal,
-            line=self.new_line,
-        )
-        spool.acquire()
-        return spool
 
     def new_line(self, worker: object, lazy_s: float, in_reactor: Callable[..., object]) -> Line:
         self.line = RingLine(worker, lazy_s, in_reactor, self.reactor, self.ring)  # type: ignore[arg-type]
@@ -71,13 +53,15 @@ class RingLineTests(SynchronousTestCase):
         return one
 
     def turn(self, *, until: Callable[[], bool], finish: bool = True) -> None:
-        while not until():
-            if finish and self.ring.is_busy:
-                self.ring.finish()
-                self.line.doRead()
-            else:
-                function, arguments = self.calls.get(timeout=10)
-                function(*arguments)
+        """:param finish: whether the kernel ends a write as soon as it is begun."""
+        self.is_finishing = finish
+        super().turn(until=until)
+
+    def step(self) -> None:
+        if self.is_finishing and self.ring.is_busy:
+            self.finish()
+        else:
+            super().step()
 
     def finish(self, result: int | None = None) -> None:
         self.ring.finish(result)
@@ -95,7 +79,7 @@ class RingLineTests(SynchronousTestCase):
 
     def recovered(self) -> int:
         """How many messages a start after all this finds."""
-        again = self.new_spool()
+        again = self.new_spool(self.new_line)
         count = len(list(again.recover()))
         closed: list[object] = []
         again.close().addBoth(closed.append)
@@ -118,24 +102,6 @@ class RingLineTests(SynchronousTestCase):
         self.assertEqual(self.answers, [None] * 6)
         self.assertEqual(self.spool.stats().commits, commits + 2)
         self.assertEqual(len(self.journal.lines), 7)
-
-    def test_many_groups(self) -> None:
-        """Across segments, with ends and reclaiming, nothing is lost or out of order."""
-        done: list[int] = []
-
-        def answered(_: None, number: int, one: Append) -> None:
-            done.append(number)
-            end = Batch((End(one.message.id, (0,), "delivered"),), is_lazy=True)
-            self.successResultOf(self.spool.commit(end))
-
-        for number in range(600):
-            one = append(b"x" * 1000)
-            self.spool.commit(Batch((one,))).addCallback(answered, number, one)
-            if number % 20 == 0:
-                self.turn(until=lambda number=number: len(done) > number // 2)  # type: ignore[misc]
-        self.turn(until=lambda: len(done) == 600)
-        self.assertEqual(done, list(range(600)))
-        self.assertEqual(self.spool.stats().messages, 0)
 
     def test_lazy_alone(self) -> None:
         """A lazy batch with nobody to go with goes when its time has come."""
