@@ -27,6 +27,7 @@ class Clerk:
     :param status: the service's one row for ``status``.
     :param reload: reads the configuration again; raises with the reason where it cannot be used.
     :param pause: lets others have their turn.
+    :param told: waits until those who read the log of events find there what has been done.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Clerk:
         status: Callable[[], Row],
         reload: Callable[[], Awaitable[None]],
         pause: Callable[[], Awaitable[None]],
+        told: Callable[[], Awaitable[object]],
     ) -> None:
         self._desk = desk
         self._status = status
         self._reload = reload
         self._pause = pause
+        self._told = told
 
     def handlers(self) -> Mapping[str, Handler]:
         """By command name."""
@@ -128,6 +131,7 @@ class Clerk:
                 came_to = await change(found)
                 count += Change.DONE in came_to
                 later += Change.LATER in came_to
+            await self._told()
             yield Done({"count": count, "later": later} if later else {"count": count})
 
         return handle

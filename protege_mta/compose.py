@@ -505,7 +505,11 @@ class House:
     def clerk(self, reload: Callable[[], Any]) -> Clerk:
         """Carries out the commands of ``control.sock``."""
         return Clerk(
-            self.desk, self.overview.status, reload, pause=lambda: deferLater(self.reactor, 0)
+            self.desk,
+            self.overview.status,
+            reload,
+            pause=lambda: deferLater(self.reactor, 0),
+            told=lambda: self._in_thread(self.journal.flush),
         )
 
     # --- threads ---------------------------------------------------------------------------------

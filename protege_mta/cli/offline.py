@@ -45,7 +45,9 @@ class OfflineDesk:
             reporter=partial(from_settings.reporter, settings),
         )
         desk = Desk(spool, Ledger(spool, events, bounces), time.time, None)
-        self._handlers = Clerk(desk, dict, _nothing_to_reload, _nobody_waits).handlers()
+        self._handlers = Clerk(
+            desk, dict, _nothing_to_reload, _nobody_waits, told=_nobody_waits
+        ).handlers()
 
     def request(
         self, command: str, **arguments: object
@@ -111,7 +113,7 @@ def offline_desk(settings: Settings) -> Iterator[OfflineDesk]:
 
 
 async def _nobody_waits() -> None:
-    """There is nobody else to have a turn."""
+    """There is nobody else to have a turn, and events are written before a command ends."""
 
 
 async def _nothing_to_reload() -> None:

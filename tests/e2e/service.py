@@ -314,6 +314,16 @@ class Service:
         self._events += map(json.loads, whole[0].splitlines())
         return list(self._events)
 
+    def told(self) -> list[Event]:
+        """Every event of what has been done so far, as long as the service runs."""
+        with socket.socket(socket.AF_UNIX) as asked, asked.makefile("rb") as answers:
+            asked.settimeout(WAIT_S)
+            asked.connect(str(self.folder / "run" / "control.sock"))
+            # A change that is none, and as every change done once the log tells of all before it.
+            asked.sendall(b'{"command":"queue.hold","arguments":{"domain":"nobody.invalid"}}\n')
+            next(line for line in answers if b'"done"' in line)
+        return self.events()
+
     def wait_for_event(
         self, predicate: Callable[[Event], bool], timeout_s: float = WAIT_S
     ) -> Event:

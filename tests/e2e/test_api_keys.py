@@ -60,7 +60,7 @@ class ApiKeyTests(ServiceTestCase):
         until(lambda: self.apikey("show", "bot")["last_used_at"], "its last use")
         self.apikey("revoke", "bot")
         self.within_a_second(third, 401)
-        told = self.service.log() + repr(self.service.events())
+        told = self.service.log() + repr(self.service.told())
         for secret in (first, second, third):
             self.assertNotIn(secret[5:30], told)
 

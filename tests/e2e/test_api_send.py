@@ -600,5 +600,5 @@ class UnderFireTests(SynchronousTestCase):
         self.assertEqual(len(answers), 1)
         service.fate("fire@local.test")
         self.assertEqual(len(service.maildir("local.test", "fire")), 1)
-        ids = {one["message_id"] for one in service.events() if one["event"] == "received"}
+        ids = {one["message_id"] for one in service.told() if one["event"] == "received"}
         self.assertEqual(len(ids), 1)

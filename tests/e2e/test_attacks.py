@@ -159,7 +159,7 @@ class AttackTests(ServiceTestCase):
                 # The next reply is to this command: there was one end of data.
                 self.assertEqual(channel.ask(b"VRFY x")[:3], b"252", end)
         self.assertEqual(self.service.maildir("local.test", "smuggled"), [])
-        for event in self.service.events():
+        for event in self.service.told():
             self.assertNotEqual(event.get("recipient"), "smuggled@local.test")
 
     def test_smuggling_in_chunks(self) -> None:

@@ -65,9 +65,9 @@ class DsnTestCase(ServiceTestCase):
 
     def no_dsn(self, event: Event, local_part: str) -> None:
         """Nothing has come, and nothing is on its way: the event would have said so."""
-        self.assertNotIn(event.get("dsn", ""), [e["message_id"] for e in self.service.events()])
+        self.assertNotIn(event.get("dsn", ""), [e["message_id"] for e in self.service.told()])
         self.assertEqual(self.service.maildir("local.test", local_part), [])
-        received = [e for e in self.service.events() if e["event"] == "received"]
+        received = [e for e in self.service.told() if e["event"] == "received"]
         self.assertNotIn(f"{local_part}@local.test", [e["recipient"] for e in received])
 
 
@@ -137,7 +137,7 @@ class DsnTests(DsnTestCase):
         event = self.service.event("expired", recipient="null@slow.test", sender="")
         self.assertEqual(event["dsn"], "none")
         self.assertLess(event["queued_s"], 4)
-        internal = [e for e in self.service.events() if e["source"] == "internal"]
+        internal = [e for e in self.service.told() if e["source"] == "internal"]
         self.assertNotIn("", [e["recipient"] for e in internal])
 
     def test_a_forged_bounce_goes_nowhere(self) -> None:
@@ -163,7 +163,7 @@ class DsnTests(DsnTestCase):
         end = reports["failed"]
         self.assertIn("450 4.3.0 Error: command failed", end.recipients[0]["Diagnostic-Code"])
         self.assertEqual(end.message_fields["Original-Envelope-Id"], "late")
-        events = [e["event"] for e in self.service.events() if e["sender"] == "late@local.test"]
+        events = [e["event"] for e in self.service.told() if e["sender"] == "late@local.test"]
         self.assertEqual(events.count("delayed"), 1)
         self.assertEqual((events[0], events[-1]), ("received", "expired"))
 

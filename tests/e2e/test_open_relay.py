@@ -92,7 +92,7 @@ class OpenRelayTests(ServiceTestCase):
 
     def tearDown(self) -> None:
         """Whatever was tried: nothing was taken for anybody elsewhere."""
-        for event in self.service.events():
+        for event in self.service.told():
             if event["event"] != "rejected":
                 self.assertEqual(event["recipient"].rpartition("@")[2], "local.test")
 
@@ -308,7 +308,7 @@ class TunnelPeerTests(ServiceTestCase):
 
     def tearDown(self) -> None:
         """Whatever was tried: nothing of it was taken, and nothing left."""
-        taken = [one for one in self.service.events() if one["event"] != "rejected"]
+        taken = [one for one in self.service.told() if one["event"] != "rejected"]
         self.assertEqual([one for one in taken if one.get("subject") == FORGED], [])
         self.assertFalse(any(b"Subject: forged" in one for one in self.relay.sink.captured()))
 

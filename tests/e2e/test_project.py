@@ -195,9 +195,7 @@ class ProjectTests(SynchronousTestCase):
         # Between themselves nothing leaves the machine.
         send(self.project.port("smtp"), address, self.address(first), self.letter(address, "near"))
         until(lambda: any(b"\nSubject: near\n" in one for one in self.project.box(first)), "near")
-        self.assertFalse(
-            [one for one in self.relay.service.events() if one.get("subject") == "near"]
-        )
+        self.assertFalse([one for one in self.relay.service.told() if one.get("subject") == "near"])
 
     def test_mail_waits_for_who_is_away(self) -> None:
         """The relay keeps it while the gateway is down."""

@@ -130,4 +130,4 @@ class SendmailTests(ServiceTestCase):
         ):
             done = self.service.cli("sendmail", *arguments, stdin=text)
             self.assertEqual(done.returncode, status, (arguments, done.stderr))
-        self.assertEqual([e for e in self.service.events() if not e.get("recipient")], [])
+        self.assertEqual([e for e in self.service.told() if not e.get("recipient")], [])

@@ -258,9 +258,17 @@ class ApiCase(FlowCase, Case):
     def command(self, name: str, *ids: str) -> dict[str, Any] | str:
         """What a command of the queue comes to, or its fault."""
 
+        return self.successResultOf(self.ordered(name, *ids))
+
+    def ordered(
+        self, name: str, *ids: str, told: Deferred[None] | None = None
+    ) -> Deferred[dict[str, Any] | str]:
+        """The same, once the log of events tells of it (at once by default)."""
+
         async def nothing() -> None: ...
 
-        handle = Clerk(self.desk, dict, nothing, nothing).handlers()[f"queue.{name}"]
+        clerk = Clerk(self.desk, dict, nothing, nothing, lambda: told or nothing())
+        handle = clerk.handlers()[f"queue.{name}"]
 
         async def run() -> dict[str, Any] | str:
             try:
@@ -271,7 +279,7 @@ class ApiCase(FlowCase, Case):
                 return fault.kind
             return {}
 
-        return self.successResultOf(Deferred.fromCoroutine(run()))
+        return Deferred.fromCoroutine(run())
 
 
 @attrs.define

@@ -146,6 +146,15 @@ class TableTests(ActionsCase):
                         self.assertEqual(self.statuses(id), [AFTER[state, action]])
         self.flushLoggedErrors()
 
+    def test_a_command_is_done_once_the_log_tells_of_it(self) -> None:
+        for command in ("hold", "retry", "bounce", "remove"):
+            with self.subTest(command=command):
+                told: Deferred[None] = Deferred()
+                done = self.ordered(command, self.in_state("deferred"), told=told)
+                self.assertNoResult(done)
+                told.callback(None)
+                self.assertEqual(self.successResultOf(done), {"count": 1})
+
     def test_again(self) -> None:
         """Whoever lost the answer may ask again."""
         for state, action, second in (
