@@ -179,10 +179,20 @@ class TunnelAgent:
 
     def log_in(self, *, role: str = "inbound", is_reliable: bool = False) -> dict[str, Any]:
         """Prove the key.  :return: what the relay said: ``auth_ok``, or why not."""
-        self.say(type="auth_challenge_request", publicKeyBase32=self.identity, sessionRole=role)
-        challenge = self.heard()
+        challenge = self.ask(role)
         if challenge["type"] != "auth_challenge":
             return challenge
+        return self.prove(challenge, role=role, is_reliable=is_reliable)
+
+    def ask(self, role: str = "inbound") -> dict[str, Any]:
+        """Begin to log in.  :return: the challenge, or why there is none."""
+        self.say(type="auth_challenge_request", publicKeyBase32=self.identity, sessionRole=role)
+        return self.heard()
+
+    def prove(
+        self, challenge: Mapping[str, Any], *, role: str = "inbound", is_reliable: bool = False
+    ) -> dict[str, Any]:
+        """Answer a challenge.  :return: as :meth:`log_in`."""
         signature = self.key.sign(challenge["challengeText"].encode("utf-8"))
         asked = {"version": 1, "window": 2**20, "maxOctets": 2**26}
         self.say(

@@ -313,6 +313,7 @@ class Net:
     """A relay, agents, and what is between them.
 
     :param has_extension: if not, both sides take each other for original programs.
+    :ivar ahead_s: how far the time of day is ahead of the clock that timers go by.
     :ivar told: states of delivery that agents were told.
     """
 
@@ -327,6 +328,7 @@ class Net:
         has_extension: bool = True,
     ) -> None:
         self.clock = Clock()
+        self.ahead_s = 0.0
         self.random = Random(seed)
         self.relay_house = TunnelHouse()
         self.agent_house = TunnelHouse()
@@ -339,7 +341,7 @@ class Net:
             self.relay_house,
             limits=self.limits,
             clock=self.clock,
-            now=self.clock.seconds,
+            now=lambda: self.clock.seconds() + self.ahead_s,
             new_id=self.new_id,
             may_attempt=may_attempt,
             may_log_in=may_log_in,

@@ -29,6 +29,11 @@ REPLACED: Final = 4400
 UNAUTHENTICATED: Final = 4401
 """Status codes with which a relay closes (the protocol's own, within RFC 6455, 7.4.2)."""
 
+NOT_ALLOWED: Final = "identity_not_allowed"
+EXPIRED: Final = "challenge_expired"
+"""Reasons with which it does: the key may not come; the login took too long, or so it seems to a relay
+whose clock was set meanwhile."""
+
 NORMAL: Final = 1000
 
 
@@ -42,7 +47,8 @@ def loss_of(code: int, reason: str, *, was_connected: bool) -> Loss:
         return "replaced"
     if reason == "rate_limited":  # our answer to its error may be the first close
         return "limited"
-    return "refused" if code == UNAUTHENTICATED and not was_connected else "lost"
+    is_refused = code == UNAUTHENTICATED and not was_connected and reason != EXPIRED
+    return "refused" if is_refused else "lost"
 
 
 class Call(Protocol):
@@ -220,10 +226,16 @@ class Line:
                     "seldom while it is there",
                     **about,
                 )
-            case "refused":
+            case "refused" if self.error.startswith(NOT_ALLOWED):
                 self.log.error(
                     "the relay refuses {name} ({identity}): {cause}. Its operator has to list the "
                     "identity, or [relay] url is another relay's; trying again in {seconds:.0f} s",
+                    **about,
+                )
+            case "refused":
+                self.log.error(
+                    "the relay refuses the login of {name} ({identity}): {cause}; trying again in "
+                    "{seconds:.0f} s",
                     **about,
                 )
             case "limited":

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     import random
 
 Loss = Literal["lost", "replaced", "refused", "limited"]
-"""Why there is no session: the connection, or the relay itself, is gone or was never there; another
-gateway came with the same key (4400); the relay will not have us (4401); we came too often (4408).
+"""Why there is no session: the connection, or the relay itself, is gone or was never there, or the
+login took too long; another gateway came with the same key (4400); the relay will not have us (4401);
+we came too often (4408).
 """
 
 STEADY_S: Final = 5.0

@@ -40,7 +40,8 @@ class TunnelServer:
         a login takes two.
     :param may_log_in: whether the holder of a key may come.
     :param refused: told of each login that failed: from which address, and the code.
-    :param now: POSIX seconds.
+    :param clock: one that nobody sets.
+    :param now: POSIX seconds, which agents are told.
     :param new_id: gives a fresh UUID, version 4, that nobody can guess.
     """
 
@@ -71,7 +72,7 @@ class TunnelServer:
             clock=clock,
             new_id=new_id,
         )
-        self._clock = clock
+        self.clock = clock
         self.refused = refused
         self._connections: set[RelayConnection] = set()
         self._inbound: dict[Identity, TunnelSession] = {}
@@ -86,7 +87,7 @@ class TunnelServer:
         # It brings autobahn along, which takes a tenth of a second and is for relay servers alone.
         from .websocket import ServerSockets
 
-        return ServerSockets(self._clock, self.connection)
+        return ServerSockets(self.clock, self.connection)
 
     @property
     def connections(self) -> int:
@@ -143,7 +144,10 @@ class RelayConnection(Connection):
         super().__init__(socket, server.limits, server.sweep)
         self._server = server
         self._handshake = RelayHandshake(
-            server.limits.terms, challenge_s=server.limits.challenge_s, new_id=server.new_id
+            server.limits.terms,
+            challenge_s=server.limits.challenge_s,
+            now=server.now,
+            new_id=server.new_id,
         )
 
     def opened(self) -> None:
@@ -154,7 +158,7 @@ class RelayConnection(Connection):
         if not server.may_attempt(self.peer_address):
             self._refuse(Refuse("rate_limited", TOO_OFTEN))
             return
-        match self._handshake.received(octets, server.now()):
+        match self._handshake.received(octets, server.clock.seconds()):
             case Say(text):
                 self.send_text(text)
             case Refuse() as refuse:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import smtplib
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from twisted.trial.unittest import SkipTest
 
@@ -103,6 +105,10 @@ class BackTests(ClockCase):
 
 
 class ForwardTests(ClockCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.set_clock(0)
+
     def test_nobody_has_been_silent_for_an_hour(self) -> None:
         """Sessions, their streams and SMTP conversations that are under way go on."""
         agent = self.agent()
@@ -121,3 +127,19 @@ class ForwardTests(ClockCase):
         self.assertEqual(agent.heard()["status"], "sent")
         self.send(agent, "ahead")
         self.assertEqual(self.hour("ahead"), 1)
+
+    def test_a_login_that_is_under_way(self) -> None:
+        """Has all its time; when it would be over is told by the time of day."""
+        agent = TunnelAgent()
+        self.addCleanup(agent.close)
+        agent.connect(self.service.port("http"))
+        before = agent.ask()
+        self.set_clock(HOUR_S)
+        after = agent.ask()
+        self.assertEqual(self.minutes_between(before, after), 60)
+        self.assertEqual(agent.prove(before)["type"], "auth_ok")
+
+    def minutes_between(self, *challenges: Mapping[str, Any]) -> int:
+        """Of the ends of two challenges, rounded."""
+        first, last = (datetime.fromisoformat(one["expiresAt"]) for one in challenges)
+        return round((last - first).total_seconds() / 60)

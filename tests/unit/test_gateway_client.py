@@ -7,7 +7,7 @@ import random
 import attrs
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from protege_mta.model.identity import Identity, identity_of
@@ -199,10 +199,37 @@ class QuarrelTests(LinesCase):
         self.clock.advance(0)
         with capturedLogs() as logged:
             for wait_s in (15.0, 30.0, 60.0):
-                self.lose(4401, "unknown_identity")
+                self.lose(4401, "identity_not_allowed")
                 self.clock.pump([wait_s, 0.1])
         self.assertEqual(len(self.calls), 4)
         self.assertEqual([each["log_level"].name for each in logged], ["error"])
+        self.assertIn("has to list the identity", formatEvent(logged[0]))
+
+    def test_a_login_that_is_refused_is_told_with_its_reason(self) -> None:
+        """Which is no matter of who is listed."""
+        self.use(ANN)
+        self.clock.advance(0)
+        with capturedLogs() as logged:
+            self.lose(4401, "invalid_signature")
+            self.clock.pump([15.0, 0.1])
+        self.assertEqual(len(self.calls), 2)
+        self.assertEqual(
+            formatEvent(logged[0]),
+            f"the relay refuses the login of ann ({ANN.identity}): invalid_signature (4401); trying "
+            "again in 15 s",
+        )
+
+    def test_a_login_that_came_too_late_is_made_again_soon(self) -> None:
+        """The relay has nothing against us: its clock may have been set meanwhile."""
+        self.use(ANN)
+        self.clock.advance(0)
+        with capturedLogs() as logged:
+            self.lose(4401, "challenge_expired")
+            self.clock.pump([0.25, 0, 0.06])
+        self.assertEqual(len(self.calls), 2)
+        self.assertIn("challenge_expired (4401); trying again in 0.2 s", formatEvent(logged[0]))
+        self.assertNotIn("list", formatEvent(logged[0]))
+        self.assertEqual(self.lines.losses.by_reason["lost"], 1)
 
     def test_a_limit_of_the_relay_holds_for_all_keys(self) -> None:
         self.use(ANN, BEN)

@@ -38,15 +38,15 @@ from .test_tunnel_wire import VECTORS
 TERMS = Terms(1_048_576, 52_428_800)
 
 
-def relay() -> RelayHandshake:
+def relay(now: float = 0.0) -> RelayHandshake:
     ids = (f"id-{number}" for number in itertools.count(1))
-    return RelayHandshake(TERMS, challenge_s=60.0, new_id=lambda: next(ids))
+    return RelayHandshake(TERMS, challenge_s=60.0, now=lambda: now, new_id=lambda: next(ids))
 
 
 def challenge(
-    machine: RelayHandshake, now: float = 0.0, key: str = ME, role: Role | None = None
+    machine: RelayHandshake, seconds: float = 0.0, key: str = ME, role: Role | None = None
 ) -> Challenge:
-    said = machine.received(format_message(ChallengeRequest(key, role)), now)
+    said = machine.received(format_message(ChallengeRequest(key, role)), seconds)
     assert isinstance(said, Say), said
     message = parse(said.text)
     assert isinstance(message, Challenge)
@@ -113,10 +113,11 @@ class RelayHandshakeTests(SynchronousTestCase):
         self.assertEqual(said, Refuse("invalid_signature"))
 
     def test_a_login(self) -> None:
-        machine = relay()
-        given = challenge(machine, now=100.5)
+        """What is told goes by the time of day, what is allowed by how long it took."""
+        machine = relay(now=100.5)
+        given = challenge(machine, seconds=7.5)
         self.assertEqual(given, Challenge(ME, "id-1", "relay-auth:id-1:id-2", 160.5, versions=(1,)))
-        proven = machine.received(answer(given), 160.4)
+        proven = machine.received(answer(given), 67.4)
         self.assertEqual(proven, Proven(ME, "inbound", None))
         assert isinstance(proven, Proven)
         self.assertEqual(
@@ -140,7 +141,7 @@ class RelayHandshakeTests(SynchronousTestCase):
         for vector in VECTORS["challengeSignatureVectors"]:
             _, first, second = vector["challengeText"].split(":")
             ids = iter((first, second))
-            machine = RelayHandshake(TERMS, challenge_s=60.0, new_id=ids.__next__)
+            machine = RelayHandshake(TERMS, challenge_s=60.0, now=lambda: 0.0, new_id=ids.__next__)
             key = vector["publicKeyBase32"]
             given = challenge(machine, key=key)
             self.assertEqual(given.text, vector["challengeText"])
@@ -168,10 +169,10 @@ class RelayHandshakeTests(SynchronousTestCase):
             ("challenge_already_used", [answer(good), answer(good)], 0),
             ("challenge_already_used", [answer(good, signature=wrong), answer(good)], 0),
         ]
-        for code, messages, now in cases:
+        for code, messages, seconds in cases:
             machine = relay()
             challenge(machine)
-            said = [machine.received(message, now) for message in messages]
+            said = [machine.received(message, seconds) for message in messages]
             self.assertEqual(said[-1], Refuse(code, 4401), messages)
 
     def test_keys_that_are_none_are_refused_at_once(self) -> None:
@@ -343,6 +344,21 @@ class LoginTests(SynchronousTestCase):
         pair = net.connect(KEY)
         self.assertEqual(pair.watch.ends, [(4401, "identity_not_allowed")])
         self.assertEqual(net.relay_house.sessions, [])
+
+    def test_the_clock_is_set_during_a_login(self) -> None:
+        """By an hour, either way: a challenge lives as long as it would have."""
+        for ahead_s in (3600.0, -3600.0):
+            net = Net(limits=TunnelLimits(auth_s=90))
+            for waited_s, wanted in ((59, "auth_ok"), (61, "auth_error")):
+                socket, connection = self.stranger(net)
+                self.say(connection, format_message(ChallengeRequest(ME)))
+                given = parse(socket.said[0][1])  # type: ignore[arg-type]
+                assert isinstance(given, Challenge)
+                net.ahead_s += ahead_s
+                net.clock.advance(waited_s)
+                self.say(connection, answer(given))
+                self.assertEqual(json.loads(socket.said[1][1])["type"], wanted)  # type: ignore[arg-type]
+            self.assertEqual(socket.said[-1], ("close", (4401, "challenge_expired")))
 
     def test_nobody_waits_for_a_login_for_ever(self) -> None:
         net = Net(limits=TunnelLimits(auth_s=30, close_s=5))

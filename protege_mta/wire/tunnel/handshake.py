@@ -89,11 +89,15 @@ class Failed:
 
 @attrs.define
 class _Open:
-    """A challenge that was given.  :ivar role: of the request."""
+    """A challenge that was given.
+
+    :ivar ends: when it expires, in seconds of the clock that nobody sets.
+    :ivar role: of the request.
+    """
 
     identity: Identity
     text: str
-    expires_at: float
+    ends: float
     role: Role | None
     is_used: bool = False
 
@@ -101,22 +105,31 @@ class _Open:
 class RelayHandshake:
     """The relay's side.
 
+    :param now: POSIX seconds, which are told and nothing goes by.
     :param new_id: gives a fresh UUID, version 4.
     """
 
-    def __init__(self, terms: Terms, *, challenge_s: float, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        challenge_s: float,
+        now: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
         self._terms = terms
         self._challenge_s = challenge_s
+        self._now = now
         self._new_id = new_id
         self._open: dict[str, _Open] = {}
 
-    def received(self, octets: bytes, now: float) -> Say | Refuse | Proven:
-        """Act on a message.  :param now: POSIX seconds."""
+    def received(self, octets: bytes, seconds: float) -> Say | Refuse | Proven:
+        """Act on a message.  :param seconds: of a clock that nobody sets."""
         match parse(octets):
             case ChallengeRequest(public_key, role):
-                return self._challenge(public_key, role, now)
+                return self._challenge(public_key, role, seconds)
             case ChallengeResponse() as response:
-                return self._check(response, now)
+                return self._check(response, seconds)
             case _:
                 return Refuse("invalid_message")
 
@@ -136,7 +149,7 @@ class RelayHandshake:
             )
         )
 
-    def _challenge(self, public_key: str, role: Role | None, now: float) -> Say | Refuse:
+    def _challenge(self, public_key: str, role: Role | None, seconds: float) -> Say | Refuse:
         identity = parse_identity(public_key)
         if identity is None:
             return Refuse("invalid_public_key")
@@ -144,13 +157,13 @@ class RelayHandshake:
         text = f"relay-auth:{challenge_id}:{self._new_id()}"
         while len(self._open) >= CHALLENGES:
             del self._open[next(iter(self._open))]
-        expires_at = now + self._challenge_s
-        self._open[challenge_id] = _Open(identity, text, expires_at, role)
+        self._open[challenge_id] = _Open(identity, text, seconds + self._challenge_s, role)
+        expires_at = self._now() + self._challenge_s
         return Say(
             format_message(Challenge(identity, challenge_id, text, expires_at, (RELIABLE_VERSION,)))
         )
 
-    def _check(self, response: ChallengeResponse, now: float) -> Refuse | Proven:
+    def _check(self, response: ChallengeResponse, seconds: float) -> Refuse | Proven:
         challenge = self._open.get(response.challenge_id)
         if challenge is None:
             return Refuse("challenge_not_found")
@@ -159,7 +172,7 @@ class RelayHandshake:
         if challenge.is_used:
             return Refuse("challenge_already_used")
         challenge.is_used = True
-        if challenge.expires_at <= now:
+        if challenge.ends <= seconds:
             return Refuse("challenge_expired")
         signature = lenient_base64(response.signature)
         if not signature:
