@@ -180,7 +180,9 @@ class House:
             hostname=settings.hostname,
             now=time.time,
             first_s=self._first_s,
-            reporter=lambda message, index: from_settings.reporter(self.settings, message, index),
+            reporter=lambda message, index: from_settings.reporter(
+                self.settings, lambda: self.gateway.passports, message, index
+            ),
         )
         self.ledger = Ledger(self.spool, self.events, self.bounces)
         self.transports: dict[HopKind, Transport] = {}

@@ -26,10 +26,12 @@ from .policy.limits import LimitSettings
 from .policy.pass_through import PassThroughSettings
 from .policy.relaying import AgentMailboxes, Mailboxes, Relaying
 from .policy.verified import Action
+from .routing.table import RoutingTable
 from .schedule.backoff import Backoff, RetrySchedule
 from .schedule.bounces import Reporter
 from .spool.settings import SpoolSettings
 from .transport.tls_server import KeyPair, TlsFiles
+from .tunnel.passports import PassportFiles, Passports
 
 _T = TypeVar("_T")
 
@@ -143,17 +145,37 @@ def routes(
     return {name: domain.deliver for name, domain in domains(settings).items()}, outbound
 
 
-def reporter(settings: Settings, message: Message, recipient: int) -> Reporter | None:
-    """Who reports that mail from the tunnel could not be delivered, where the report leaves by it.
+def passport_files(settings: Settings) -> PassportFiles:
+    """The keys that a gateway logs in with; none where it is none."""
+    relay = settings.relay
+    if settings.mode != "relay" or relay is None:
+        return PassportFiles({}, None)
+    return PassportFiles(relay.identity, relay.personas)
 
-    Nobody but an agent is let through: the one whose mail it was, whom the relay knows at that
-    domain.
+
+def reporter(
+    settings: Settings, passports: Callable[[], Passports], message: Message, recipient: int
+) -> Reporter | None:
+    """Who reports what became of a message, where the report leaves by the tunnel.
+
+    Nobody but an agent is let through: of mail that came by the tunnel the one whose it was, whom the
+    relay knows at that domain; of other mail the one whose session is its sender's, at the first of
+    our domains.
+
+    :param passports: gives the keys that there are.
     """
-    origin = message.origin
-    if settings.route != "tunnel" or origin.source != "tunnel":
+    if settings.route != "tunnel":
         return None
-    domain = domain_of(message.envelope.recipients[recipient].address)
-    return Reporter(Address(f"{origin.identity}@{domain}"), Identity(origin.identity))
+    origin, sender = message.origin, message.envelope.sender
+    if origin.source == "tunnel":
+        domain = domain_of(message.envelope.recipients[recipient].address)
+        return Reporter(Address(f"{origin.identity}@{domain}"), Identity(origin.identity))
+    if RoutingTable(*routes(settings), shared=shared(settings)).hop(sender).kind != "tunnel":
+        return None
+    identity, first = passports().of(sender), next(iter(settings.domains), None)
+    if identity is None or first is None:
+        return None  # nobody whom the relay could know
+    return Reporter(Address(f"{identity}@{ascii_domain(first)}"), identity)
 
 
 def lmtp_servers(settings: Settings) -> dict[str, str]:

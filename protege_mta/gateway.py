@@ -20,6 +20,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from . import from_settings
 from .config.gateway_json import with_personas
 from .config.model import Settings
 from .config.toml import Complaint
@@ -101,6 +102,7 @@ class Gateway:
     :param rerouted: told that the ways of queued mail may be others.
     :param renew: puts settings into force everywhere, here too, or raises as :meth:`configure`.
     :ivar lines: the sessions.
+    :ivar passports: the keys that are there.
     :ivar router: finds the sites of ``tunnel`` hops.
     :ivar streams: the way in.
     """
@@ -130,7 +132,7 @@ class Gateway:
         self._renew = renew
         self._told_of: tuple[str, ...] = ()
         self._in_thread = in_thread
-        self._passports = Passports({})
+        self.passports = Passports({})
         self._files = PassportFiles({}, None)
         self._trusted: dict[str, Ed25519PublicKey] = {}
         self._dialler: Dialler | None = None
@@ -142,7 +144,7 @@ class Gateway:
             events,
             self._begin,
             verify=self._verify,
-            is_ours=lambda local_part: self._passports.has(local_part),
+            is_ours=lambda local_part: self.passports.has(local_part),
             new_session_id=new_session_id,
         )
         self.lines = Lines(
@@ -169,12 +171,11 @@ class Gateway:
         """
         relay = settings.relay if settings.mode == "relay" else None
         trusted = {} if relay is None else _trusted(relay)
-        named, personas = ({}, None) if relay is None else (relay.identity, relay.personas)
-        files = PassportFiles(named, personas)
+        files = from_settings.passport_files(settings)
         passports = files.read()
         if passports is None:  # the folder cannot be looked at
-            passports = self._passports if files.is_like(self._files) else Passports({})
-        is_new = passports != self._passports
+            passports = self.passports if files.is_like(self._files) else Passports({})
+        is_new = passports != self.passports
 
         self._settings = settings
         self._hostname = settings.hostname
@@ -182,7 +183,7 @@ class Gateway:
         self._find = find
         self.streams.rules = _rules(settings, relaying)
         self._files = files
-        self._passports = passports
+        self.passports = passports
         if relay is not None:
             self.lines.set_waits(relay.reconnect_base_s, relay.reconnect_max_s)
             self._go_by(relay, settings)
@@ -195,7 +196,7 @@ class Gateway:
     def start(self) -> None:
         """Have a session for every key, and go on looking for new ones."""
         self._is_started = True
-        self.lines.use(self._passports)
+        self.lines.use(self.passports)
         self._looking.start(LOOK_S, now=False).addErrback(self._not_looking)
 
     def stop(self) -> Deferred[Any]:
@@ -292,8 +293,8 @@ class Gateway:
             self.log.error("the configuration stays as it was: {error}", error=error)
 
     def _use(self, found: Passports) -> None:
-        is_new = found != self._passports
-        self._passports = found
+        is_new = found != self.passports
+        self.passports = found
         self.lines.use(found)
         if is_new:
             self._hint()
@@ -301,13 +302,13 @@ class Gateway:
 
     def _hint(self) -> None:
         """Say what will not work as it is."""
-        if not self._passports.by_identity:
+        if not self.passports.by_identity:
             self.log.warn(
                 "no key of an agent is there, so that no mail comes or goes through the relay: "
                 "[relay] personas or identity should lead to one"
             )
         domains = self.streams.rules.relaying.domains
-        for passport in self._passports.by_identity.values():
+        for passport in self.passports.by_identity.values():
             for address in passport.addresses:
                 domain = ascii_domain(address.partition("@")[2])
                 if domain and domain not in domains:
@@ -327,9 +328,9 @@ class Gateway:
     def hop(self, message: Message) -> NextHop:
         """Out: through the session of whose mail it is; a report, of whose mail it is about."""
         reporter = message.origin.identity if message.origin.source == "internal" else ""
-        if self._passports.has(reporter):
+        if self.passports.has(reporter):
             return NextHop("tunnel", reporter)
-        return NextHop("tunnel", self._passports.of(message.envelope.sender) or "")
+        return NextHop("tunnel", self.passports.of(message.envelope.sender) or "")
 
     def _begin(self, session: Session, envelope: Envelope, origin: Origin) -> Arrival | Reply:
         (recipient,) = envelope.recipients

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Awaitable, Generator, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, execute
@@ -26,6 +26,7 @@ from ..schedule.ledger import Ledger
 from ..spool.disk import DiskSpool, direct
 from ..spool.lock import ForeignOwner, check_owner
 from ..transport.control import ControlFault, Done
+from ..tunnel.passports import Passports
 from .faults import EXIT_CODES, Fault
 
 _T = TypeVar("_T")
@@ -42,7 +43,9 @@ class OfflineDesk:
             hostname=settings.hostname,
             now=time.time,
             first_s=lambda: 0.0,  # the service that starts next may try them at once
-            reporter=partial(from_settings.reporter, settings),
+            reporter=partial(
+                from_settings.reporter, settings, cache(partial(_passports, settings))
+            ),
         )
         desk = Desk(spool, Ledger(spool, events, bounces), time.time, None)
         self._handlers = Clerk(
@@ -71,6 +74,10 @@ class OfflineDesk:
             raise Fault(str(fault), EXIT_CODES[fault.kind]) from fault
         finally:
             _result_of(answer.aclose())
+
+
+def _passports(settings: Settings) -> Passports:
+    return from_settings.passport_files(settings).read() or Passports({})
 
 
 @contextmanager
