@@ -15,6 +15,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 from ctypes import c_char_p, c_int32, c_long, c_uint8, c_uint16, c_uint32, c_uint64
 from typing import Final
 
@@ -27,6 +28,9 @@ _ASYNC: Final = 1 << 4  # IOSQE_ASYNC: not even tried in our own thread
 _ENTRIES: Final = 1
 
 _DSYNC: Final[int] = getattr(os, "RWF_DSYNC", 0)  # Linux alone
+
+_MAPPING: Final = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+"""Before, Python keeps a descriptor of its own of each mapping, which nobody needs."""
 
 
 class _Submissions(ctypes.Structure):
@@ -111,8 +115,8 @@ class Ring:
                 sent.array + 4 * parameters.sq_entries,
                 done.cqes + ctypes.sizeof(_Completion) * parameters.cq_entries,
             )
-            rings = mmap.mmap(fd, octets)
-            entries = mmap.mmap(fd, ctypes.sizeof(_Entry) * _ENTRIES, offset=_OFF_SQES)
+            rings = mmap.mmap(fd, octets, **_MAPPING)
+            entries = mmap.mmap(fd, ctypes.sizeof(_Entry) * _ENTRIES, offset=_OFF_SQES, **_MAPPING)
         except OSError:
             os.close(fd)
             raise

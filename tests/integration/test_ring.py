@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,16 @@ class RealRingTests(RingContract, SynchronousTestCase):
         found = self.ring.result()
         self.assertEqual(self.poll.poll(0), [])
         return found
+
+    def test_descriptors(self) -> None:
+        """One, where Python can do without two more; none once the ring is closed and gone."""
+        before = len(os.listdir("/proc/self/fd"))
+        ring = real_ring()
+        opened = len(os.listdir("/proc/self/fd")) - before
+        self.assertEqual(opened, 1 if sys.version_info >= (3, 13) else 3)
+        ring.close()
+        del ring
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
 
 class ScriptedRingTests(RingContract, SynchronousTestCase):
