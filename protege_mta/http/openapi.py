@@ -37,7 +37,7 @@ REFUSALS: Final[Mapping[int, str]] = {
     404: "There is no such thing, or not for this key",
     409: "The Idempotency-Key is another request's, or that one is being worked on",
     413: "Too large",
-    415: "The body is of a type, or in a charset, that is not taken here",
+    415: "The body is of a type, in a charset or packed in a way that is not taken here",
     422: "A member is not what it should be; `member` says which",
     429: "Too often; Retry-After says when to come back",
     503: "Not just now; Retry-After says when to come back",

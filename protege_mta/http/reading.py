@@ -1,5 +1,5 @@
-"""The body of a request as a typed value; what is wrong with it as a :class:`~..model.caller.Flaw`
-that names the member (RFC 8259; RFC 6901).
+"""The body of a request, unpacked, and JSON as a typed value; what is wrong with it as a
+:class:`~..model.caller.Flaw` that names the member (RFC 8259; RFC 6901).
 
 Two members of one name are refused: readers of JSON differ about which one counts, and a check
 before us may have read the other (RFC 8259, 4).
@@ -61,8 +61,11 @@ def body_of(request: IRequest, limits: ReadLimits) -> bytes:
 
 
 def octets_of(request: IRequest, limits: ReadLimits) -> bytes:
-    """The octets of a body in UTF-8, unpacked where it is packed.  :raise Refused:"""
-    check_charset(request)
+    """The octets of a body in UTF-8, unpacked where it is packed; the one way to any body.
+
+    :raise Refused:
+    """
+    _check_charset(request)
     octets = cast(bytes, request.content.read())
     packed = (request.getHeader(b"Content-Encoding") or b"").strip().lower()
     if packed in _WINDOWS:
@@ -80,23 +83,6 @@ def octets_of(request: IRequest, limits: ReadLimits) -> bytes:
     if len(octets) > limits.body_octets:
         raise Refused(TOO_LARGE)
     return octets
-
-
-def check_charset(request: IRequest) -> None:
-    """JSON is in UTF-8 (RFC 8259, 8.1), and so is all else that is read here.
-
-    :raise Refused: 415; a body that says it is in another charset would be read as what it is not.
-    """
-    kind = request.getHeader(b"Content-Type") or b""
-    if parameters(kind).get("charset", "utf-8").lower() not in _UTF_8:
-        raise Refused(
-            Flaw(
-                415,
-                "not-utf-8",
-                "the body says that it is not in UTF-8",
-                hint="send it in UTF-8, with charset=utf-8 in Content-Type or without a charset",
-            )
-        )
 
 
 def value_of(octets: bytes, limits: ReadLimits) -> Any:
@@ -162,6 +148,23 @@ def pointer(*parts: str | int) -> str:
 
 
 # --- details -------------------------------------------------------------------------------------
+
+
+def _check_charset(request: IRequest) -> None:
+    """JSON is in UTF-8 (RFC 8259, 8.1), and so is all else that is read here.
+
+    :raise Refused: 415; a body that says it is in another charset would be read as what it is not.
+    """
+    kind = request.getHeader(b"Content-Type") or b""
+    if parameters(kind).get("charset", "utf-8").lower() not in _UTF_8:
+        raise Refused(
+            Flaw(
+                415,
+                "not-utf-8",
+                "the body says that it is not in UTF-8",
+                hint="send it in UTF-8, with charset=utf-8 in Content-Type or without a charset",
+            )
+        )
 
 
 class _Duplicate(ValueError):

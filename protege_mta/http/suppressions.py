@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -32,7 +33,7 @@ from ..model.suppression_file import (
 )
 from . import answer, pieces
 from .endpoint import Answer, Authenticate, Endpoint, Parameter
-from .reading import ReadLimits, Refused, body_of, check_charset, value_of
+from .reading import ReadLimits, Refused, body_of, octets_of, value_of
 
 LINES: Final = 100_000
 """The most that one request brings."""
@@ -245,8 +246,7 @@ def add(
         return answer.json(request, Removed(count))
 
     async def _imported(request: IRequest, form: Form, tenant: str | None) -> Imported:
-        check_charset(request)
-        content: Any = request.content
+        content = io.BytesIO(octets_of(request, limits()))
         if sum(1 for _ in content) > LINES + 1:  # with the line of names
             raise Refused(
                 Flaw(413, "too-many-lines", "more lines than are taken at once", hint=str(LINES))

@@ -403,6 +403,16 @@ class KumoTests(ApiTestCase):
         self.assertEqual(answer.status_code, 202)
         self.service.wait_for_mail("k6")
 
+    def test_packed_import(self) -> None:
+        admin = add_key(self.service, "list", scopes=frozenset(("admin", "send")))
+        lines = b"address,reason\r\npacked@far.test,manual\r\n"
+        named = {"Content-Type": "text/csv", "Content-Encoding": "gzip"}
+        for body, status in ((gzip.compress(lines), 200), (lines, 400)):
+            answer = ask(self.service, admin, "POST", "/v1/suppressions", data=body, headers=named)
+            self.assertEqual(answer.status_code, status, answer.text)
+        said = self.service.cli("suppression", "check", "packed@far.test").stdout
+        self.assertIn(b"manual", said)
+
 
 class PortalLimitTests(ApiTestCase):
     @classmethod

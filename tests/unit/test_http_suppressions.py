@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +37,7 @@ class ListCase(Case):
 
     def setUp(self) -> None:
         super().setUp()
+        self.reads = ReadLimits()
         pages = Cooperator(scheduler=lambda work: self.clock.callLater(0, work))
         self.patch(_producer_helpers, "cooperate", pages.cooperate)
         self.database = HeldDatabase(Path(self.mktemp()), lambda: 0.0)
@@ -46,7 +49,7 @@ class ListCase(Case):
             self.list,
             authenticate=self.authenticate,
             now=lambda: NOW,
-            limits=ReadLimits,
+            limits=lambda: self.reads,
         )
 
     async def authenticate(self, request: IRequest, scope: Scope) -> Caller | Flaw:
@@ -61,12 +64,14 @@ class ListCase(Case):
         kind: str = "application/json",
         who: str = "admin",
         accept: str = "*/*",
+        packed: str = "",
     ) -> tuple[int, Any]:
         transport = self.connect()
         assert transport is not None
+        encoding = f"Content-Encoding: {packed}\r\n" if packed else ""
         transport.protocol.dataReceived(
             f"{method} /v1/suppressions{query} HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer {who}\r\n"
-            f"Accept: {accept}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            f"{encoding}Accept: {accept}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
         self.clock.pump([0] * 20)  # pages of an export
@@ -221,6 +226,45 @@ class SuppressionsTests(ListCase):
     def test_too_many_lines(self) -> None:
         status, _ = self.call("POST", body=b"{}\n" * 100_002, kind="application/x-ndjson")
         self.assertEqual(status, 413)
+        self.assertEqual(self.call("GET"), (200, {"suppressions": []}))
+
+    def test_packed(self) -> None:
+        """In either way and either form; lines are counted as they come out."""
+        for n, packed in enumerate(("gzip", "deflate")):
+            for kind, text in (
+                ("text/csv", f"address,reason\nc{n}@b.test,manual\nx,manual\n"),
+                ("application/x-ndjson", f'{{"address":"j{n}@b.test"}}\n{{"address":"x"}}\n'),
+            ):
+                octets = text.encode()
+                body = gzip.compress(octets) if packed == "gzip" else zlib.compress(octets)
+                status, found = self.call("POST", body=body, kind=kind, packed=packed)
+                self.assertEqual((status, found["added"], found["refused"]), (200, 1, 1))
+                self.assertEqual(found["lines"][0]["line"], text.count("\n"))
+        _, page = self.call("GET")
+        self.assertEqual(
+            [one["address"] for one in page["suppressions"]],
+            ["c0@b.test", "c1@b.test", "j0@b.test", "j1@b.test"],
+        )
+        lines = gzip.compress(b"{}\n" * 100_002)
+        kind = "application/x-ndjson"
+        self.assertEqual(self.call("POST", body=lines, kind=kind, packed="gzip")[0], 413)
+
+    def test_packed_and_refused(self) -> None:
+        """As at any other endpoint, and nothing of it is taken."""
+        self.reads = ReadLimits(body_octets=1000)
+        whole = gzip.compress(b'{"address":"a@b.test"}\n')
+        large = gzip.compress(b'{"address":"a@b.test"}\n' + b" " * 1000)
+        for kind in ("application/x-ndjson", "text/csv", "application/json"):
+            for body, packed, status, why in (
+                (whole[:-1], "gzip", 400, "bad-encoding"),
+                (b'{"address":"a@b.test"}', "gzip", 400, "bad-encoding"),
+                (large, "gzip", 413, "too-large"),
+                (whole, "br", 415, "unknown-encoding"),
+                (whole, "gzip, gzip", 415, "unknown-encoding"),
+            ):
+                found = self.call("POST", body=body, kind=kind, packed=packed)
+                wanted = (status, f"urn:protege-mta:problem:{why}")
+                self.assertEqual((found[0], found[1]["type"]), wanted, (kind, packed))
         self.assertEqual(self.call("GET"), (200, {"suppressions": []}))
 
     def test_no_disk(self) -> None:
