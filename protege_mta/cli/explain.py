@@ -52,6 +52,6 @@ def _part(one: Row, now: float) -> Iterator[str]:
     whom = ", ".join(one.get("recipients", []))
     way = f"by {one['route']} to {one['next_hop']}" if one.get("next_hop") else ""
     yield ": ".join(filter(None, (" ".join(filter(None, (whom, way))), f"{one['why']}.")))
-    at = one.get("next_attempt_at") or one.get("due_at")
+    at = one.get("next_attempt_at")
     if at and one.get("state") in ("scheduled", "deferred") and "next attempt" not in one["why"]:
         yield f"Next attempt: {moment(at)} ({until(at, now)})."

@@ -27,6 +27,7 @@ from .entry import Entry
 from .intake import Arriving
 from .ledger import Ledger, Page, status_of, waits_until
 from .scheduler import Order, Scheduler
+from .standing import why_held
 from .verdict import Ended
 
 Row = dict[str, Any]
@@ -188,14 +189,14 @@ class Desk:
         ]
 
     def standing(self, found: Recovered) -> list[Row]:
-        """Why each part of a message waits, in a sentence, for ``explain``."""
-        if self._scheduler is None:
-            return [
-                {"why": "the service is not running", **attrs.asdict(status)}
-                for status in found.statuses
-                if status is not None
-            ]
+        """Why each part of a message waits, in a sentence, for ``explain``.
+
+        Its way is empty where nobody looks for one: while the service does not run, and of what is
+        damaged.
+        """
         message = found.message
+        if self._scheduler is None or message.id in self._spool.corrupt_ids():
+            return [self._standing_still(found, entry) for entry in self._made(found)]
         return [
             {
                 "recipients": [message.envelope.recipients[n].address for n in one.recipients],
@@ -209,6 +210,25 @@ class Desk:
             }
             for one in self._scheduler.standing(message.id)
         ]
+
+    def _standing_still(self, found: Recovered, entry: Entry) -> Row:
+        """A part of a message that nobody tries."""
+        message, first, status = found.message, entry.recipients[0], status_of(entry)
+        state = self._state(message.id, first, status)
+        if state == "corrupt":
+            why = "damaged on the disk, and set aside"
+        else:
+            why = why_held(entry) if state == "held" else "the service is not running"
+        return {
+            "recipients": [message.envelope.recipients[n].address for n in entry.recipients],
+            "route": "",
+            "next_hop": "",
+            "site": "",
+            "state": state,
+            "attempts": entry.attempts,
+            "next_attempt_at": self._next_attempt_at(message, first, status),
+            "why": why,
+        }
 
     def open(self, text: str) -> Deferred[Content]:
         """A message's octets, for ``queue cat``."""

@@ -155,6 +155,12 @@ def is_absent(entry: Entry, hop: HopQueue | None) -> bool:
     return hop is not None and hop.absence is not None and entry.place is hop.line
 
 
+def why_held(entry: Entry) -> str:
+    """Why held mail waits, in a sentence; where it was held before it was tried, for what."""
+    why = "" if entry.attempts else entry.cause
+    return f"held until it is released: {why}" if why else "held until it is released"
+
+
 def _queue(entry: Entry, hop: HopQueue | None) -> SiteQueue | None:
     match entry.place:
         case SiteQueue() as queue:
@@ -171,8 +177,7 @@ def _why(
     order: Literal["hold", "remove"] | None,
 ) -> str:
     if entry.state == "held":
-        why = "" if entry.attempts else entry.cause
-        return f"held until it is released: {why}" if why else "held until it is released"
+        return why_held(entry)
     if entry.state == "active":
         where = (
             "being given up for now" if queue is None else f"being delivered to {queue.site.key}"

@@ -165,12 +165,26 @@ class StatesTests(QueueCase):
         self.assertTrue(octets.endswith(b"Subject: deferred\r\n\r\nHello, deferred.\r\n"), octets)
 
         for name in ("deferred", "held", "scheduled"):
-            standing = self.ask("explain", self.ids[name])["standing"]
-            self.assertEqual([one["state"] for one in standing], [name])
-            if is_running:
-                self.assertEqual(standing[0]["route"], "lmtp")
-            else:
-                self.assertEqual(standing[0]["why"], "the service is not running")
+            told = self.ask("explain", self.ids[name])
+            [recipient], [part] = told["recipients"], told["standing"]
+            self.assertEqual(
+                list(part),
+                ["recipients", "route", "next_hop", "site", "state", "attempts",
+                 "next_attempt_at", "why"],
+            )  # fmt: skip
+            self.assertEqual(part["recipients"], [recipient["address"]])
+            for member in ("state", "attempts", "next_attempt_at"):
+                self.assertEqual(part[member], recipient[member], member)
+            self.assertEqual((part["state"], part["route"]), (name, "lmtp" if is_running else ""))
+            if name == "held":
+                self.assertEqual(part["next_attempt_at"], None)
+                self.assertEqual(part["why"], "held until it is released")
+            elif not is_running:
+                self.assertEqual(part["why"], "the service is not running")
+        text = self.service.cli("explain", self.ids["held"]).stdout.decode()
+        self.assertIn("held@later.test", text)
+        self.assertIn(": held until it is released.\n", text)
+        self.assertNotIn("ext attempt", text)
         text = self.service.cli("explain", id).stdout.decode()
         self.assertIn("deferred@later.test: failed once, the last time with: 450 4.2.1", text)
         self.assertIn("ext attempt", text)

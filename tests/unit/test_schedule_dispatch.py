@@ -736,14 +736,35 @@ class DeskTests(FlowCase):
 
         def told() -> list[tuple[str, float | None]]:
             [found] = self.found()
-            one = [here.row(found)["recipients"][0] for here in (self.desk, alone)]
-            return [(each["state"], each["next_attempt_at"]) for each in one]
+            said = []
+            for here in (self.desk, alone):
+                [recipient], [part] = here.row(found)["recipients"], here.standing(found)
+                self.assertEqual(part["recipients"], [recipient["address"]])
+                said += [(one["state"], one["next_attempt_at"]) for one in (recipient, part)]
+            return said
 
-        self.assertEqual(told(), [("deferred", START + 300)] * 2)
+        self.assertEqual(told(), [("deferred", START + 300)] * 4)
         self.successResultOf(self.desk.hold(self.found()[0]))
-        self.assertEqual(told(), [("held", None)] * 2)
+        self.assertEqual(told(), [("held", None)] * 4)
         self.spool.damage(self.sent_id)
-        self.assertEqual(told(), [("corrupt", None)] * 2)
+        self.assertEqual(told(), [("corrupt", None)] * 4)
+
+    def test_why_it_stands_still(self) -> None:
+        """In the same form whether the service runs or not, and in the same words where that is not
+        what it waits for."""
+        alone = Desk(self.spool, self.ledger, self.clock.seconds, None)
+
+        def told() -> list[str]:
+            [found] = self.found()
+            [running], [still] = self.desk.standing(found), alone.standing(found)
+            self.assertEqual(list(running), list(still))
+            return [running["why"], still["why"]]
+
+        self.assertEqual(told()[1], "the service is not running")
+        self.successResultOf(self.desk.hold(self.found()[0]))
+        self.assertEqual(told(), ["held until it is released"] * 2)
+        self.spool.damage(self.sent_id)
+        self.assertEqual(told(), ["damaged on the disk, and set aside"] * 2)
 
     def test_held_and_released(self) -> None:
         """Held mail is not tried, over a restart too; released, it goes at once."""
