@@ -299,6 +299,7 @@ class House:
             pause=lambda: deferLater(reactor, 0),
             new_session_id=new_session_id,
             is_configured=lambda: self.settings.route != "tunnel" or bool(self.gateway.status()),
+            look=lambda id: self.message_log.look(id),
             place_s=self.register.place_s,
             clock=reactor,
         )

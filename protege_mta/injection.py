@@ -21,7 +21,7 @@ from . import __version__
 from .config.model import Settings
 from .http import catalogue, kumo, messages, openapi, portal
 from .http.endpoint import Authenticate
-from .http.mailroom import Accepted, Outgoing, RecipientResult, RecipientState, Replay
+from .http.mailroom import FAILED, Accepted, Outgoing, RecipientResult, RecipientState, Replay
 from .http.outgoing import MessageLimits
 from .http.reading import ReadLimits
 from .http.wanted import UnsubscribeUrl, Writer
@@ -66,6 +66,7 @@ class Injection:
     :param settings: those in force, asked each time.
     :param unsubscribe_url: the link in a message for its recipient.
     :param is_configured: whether mail can leave.
+    :param look: where a message stands; see :meth:`.message_log.MessageLog.look`.
     :param place_s: takes one of so many places an hour that an address has, for an identity; the
         return is how long there is none, in seconds.
     :ivar mailroom: the way into the queue.
@@ -82,6 +83,7 @@ class Injection:
         pause: Callable[[], Deferred[None]],
         new_session_id: Callable[[], str],
         is_configured: Callable[[], bool],
+        look: portal.Look,
         place_s: Callable[[str, str, int], float],
         clock: IReactorTime,
     ) -> None:
@@ -103,6 +105,7 @@ class Injection:
         self._portal = portal.Portal(
             default_from=lambda: settings().api.default_from,
             is_configured=is_configured,
+            look=look,
             place_s=lambda address, who: place_s(address, who, settings().api.send_per_hour),
             clock=clock,
         )
@@ -192,7 +195,7 @@ class MailroomDesk:
                     "another request came with this Idempotency-Key",
                     hint="a new request needs a key of its own",
                 )
-            return Replay(answer.body)
+            return Replay(answer.body, begun.id)
         begun.settle()  # all of it is here: nobody takes it over
         return DeskPosting(self, caller, peer, name, digest, begun)
 
@@ -213,7 +216,7 @@ class MailroomDesk:
         if waiting is None:
             return
         waiting.recipients += 1
-        waiting.has_failed = waiting.has_failed or fate in ("bounced", "expired", "suppressed")
+        waiting.has_failed = waiting.has_failed or fate in FAILED
         if waiting.recipients >= len(message.envelope.recipients):
             del self._waiting[message.id]
             waiting.told.callback(waiting.has_failed)

@@ -204,6 +204,24 @@ class MessageLog:
             await self._pause()
         return _summary(logged, is_queued=False), lines
 
+    async def look(self, id: QueueId) -> MessageSummary | None:
+        """Where a message stands; None where nobody knows of it any more.
+
+        Only what the queue cannot tell is asked of the log, so that this may be asked again and again.
+        """
+        for _ in range(SETTLES):
+            queued = await self._queued(id)
+            if queued is not None and None not in queued.statuses:
+                return self._standing(queued, None)
+            found = await self.timeline(id)
+            if found is None:
+                return None
+            summary, _ = found
+            if not summary.is_queued or all(one.status != "ended" for one in summary.recipients):
+                break
+            await self._pause()
+        return summary
+
     async def list(self, query: MessageQuery, most: int) -> list[MessageSummary]:
         for _ in range(SETTLES):
             found: list[Logged] = await self._asked(lambda: self._log.list(query, most))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -11,10 +11,14 @@ from ..model.address import Address
 from ..model.caller import Caller, Flaw
 from ..model.envelope import Envelope
 from ..model.ids import QueueId
+from ..model.outcome import Fate
 from ..model.ports import Peer
 
 RecipientState = Literal["queued", "scheduled", "held", "suppressed", "rejected"]
 """``scheduled`` waits for ``send_at``; ``held`` for a person; ``suppressed`` is taken, and never tried."""
+
+FAILED: Final[frozenset[Fate]] = frozenset(("bounced", "expired", "suppressed", "removed"))
+"""The fates of those who will not have their message."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,9 +65,14 @@ class Accepted:
 
 @attrs.frozen
 class Replay:
-    """The same request came before.  :ivar answer: what was answered then."""
+    """The same request came before.
+
+    :ivar answer: what was to be answered then.
+    :ivar id: its message's, or that of its first.
+    """
 
     answer: str
+    id: QueueId
 
 
 class Posting(Protocol):

@@ -2,13 +2,14 @@
 unchanged.  Its answers are ``{"ok"}`` and ``{"ok", "error"}``, whatever is wrong.
 
 Unlike the original, which delivers in the request, we have the message durably queued, and hold the
-answer until its first attempt has ended.
+answer until its first attempt has ended.  A request that comes again is answered by what has become
+of its message, which was not known yet when its name was stored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 import attrs
@@ -16,6 +17,7 @@ import msgspec
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.web.iweb import IRequest
 
 from ..message import trace
@@ -25,16 +27,24 @@ from ..model.caller import Caller, Flaw
 from ..model.ids import QueueId
 from . import answer
 from .endpoint import Answer, Endpoint, Parameter
-from .mailroom import Accepted, Outgoing, Replay
+from .mailroom import FAILED, Accepted, Outgoing, Replay
 from .members import address_of, decoded
 from .messages import IDEMPOTENCY, Desk, replayed
 from .outgoing import Common, outgoing
 from .reading import Refused, octets_of, typed, value_of
+from .timeline import MessageSummary
 
 WAIT_S: Final = 25.0
 """The longest that an answer is held; the client gives up after 30 s."""
 
+LOOK_S: Final = 0.25
+"""How often it is looked again for what has become of a message: nobody says when it is durable."""
+
 RECIPIENTS: Final = 100
+
+Look = Callable[[QueueId], Awaitable[MessageSummary | None]]
+"""Where a message stands; None where nobody knows of it any more.  :raise Refused: nobody can tell
+now."""
 
 
 class PortalAttachment(msgspec.Struct):
@@ -84,11 +94,12 @@ _REFUSED: Final = {
     400: "The request cannot be read, or makes no sense",
     401: "No key, or a wrong one",
     403: "The key may not do this",
-    409: "The Idempotency-Key is another request's, or that one is being worked on",
+    409: "The Idempotency-Key is another request's, or that one is being worked on, or nobody knows "
+    "any more what became of it",
     413: "Too large",
     429: "Too often; Retry-After says when to come back",
     500: "No delivery route is configured",
-    502: "A recipient is refused, or the first attempt failed for good",
+    502: "A recipient is refused, or will not have the message",
     503: "Not just now; Retry-After says when to come back",
 }
 
@@ -103,11 +114,18 @@ ENDPOINTS: Final = (
         path="/api/send",
         summary="Send a message, as the portal does",
         description="The answer is held until the first attempt has ended, 25 s at most: 502 where "
-        "it failed for good, else 200, since the message is durably queued.",
+        "it failed for good for a recipient, else 200, since the message is durably queued. The same "
+        "`Idempotency-Key` and body again are answered by what has become of the message by then: 502 "
+        "where a recipient will not have it, at whatever attempt that was decided, and 200 only where "
+        "each has it or it still waits.",
         request=PortalMessage,
         parameters=(
             Parameter(name="wait", summary="0 to be answered at once", type=str),
-            IDEMPOTENCY,
+            attrs.evolve(
+                IDEMPOTENCY,
+                summary="The same key and body again are sent once, and answered by what has become "
+                "of the message",
+            ),
         ),
         answers={
             200: Answer(summary="Sent, or queued", type=PortalAnswer),
@@ -136,12 +154,14 @@ class Portal:
 
     :ivar default_from: the sender of requests that name none; None for no such.
     :ivar is_configured: whether mail can leave.
+    :ivar look: asked of messages that came before.
     :ivar place_s: takes a place among the requests of an address, for an identity; the return is how
         long there is none, in seconds.
     """
 
     default_from: Callable[[], Address | None]
     is_configured: Callable[[], bool]
+    look: Look
     place_s: Callable[[str, str], float]
     clock: IReactorTime
 
@@ -176,7 +196,7 @@ async def _sent(desk: Desk, portal: Portal, request: IRequest, caller: Caller) -
     octets = octets_of(request, limits)
     posting = desk.begin(request, caller, octets)
     if isinstance(posting, Replay):
-        return replayed(request, posting, 200)
+        return await _again(portal, request, caller, posting)
     told: Deferred[bool] | None = None
     try:
         _take_place(portal, request, caller)  # a replay, which sends nothing, needs none
@@ -225,13 +245,71 @@ def _take_place(portal: Portal, request: IRequest, caller: Caller) -> None:
 
 
 _FAILED: Final = Flaw(502, "delivery-failed", "delivery failed")
+_FORGOTTEN: Final = Flaw(
+    409,
+    "message-forgotten",
+    "the message was taken when this Idempotency-Key first came, and nobody knows any more what "
+    "became of it",
+)
+_UNTOLD: Final = Flaw(
+    503, "log-behind", "what became of the message cannot be told yet", retry_after_s=1
+)
 
 
 def _waits(request: IRequest, caller: Caller, found: Accepted) -> bool:
-    args = cast(dict[bytes, list[bytes]], request.args)
     # Who is suppressed meets that fate at the first attempt.
     is_tried = all(each.state in ("queued", "suppressed") for each in found.recipients)
-    return is_tried and caller.waits and args.get(b"wait") != [b"0"]
+    return is_tried and _may_wait(request, caller)
+
+
+def _may_wait(request: IRequest, caller: Caller) -> bool:
+    args = cast(dict[bytes, list[bytes]], request.args)
+    return caller.waits and args.get(b"wait") != [b"0"]
+
+
+async def _again(portal: Portal, request: IRequest, caller: Caller, replay: Replay) -> bytes:
+    """What is true now of a message that came before; waited for as at first where it is not
+    decided.
+
+    :raise Refused: it has failed, or nobody knows.
+    """
+    until = portal.clock.seconds() + (WAIT_S if _may_wait(request, caller) else 0.0)
+    while True:
+        found = await portal.look(replay.id)
+        if found is None:
+            raise Refused(_FORGOTTEN)
+        has_failed = _has_failed(found)
+        if has_failed is not None or portal.clock.seconds() >= until:
+            break
+        await deferLater(portal.clock, LOOK_S, lambda: None)
+    if has_failed is None and not _is_all_queued(found):
+        raise Refused(_UNTOLD)
+    if has_failed:
+        request.setHeader(b"Idempotent-Replayed", b"true")
+        raise Refused(_FAILED)
+    return replayed(request, replay, 200)
+
+
+_NOT_TO_BE: Final = FAILED | {"corrupt"}
+
+
+def _has_failed(found: MessageSummary) -> bool | None:
+    """Whether a recipient will not have the message; None until the first attempt has ended for each,
+    or is put off until a person lets it be made."""
+    states = {one.status for one in found.recipients}
+    if states & _NOT_TO_BE:
+        return True
+    is_over = all(
+        one.status in ("delivered", "relayed")
+        or (found.is_queued and (one.attempts > 0 or one.status == "held"))
+        for one in found.recipients
+    )
+    return False if is_over else None
+
+
+def _is_all_queued(found: MessageSummary) -> bool:
+    """Whether no recipient has met a fate that is not known yet."""
+    return found.is_queued and all(one.status != "ended" for one in found.recipients)
 
 
 def _outgoing(

@@ -16,6 +16,7 @@ from zope.interface import provider
 
 from protege_mta.http import events, messages, portal, suppressions, timeline, unsubscribe
 from protege_mta.http.listener import HttpLimits
+from protege_mta.http.mailroom import Replay
 from protege_mta.http.outgoing import MessageLimits
 from protege_mta.http.reading import ReadLimits
 from protege_mta.http.timeline import Action, Done, MessageSummary, Whose
@@ -86,11 +87,13 @@ class Failing:
 
     :ivar fault: with what.
     :ivar knows: whether a message is known before that.
+    :ivar has_come: whether what is handed in came before.
     """
 
     def __init__(self) -> None:
         self.fault: Exception = FAULTS[0]
         self.knows = False
+        self.has_come = False
         self.content: Octets | None = None
 
     async def authenticate(self, request: IRequest, scope: Scope, *others: Scope) -> Caller:
@@ -101,6 +104,9 @@ class Failing:
     async def whose(self, id: QueueId) -> Whose | None:
         if self.knows:
             return MINE
+        raise self.fault
+
+    async def look(self, id: QueueId) -> MessageSummary | None:
         raise self.fault
 
     async def timeline(self, id: QueueId) -> tuple[MessageSummary, Sequence[bytes]] | None:
@@ -145,6 +151,8 @@ class Failing:
     # --- mailroom
 
     def begin(self, caller: Caller, peer: Peer, *, name: str = "", digest: str = "") -> Any:
+        if self.has_come:
+            return Replay("", ID)
         raise self.fault
 
     def outcome(self, id: QueueId) -> Deferred[bool]:
@@ -216,6 +224,7 @@ class TroubleTests(Case):
             portal.Portal(
                 default_from=lambda: None,
                 is_configured=lambda: True,
+                look=failing.look,
                 place_s=lambda address, identity: 0.0,
                 clock=self.clock,
             ),
@@ -267,11 +276,12 @@ class TroubleTests(Case):
             self.check("GET", "/v1/suppressions", b"", f"Accept: {kind}\r\n")
 
     def test_the_form_of_the_endpoint(self) -> None:
-        """The portal's clients know no problems."""
-        status, headers, told = self.told("POST", "/api/send", b"{}")
-        self.assertEqual((status, told["ok"]), (503, False))
-        self.assertEqual(headers["Content-Type"], "application/json")
-        self.assertIn("Retry-After", headers)
+        """The portal's clients know no problems, be it their first request or the same again."""
+        for self.failing.has_come in (False, True):
+            status, headers, told = self.told("POST", "/api/send", b"{}")
+            self.assertEqual((status, told["ok"]), (503, False))
+            self.assertEqual(headers["Content-Type"], "application/json")
+            self.assertIn("Retry-After", headers)
 
     def test_it_is_logged_without_a_traceback(self) -> None:
         """The operator reads what failed; the path may hold a secret and is not said."""

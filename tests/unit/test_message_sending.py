@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from protege_mta.http import kumo, portal
+from protege_mta.http import kumo
 from protege_mta.model.address import Address
 from protege_mta.model.identity import identity_of
 from protege_mta.model.ids import QueueId
@@ -239,61 +239,6 @@ class NotKeptTests(ApiCase):
         """Is what is said of one that is none."""
         told = self.post(to=["nobody@pass.test"])
         self.assertEqual(self.problem(told), (422, "no-recipient", "/to/0"))
-
-
-class PortalTests(ApiCase):
-    """:ivar places: that the address has left."""
-
-    def build(self) -> None:
-        super().build()
-        self.places = 60
-        portal.add(
-            self.app,
-            self.messages,
-            portal.Portal(
-                default_from=lambda: None,
-                is_configured=lambda: True,
-                place_s=self.place_s,
-                clock=self.clock,
-            ),
-        )
-
-    def place_s(self, address: str, identity: str) -> float:
-        self.places -= 1
-        return 0.0 if self.places >= 0 else 600.0
-
-    def sent(self, name: str, text: str = "x") -> int:
-        """The status of a request of that Idempotency-Key."""
-        body = msgspec.json.encode({"from_email": "a@a.test", "to": "b@b.test", "text": text})
-        named = f"Idempotency-Key: {name}\r\n"
-        return self.asked("/api/send?wait=0", "POST", body, named)[0]
-
-    def test_a_replay_takes_no_place(self) -> None:
-        """It sends nothing; nor does a request that is refused for its key."""
-        self.places = 1
-        self.assertEqual([self.sent("one") for _ in range(3)], [200, 200, 200])
-        self.assertEqual(self.sent("one", "another"), 409)
-        self.assertEqual((self.places, len(self.listed())), (0, 1))
-
-    def test_a_request_without_a_place_may_come_again(self) -> None:
-        """Its key stands for nothing yet; and who has no place left is answered as at first."""
-        self.places = 1
-        self.assertEqual([self.sent("one"), self.sent("two"), self.sent("one")], [200, 429, 200])
-        self.places = 1
-        self.assertEqual(self.sent("two"), 200)
-        self.assertEqual(len(self.listed()), 2)
-
-    def test_whose_it_is(self) -> None:
-        """What comes this way is its key's tenant's, as by any other."""
-        self.caller = key("portal", tenant="t")
-        body = msgspec.json.encode({"from_email": "a@a.test", "to": "b@b.test", "text": "x"})
-        self.assertEqual(self.asked("/api/send?wait=0", "POST", body)[0], 200)
-        self.assertEqual({one["tenant"] for one in self.told}, {"t"})
-        [id] = self.listed()
-        self.caller = key("reader", "read", tenant="t")
-        self.assertEqual(self.listed(), [id])
-        self.caller = key("reader", "read", tenant="u")
-        self.assertEqual(self.listed(), [])
 
 
 class KumoTests(ApiCase):
