@@ -23,6 +23,7 @@ from protege_mta.http.wanted import Writer
 from protege_mta.injection import MailroomDesk
 from protege_mta.message_log import MessageLog
 from protege_mta.model.address import Address
+from protege_mta.model.batch import Batch
 from protege_mta.model.caller import Caller, Flaw, Scope
 from protege_mta.model.envelope import Envelope
 from protege_mta.model.ids import IdSource
@@ -252,6 +253,20 @@ class ApiCase(FlowCase, Case):
         status, told = self.post(**members)
         self.assertEqual(status, 202, told)
         return cast(str, told["id"])
+
+    def lags(self) -> list[Batch]:
+        """Deliveries are noted a while after they have left the queue.  :return: those that wait."""
+        waiting: list[Batch] = []
+
+        def note(batch: Batch) -> None:
+            # The queue has forgotten it, and the journal does not know yet.
+            lines, self.spool._journal = self.spool._journal, None
+            self.spool.commit(batch)
+            self.spool._journal = lines
+            waiting.append(batch)
+
+        self.patch(self.spool, "note", note)
+        return waiting
 
     # --- commands ----------------------------------------------------------------------------------
 

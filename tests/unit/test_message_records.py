@@ -11,7 +11,6 @@ from urllib.parse import quote
 from twisted.internet.defer import Deferred
 
 from protege_mta import message_log
-from protege_mta.model.batch import Batch
 from protege_mta.model.caller import Caller, Flaw
 from protege_mta.model.envelope import Origin
 from protege_mta.model.ports import Page
@@ -23,20 +22,6 @@ from .test_schedule_dispatch import GREYLISTED, UNKNOWN
 
 class TruthTests(ApiCase):
     """A GET right behind the 202, while the log is behind."""
-
-    def lags(self) -> list[Batch]:
-        """Deliveries are noted a while after they have left the queue.  :return: those that wait."""
-        waiting: list[Batch] = []
-
-        def note(batch: Batch) -> None:
-            # The queue has forgotten it, and the journal does not know yet.
-            lines, self.spool._journal = self.spool._journal, None
-            self.spool.commit(batch)
-            self.spool._journal = lines
-            waiting.append(batch)
-
-        self.patch(self.spool, "note", note)
-        return waiting
 
     def test_attachments_that_are_not_there(self) -> None:
         """Told apart from a message that is not."""

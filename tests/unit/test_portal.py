@@ -10,7 +10,6 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from protege_mta.http import portal
-from protege_mta.model.batch import Batch
 from protege_mta.model.ids import QueueId
 from protege_mta.model.outcome import Outcome
 from protege_mta.observe.events import EventLines
@@ -231,15 +230,7 @@ class AgainTests(PortalCase):
 
     def test_the_queue_has_forgotten_it_and_the_log_does_not_know(self) -> None:
         """Its fate is known a moment later, be it all of it or a part of it that has left."""
-        waiting: list[Batch] = []
-
-        def note(batch: Batch) -> None:
-            lines, self.spool._journal = self.spool._journal, None
-            self.spool.commit(batch)
-            self.spool._journal = lines
-            waiting.append(batch)
-
-        self.patch(self.spool, "note", note)
+        waiting = self.lags()
         for to in ("b@b.test", "b@b.test, c@c.test"):
             self.mailroom._requests.known.clear()  # type: ignore[attr-defined]
             self.transport.script.append({0: TAKEN})
