@@ -99,9 +99,12 @@ def _guided(atheris: Any, target: Target, findings: Findings, seconds: float, fo
     seeds.mkdir(exist_ok=True)
     for number, data in enumerate((*target.seeds, *target.findings().values())):
         (seeds / f"seed-{number}").write_bytes(data)
-    words = folder / "words"
-    escaped = ["".join(f"\\x{octet:02x}" for octet in word) for word in target.words]
-    words.write_text("".join(f'"{word}"\n' for word in escaped))
+    arguments = ["fuzz", "-max_len=4096", "-verbosity=0", str(seeds)]
+    if target.words:  # a dictionary with none ends libFuzzer
+        words = folder / "words"
+        escaped = ["".join(f"\\x{octet:02x}" for octet in word) for word in target.words]
+        words.write_text("".join(f'"{word}"\n' for word in escaped))
+        arguments.append(f"-dict={words}")
 
     def one_input(data: bytes) -> None:
         if time.monotonic() > findings.began + seconds:
@@ -109,9 +112,7 @@ def _guided(atheris: Any, target: Target, findings: Findings, seconds: float, fo
             os._exit(0)  # there is no other way out of libFuzzer
         findings.try_one(data)
 
-    atheris.Setup(
-        ["fuzz", "-max_len=4096", "-verbosity=0", f"-dict={words}", str(seeds)], one_input
-    )
+    atheris.Setup(arguments, one_input)
     atheris.Fuzz()
 
 
