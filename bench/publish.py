@@ -36,8 +36,7 @@ def publish(console: Console, results: Path, to: Path) -> None:
         (to / path.name).write_text(json.dumps(kept, indent=1) + "\n")
         console.print(f"Kept: {to / path.name}")
         if path.name == "relay.json":
-            for drawn in plot(kept["cells"], to / "relay"):
-                console.print(f"Drawn: {drawn}")
+            draw(console, kept["cells"], to)
 
 
 def summary(value: Any) -> Any:
@@ -51,6 +50,12 @@ def summary(value: Any) -> Any:
             return float(f"{value:.4g}")
         case _:
             return value
+
+
+def draw(console: Console, cells: Sequence[Mapping[str, Any]], to: Path) -> None:
+    """Write the plot of the relay rates, and say so.  :raise click.ClickException: no matplotlib."""
+    for drawn in plot(cells, to / "relay"):
+        console.print(f"Drawn: {drawn}")
 
 
 def plot(cells: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:

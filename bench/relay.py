@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 import attrs
+import click
 
 from .bench import Bench
 from .figures import megabytes, ratios, spread
 from .load import Cell, Run, measure, sinking, source
 from .machine import free_port, require
+from .publish import draw
 from .report import Sheet, Steps, steps
 from .servers import Ours, Postfix, Server, running
 
@@ -78,13 +80,12 @@ def run(bench: Bench, plan: Plan) -> None:
         for title, makers in groups.items()
         for sheet in [_sheet(title, plan, list(makers), results)]
     ]
-    bench.finish(
-        "relay",
-        plan,
-        sheets,
-        configurations=configurations,
-        cells=_cells(plan, groups, results),
-    )
+    cells = _cells(plan, groups, results)
+    bench.finish("relay", plan, sheets, configurations=configurations, cells=cells)
+    try:
+        draw(bench.console, cells, bench.out)
+    except click.ClickException as error:
+        bench.console.print(error.message, style="yellow", markup=False)
 
 
 Maker = Callable[[Path, int], Server]
