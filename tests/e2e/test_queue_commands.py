@@ -77,14 +77,15 @@ class QueueCase(ServiceTestCase):
 
     def told(self, id: str) -> list[str]:
         """A message's events, which are numbered in their order."""
-        events = [event for event in self.service.told() if event.get("message_id") == id]
+        told = self.service.told()
+        events = [event for event in told if event.get("message_id") == id]
         by_recipient = defaultdict(list)
         for event in events:
             _, recipient, transition = event["id"].split(".")
             by_recipient[recipient].append(int(transition))
         for transitions in by_recipient.values():
             self.assertEqual(transitions, list(range(len(transitions))), events)
-        ids = [event["id"] for event in self.service.told()]
+        ids = [event["id"] for event in told]
         self.assertEqual(len(set(ids)), len(ids))
         return [event["event"] for event in events]
 
